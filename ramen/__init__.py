@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 
-def load(run_folder: Any, device: Any = "cpu") -> "Run":
-    """A trained run, opened again: its config, model and tokenizer (see ramen.loading)."""
+def load(run_folder: Any, device: Any = "cpu", step: int | None = None) -> "Run":
+    """A trained run, opened again: config, model, tokenizer; encode, generate, loss (see ramen.loading)."""
     from ramen.loading import open_run  # here, so that `import ramen` imports no torch
 
-    return open_run(run_folder, device)
+    return open_run(run_folder, device, step)

@@ -3,6 +3,7 @@
 A component's ValueError (a value out of its range) becomes a ConfigError that names its section.
 """
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,13 +14,18 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from ramen.config import schedules
 from ramen.errors import ConfigError
-from ramen.model.gpt import Parts, Text
+from ramen.model.gpt import Parts, Text, Windows
+from ramen.ops.attention import choose
+from ramen.optimizer.foreign import Foreign
 from ramen.registry import build, factory
 from ramen.routing import Group, Optimizers, route
-from ramen.trainer.cost import flops_per_token, kept_bytes
+from ramen.trainer.compiling import forward
+from ramen.trainer.cost import flops_per_token
+from ramen.trainer.memory import Sizes, step_memory
 
-PARTS = ("attention", "mlp", "residual", "stream", "position", "embedding", "linear")
-CURVES = ("schedule", "batch_schedule")
+PARTS = ("attention", "mlp", "residual", "stream", "position", "embedding", "value_embedding", "linear")
+WINDOWS = ("long_window", "short_window")
+CURVES = ("schedule", "batch_schedule", *(f"{name}_schedule" for name in WINDOWS))
 
 
 def section(config: Mapping[str, Any], name: str, *runtime: Any) -> Any:
@@ -52,6 +58,35 @@ def curve(config: Mapping[str, Any], name: str) -> Callable[[float], float]:
     return _tried(made, name)
 
 
+def windows(config: Mapping[str, Any]) -> Callable[[float], Windows]:
+    """What long and short attention layers see, in tokens, as a function of progress."""
+    curves = {name: curve(config, f"{name}_schedule") for name in WINDOWS}
+    bases = {name: config["attention"].get(f"{name}_tokens") for name in WINDOWS}
+    for name, made in curves.items():
+        values, base = {made(part / 100) for part in range(101)}, bases[name]
+        if base is None and values != {1.0}:
+            raise ConfigError(f"{name}_schedule: needs attention.{name}_tokens, got null")
+        if base is not None and round(min(values) * base) < 1:
+            raise ConfigError(
+                f"{name}_schedule: takes attention.{name}_tokens = {base} below one token: times {min(values)}"
+            )
+
+    def at(progress: float) -> Windows:
+        long, short = (None if base is None else round(base * curves[name](progress)) for name, base in bases.items())
+        return long, short
+
+    return at
+
+
+def attention_backend(config: Mapping[str, Any], device: torch.device, precision: torch.dtype, compiled: bool) -> str:
+    """What attention runs on, in one word; ConfigError when what is asked for cannot serve here."""
+    asked = config["attention"].get("backend", "auto")
+    try:
+        return choose(asked, device, precision, compiled)
+    except ValueError as error:
+        raise ConfigError(f"attention.{error}") from error
+
+
 @dataclass(frozen=True)
 class Sketch:
     """What is known of a run before anything is allocated."""
@@ -64,28 +99,64 @@ def sketch(config: Mapping[str, Any], text: Text, micro_rows: int, precision: to
     """Build model, routing, optimizers and schedules on fake tensors: every range error shows, and what the run will cost."""
     for name in CURVES:
         curve(config, name)
+    moving = len({windows(config)(part / 100)[0] for part in range(101)}) > 1
+    section(config, "diagnostics")
     with FakeTensorMode():
         made = model(config, text)
         routed = groups(config, made)
-        optimizers(config, routed)
+        _check_stages(made, routed, optimizers(config, routed), moving)
         for owner in ("optimizer", "auxiliary"):
             _try_schedules(config, owner, routed)
         elements = sum(p.numel() for p in made.parameters())
-        # One number of state a parameter for a matrix method (momentum), two for AdamW.
-        state = sum(group.elements * (1 if group.to == "optimizer" else 2) for group in routed)
-        memory = {
-            "parameters": 4 * elements,
-            "gradients": 4 * elements,
-            "optimizer": 4 * state,
-            "activations": kept_bytes(made, micro_rows, text.sequence_length, precision),
-        }
         costs = {
             "parameters": elements,
             "parameters_without_embeddings": elements - made.embedding_parameters(),  # type: ignore[operator]
             "flops_per_token": flops_per_token(made, text.sequence_length),
-            "memory": memory,
+            "memory": memory(config, text, micro_rows, precision),
         }
     return Sketch(routed, costs)
+
+
+def memory(config: Mapping[str, Any], text: Text, micro_rows: int, precision: torch.dtype) -> Sizes:
+    """Bytes at the peak of a training step, by what they hold; worked out once for configs that differ in numbers alone."""
+    kept = [config[name] for name in ("model", *PARTS, "routing")], _without_floats([config["optimizer"], config["auxiliary"]])
+    trainer = config["trainer"]
+    accumulates = trainer["batch_tokens"] > micro_rows * text.sequence_length
+    key = json.dumps([kept, text, micro_rows, str(precision), accumulates, trainer["activation_checkpointing"]], default=vars)
+    if key not in _MEMORY:
+        with FakeTensorMode():
+            made = model(config, text)
+            forward(made, "off", trainer["activation_checkpointing"])
+            stepped = optimizers(config, groups(config, made))
+            _MEMORY[key] = step_memory(made, stepped, micro_rows, text.sequence_length, precision, accumulates=accumulates)
+    return dict(_MEMORY[key])
+
+
+_MEMORY: dict[str, Sizes] = {}
+
+
+def _without_floats(value: Any) -> Any:
+    if isinstance(value, Mapping | list):
+        inside = value.items() if isinstance(value, Mapping) else enumerate(value)
+        return {key: _without_floats(part) for key, part in inside}
+    return None if isinstance(value, float) else value
+
+
+def _check_stages(made: Any, routed: list[Group], optimizers: Optimizers, moving: bool) -> None:
+    """What changes during the run must be able to."""
+    if hasattr(made.position, "rescale") and made.position.original is None and not moving:
+        raise ConfigError(
+            "position.original_tokens: without it, this position only follows changes of the long window, and there are none: "
+            "choose position=half_rope, the same then, or set attention.long_window_tokens and long_window_schedule, got null"
+        )
+    if hasattr(made.embedding, "split_at"):
+        owners = {group.to for group in routed if group.role in ("embedding", "head")}
+        foreign = [name for name in owners if isinstance(optimizers.by_name[name], Foreign)]
+        if len(owners) > 1 or foreign:
+            raise ConfigError(
+                "embedding: the split copies the table's optimizer state to the head: routing.embedding.to and routing.head.to "
+                f"must be one optimizer, and ramen's own, got {', '.join(sorted(owners))}"
+            )
 
 
 def _part(config: Mapping[str, Any], kind: str) -> Callable[..., Any]:

@@ -1,12 +1,10 @@
 """The command line: composition by Hydra, errors a user can act on, and the jobs of a sweep.
 
 Imports no torch: --help and tab completion answer at once. Every problem of a command is told together, without a traceback,
-with exit code 2; a job of a sweep that fails is recorded and does not stop the others.
+with exit code 2; a job of a sweep that fails is recorded and does not stop the others (ramen.sweep).
 """
 
-import hashlib
 import os
-import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -18,32 +16,35 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, flag_override
 from omegaconf.errors import OmegaConfBaseException
 
+from ramen import secret, sweep
 from ramen.errors import EXIT_CODE, ConfigError, RamenError
 from ramen.registry import CONF
 
-FOLDER_NAME_LENGTH = 120
-_jobs: list[dict[str, Any]] = []  # of the sweep this process runs
+AUTO = "auto"
+INTERRUPTED = 130  # what a shell reports of a process ended by Ctrl-C
+BASIC = ["BasicLauncher", "BasicSweeper"]
 _failure: list[Exception] = []  # of a single run; Hydra would announce it in its own words if it saw it
+_failed_jobs: list[Path] = []  # sweeps' folders in which some job failed
 
 
-def folder_name(overrides: str) -> str:
-    """What varies, as the name of one folder: no separators, and short enough for every file system."""
-    name = re.sub(r"[^\w.,=@+-]+", "_", overrides) or "default"
-    if len(name) <= FOLDER_NAME_LENGTH:
-        return name
-    return f"{name[: FOLDER_NAME_LENGTH - 9]}-{hashlib.sha256(overrides.encode()).hexdigest()[:8]}"
+def _job_folder(overrides: str, *, _root_: DictConfig) -> str:
+    task = OmegaConf.masked_copy(_root_, [str(key) for key in _root_ if key != "hydra"])
+    config: Any = OmegaConf.to_container(task, resolve=True)
+    return sweep.job_folder(Path(str(_root_.hydra.sweep.dir)), overrides, config)
 
 
-OmegaConf.register_new_resolver("ramen.folder", folder_name, replace=True)
+OmegaConf.register_new_resolver("ramen.folder", sweep.folder_name, replace=True)
+OmegaConf.register_new_resolver("ramen.job_folder", _job_folder, replace=True)
 
 
 def main() -> None:
     """`train.py`: run the command of sys.argv and leave the process with its exit code."""
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # errors come here to be told, not printed by Hydra
     try:
+        refuse_secrets(sys.argv[1:])
         sys.argv[1:] = sorted(
             with_resume(sys.argv[1:]), key=lambda word: word not in ("-m", "--multirun")
         )  # argparse wants it first
@@ -56,8 +57,18 @@ def main() -> None:
         fail(str(error))
     except OSError as error:  # of the output folder, before a job has one
         fail(f"{error.filename or 'output'}: {error.strerror or error}")
-    if any(job["status"] == "failed" for job in _jobs):
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)  # noqa: T201
+        sys.exit(INTERRUPTED)
+    if _failed_jobs:
         sys.exit(1)
+
+
+def refuse_secrets(words: list[str]) -> None:
+    """ConfigError when a word of the command is a secret: Hydra saves the command before ramen sees its config."""
+    pairs = (word.lstrip("+~").partition("=") for word in words)
+    if found := secret.problems((key, value) for key, _, value in pairs):
+        raise ConfigError(*found)
 
 
 def fail(message: str) -> None:
@@ -67,40 +78,43 @@ def fail(message: str) -> None:
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
-def _hydra_main(cfg: DictConfig) -> None:
+def _hydra_main(cfg: DictConfig) -> float | None:
+    return job(cfg)  # a function that a launcher can pickle by its name
+
+
+def job(cfg: DictConfig) -> float | None:
+    """One run, or one job of a sweep; the loss that a search minimises."""
+    from ramen.run import Command, run
+
     context = HydraConfig.get()
-    sweep = context.mode == RunMode.MULTIRUN
-    folder = Path(context.runtime.output_dir)
     choices = {
         kind.rpartition("@")[2]: choice
         for kind, choice in context.runtime.choices.items()
         if choice is not None and not kind.startswith("hydra/")
     }
-    job: dict[str, Any] = {
-        "number": context.job.num if sweep else None,
-        "folder": str(folder),
-        "status": "failed",
-        "error": None,
-    }
-    overrides = list(context.overrides.task)
+    in_sweep, folder = context.mode == RunMode.MULTIRUN, Path(context.runtime.output_dir)
+    number = context.job.num if in_sweep else None
+    # Hydra's own launcher and sweeper go through a list, and can come back to a job that another process has.
+    shared = [context.launcher._target_.split(".")[-1], context.sweeper._target_.split(".")[-1]] == BASIC
     try:
-        from ramen.run import Command, run
-
-        summary = run(Command(plain(cfg), folder, choices, overrides, job["number"]))
+        command = Command(plain(cfg), folder, choices, list(context.overrides.task), number)
+        summary = sweep.work(command, wait=not shared) if in_sweep else run(command)
     except Exception as error:
-        if not sweep:
+        if not in_sweep:
             _failure.append(error)
-            return
-        job["error"] = f"{'' if isinstance(error, RamenError) else type(error).__name__ + ': '}{error}"
-        print(f"job {job['number']} failed: {job['error']}", file=sys.stderr)  # noqa: T201
-    else:
-        job |= {key: summary.get(key) for key in ("status", "error", "final_val_loss", "tokens", "tokens_per_second")}
-        if sweep and summary["status"] == "stopped" and summary["error"] in ("SIGINT", "SIGTERM"):
-            _jobs.append({**job, "overrides": overrides})
-            tell_jobs()
-            sys.exit(0)
-    if sweep:
-        _jobs.append({**job, "overrides": overrides})
+            return None
+        summary = sweep.failure(folder, error)
+    if summary is None:
+        sweep.postpone(command)
+        return None
+    if summary["status"] == "failed":
+        print(f"job {number} failed: {summary['error']}", file=sys.stderr)  # noqa: T201
+    if in_sweep and summary["status"] == "stopped" and summary["error"] in ("SIGINT", "SIGTERM"):
+        sweep.tell(command.folder.parent)
+        sys.exit(0)
+    if context.sweeper._target_.endswith("BasicSweeper") or summary["status"] in sweep.ENDED:
+        return sweep.objective(summary)
+    raise RuntimeError(f"{summary['status']}: {summary['error']}")  # a search takes this for a trial without a result
 
 
 def plain(cfg: DictConfig) -> dict[str, Any]:
@@ -112,20 +126,29 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
 
 
 def with_resume(words: list[str]) -> list[str]:
-    """`resume=FOLDER` becomes the command of that run, in its folder: the same config, and what else is given."""
+    """`resume=FOLDER` becomes the command of that run or sweep, in its folder: the same config, and what else is given."""
     given = [word for word in words if word.startswith("resume=") and word not in ("resume=", "resume=null")]
     if not given:
         return words
     folder = Path(given[-1].removeprefix("resume=").strip("'\""))
-    saved = folder / ".hydra" / "overrides.yaml"
-    if not saved.is_file():
-        raise ConfigError(f"resume: {folder} is not a run folder; it has no {saved.relative_to(folder)}")
+    if str(folder) == AUTO and not {"-m", "--multirun"} & set(words):
+        return words  # RunCallback looks for it, with the config at hand
     if {"-m", "--multirun"} & set(words):
-        raise ConfigError("resume: continues one run; leave out -m")
-    before = [word for word in OmegaConf.to_container(OmegaConf.load(saved)) if not str(word).startswith("resume=")]  # type: ignore[union-attr]
+        raise ConfigError("resume: knows whether its folder is a run's or a sweep's; leave out -m")
+    of_run, of_sweep = folder / ".hydra" / "overrides.yaml", folder / "multirun.yaml"
+    if not of_run.is_file() and not of_sweep.is_file():
+        raise ConfigError(f"resume: {folder} is not a run folder; it has no {of_run.relative_to(folder)}")
+    quoted = "'" + str(folder).replace("\\", "\\\\").replace("'", "\\'") + "'"
     rest = [word for word in words if word not in given]
-    quoted = str(folder).replace("\\", "\\\\").replace("'", "\\'")
-    return [*map(str, before), *rest, f"resume='{quoted}'", f"hydra.run.dir='{quoted}'"]
+    if of_run.is_file():
+        return [*_words(OmegaConf.load(of_run)), *rest, f"resume={quoted}", f"hydra.run.dir={quoted}"]
+    before = OmegaConf.load(of_sweep).hydra.overrides
+    return ["-m", *_words(before.hydra), *_words(before.task), *rest, f"hydra.sweep.dir={quoted}"]
+
+
+def _words(saved: Any) -> list[str]:
+    own = ("resume=", "hydra.mode=", "hydra.sweep.dir=", "hydra.run.dir=")
+    return [str(word) for word in saved if not str(word).startswith(own)]
 
 
 def diagnose(words: list[str], error: Exception) -> str:
@@ -164,6 +187,8 @@ def _values(override: Override) -> list[str]:
     """The override once for each value of its sweep."""
     if not override.is_sweep_override():
         return [override.input_line or ""]
+    if not override.is_discrete_sweep():  # an interval, of a search: its ends
+        return [f"{override.get_key_element()}={end}" for end in (override._value.start, override._value.end)]  # type: ignore
     return [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
 
 
@@ -195,6 +220,43 @@ def _first_line(error: Exception) -> str:
     return str(error).strip().splitlines()[0]
 
 
+def _name_by_what_varies(config: DictConfig, constant: list[str]) -> None:
+    """Leave what all jobs share out of the names of their folders, by an override that Hydra hands to every job."""
+    key = "hydra.job.config.override_dirname.exclude_keys"
+    names = [*OmegaConf.select(config, key), *(name.lstrip("+~") for name in constant)]
+    config.hydra.overrides.hydra.append(f"{key}=[{','.join(names)}]")
+
+
+class RunCallback(Callback):
+    """Before a single run writes anything: its folder is its own, and `resume=auto` has become a folder or nothing."""
+
+    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        try:  # Hydra only warns of a callback's exceptions
+            self._on_run_start(config)
+        except RamenError as error:
+            fail(str(error))
+        except OSError as error:
+            fail(f"{error.filename or 'output'}: {error.strerror or error}")
+
+    def _on_run_start(self, config: DictConfig) -> None:
+        from ramen import resume
+
+        folder = Path(str(config.hydra.run.dir))
+        if config.get("resume") == AUTO:
+            given = any(str(word).startswith("hydra.run.dir=") for word in config.hydra.overrides.hydra)
+            task = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+            base = folder if given else folder.parent.parent
+            found = resume.unfinished(base, plain(task), given)
+            print(f"resume=auto: {f'continues {found}' if found else f'nothing to continue in {base}; starts anew'}", file=sys.stderr)  # noqa: T201
+            with flag_override(config, ["readonly", "struct"], [False, False]):
+                config.resume = str(found) if found else None
+                config.hydra.run.dir = str(found or folder)
+            folder = found or folder
+        resume.claim(folder)
+        if config.get("resume") is None:
+            resume.refuse_used(folder)
+
+
 class SweepCallback(Callback):
     """Checks every value of a sweep before its first job, and ends it with a table of all jobs."""
 
@@ -204,11 +266,11 @@ class SweepCallback(Callback):
         from ramen.config import check
 
         parser = OverridesParser.create()
-        words = list(config.hydra.overrides.task)
-        words += [f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items()]
-        parsed = sorted(
-            (parser.parse_override(word) for word in words), key=lambda o: not _is_group(o.input_line or "")
-        )
+        words = [f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items()]
+        words += list(config.hydra.overrides.task)
+        by_key = {override.get_key_element(): override for override in parser.parse_overrides(words)}
+        parsed = sorted(by_key.values(), key=lambda o: not _is_group(o.input_line or ""))
+        _name_by_what_varies(config, [key for key, override in by_key.items() if not override.is_sweep_override()])
         first = [_values(override)[0] for override in parsed]
         problems: dict[str, None] = {}
         for index, override in enumerate(parsed):
@@ -217,43 +279,15 @@ class SweepCallback(Callback):
                     check(plain(compose("config", [*first[:index], value, *first[index + 1 :]])))
                 except ConfigError as error:
                     problems |= dict.fromkeys(error.problems)
-                except (
-                    HydraException,
-                    OmegaConfBaseException,
-                ):  # Hydra composes all jobs itself and the error comes to main
-                    return
+                except (HydraException, OmegaConfBaseException) as error:
+                    if value == first[index]:  # Hydra composes all jobs itself and the error comes to main
+                        return
+                    problems[f"{value}: {_first_line(error)}"] = None
         if problems:
             fail("\n".join(problems))  # an exit, for Hydra only warns of a callback's exceptions
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        tell_jobs()
-
-
-def tell_jobs() -> None:
-    """The table of a sweep's jobs, best first, on stderr."""
-    from rich.console import Console
-    from rich.table import Table
-
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        console = Console(stderr=True, width=200)  # a log has no edge to wrap at
-    common = set.intersection(*(set(job["overrides"]) for job in _jobs)) if len(_jobs) > 1 else set()
-    table = Table(
-        "job", "varies", "status", "validation loss", "tokens", "tokens/s", "reason", box=None, pad_edge=False
-    )
-    for job in sorted(_jobs, key=lambda j: (j.get("final_val_loss") is None, j.get("final_val_loss"), j["number"])):
-        loss, tokens, rate = (job.get(key) for key in ("final_val_loss", "tokens", "tokens_per_second"))
-        table.add_row(
-            str(job["number"]),
-            " ".join(word for word in job["overrides"] if word not in common),
-            job["status"],
-            "" if loss is None else f"{loss:.4f}",
-            "" if tokens is None else f"{tokens:,}",
-            "" if rate is None else f"{rate:,.0f}",
-            (job["error"] or "").partition("\n")[0],
-        )
-    console.print(table)
-    if _jobs:
-        console.print(
-            f"compare: python scripts/compare.py {Path(_jobs[0]['folder']).parent}", highlight=False, soft_wrap=True
-        )
+        sweep.settle()
+        folder = Path(str(config.hydra.sweep.dir))
+        if not sweep.tell(folder):
+            _failed_jobs.append(folder)

@@ -17,16 +17,21 @@ from typing import Any, Literal, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
+from ramen import secret
 from ramen.errors import ConfigError
 from ramen.registry import locate
 
 SCHEDULE_SUFFIX = "_schedule"
+FOLDER_NAME = re.compile(r"(?!\.)[\w.,=@+-]{1,100}", re.ASCII)
 SECTIONS = (
-    "model", "attention", "mlp", "residual", "stream", "position", "embedding", "linear", "optimizer", "auxiliary", "routing",
-    "schedule", "batch_schedule", "data", "trainer", "logger",
+    "model", "attention", "mlp", "residual", "stream", "position", "embedding", "value_embedding", "linear", "optimizer", "auxiliary", "routing",
+    "schedule", "batch_schedule", "long_window_schedule", "short_window_schedule", "data", "trainer", "diagnostics", "logger",
 )  # fmt: skip
-# What a run is called, where it is written, who watches it and how its data comes in do not change what is computed.
-NOT_HASHED = ("name", "logger", "resume", "data.folder", "data.workers", "data.downloads")
+# What a run is called, where it runs and is written, who watches it and how its data comes in do not change what is computed.
+NOT_HASHED = (
+    "name", "logger", "diagnostics", "resume", "data.folder", "data.workers", "data.downloads", "device", "threads",
+    "trainer.stop_after_steps", "trainer.checkpoint_every_steps", "trainer.checkpoint_at_end", "trainer.keep_checkpoints",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -37,7 +42,7 @@ class Settings:
     name: str
     device: str
     precision: Literal["auto", "fp32", "bf16"]
-    compile: Literal["on", "off"]
+    compile: Literal["auto", "on", "off", "regional"]
     threads: int | None
     resume: str | None
     allow_targets: list[str]
@@ -73,6 +78,10 @@ def check(config: dict[str, Any]) -> None:
                 f"{key}: is not a section of this program, got {value!r}{suggest(key, [*hints, *SECTIONS])}"
             )
     problems += [f"{key}: is missing" for key in (*hints, *SECTIONS) if key not in config]
+    name = config.get("name")
+    if isinstance(name, str) and not FOLDER_NAME.fullmatch(name):
+        problems.append(f"name: must name one folder, got {name!r}; allowed are letters, digits and _.,=@+-, no dot first")
+    problems += secret.problems(flatten(config).items())
     if problems:
         raise ConfigError(*problems)
 
@@ -203,4 +212,11 @@ def config_hash(config: Mapping[str, Any]) -> str:
     """Twelve hexadecimal digits that name what is computed: equal for runs that differ in name, folder or logger only."""
     flat = flatten(config)
     kept = {key: value for key, value in flat.items() if key not in NOT_HASHED and key.split(".")[0] not in NOT_HASHED}
-    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:12]
+    return hashlib.sha256(json.dumps(_whole(kept), sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _whole(value: Any) -> Any:
+    """1.0 is 1, so that a config has one hash before and after `check`."""
+    if isinstance(value, dict | list):
+        return {k: _whole(v) for k, v in value.items()} if isinstance(value, dict) else [_whole(v) for v in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value

@@ -2,9 +2,12 @@
 
 import ctypes
 import functools
+import os
 import platform
 import sys
 import time
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -107,10 +110,57 @@ def describe(device: torch.device) -> dict[str, Any]:
     }
 
 
+_before: dict[str, int] = {}  # bytes the process held when its peak was last forgotten
+
+
+def forget_peak_memory(device: torch.device) -> None:
+    """Let the peak be of what comes from now on."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    elif sys.platform == "linux":
+        with suppress(AttributeError):  # another libc
+            ctypes.CDLL(None).malloc_trim(0)
+        _before["cpu"] = _process_bytes("VmRSS")
+        with suppress(OSError):  # where it is forbidden the old peak stays
+            Path("/proc/self/clear_refs").write_text("5")
+
+
 def peak_memory(device: torch.device) -> int | None:
-    """Bytes at the peak: of tensors on a GPU, of the whole process on a CPU."""
+    """Bytes at the peak: of tensors on a GPU; on a CPU what the process has grown by since its peak was forgotten."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    import resource
+    return _process_bytes("VmHWM") - _before.get("cpu", 0) if sys.platform == "linux" else None
 
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that may still be taken: of the GPU, or of the machine and this process's control group."""
+    if device.type == "cuda":
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + kept
+    if sys.platform != "linux":
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    free = 1024 * _figure("/proc/meminfo", "MemAvailable")
+    for limit, used, cached in CONTROL_GROUPS:
+        with suppress(OSError, ValueError, StopIteration):  # no such group, or "max"
+            held = int(Path(used).read_text()) - _figure(str(Path(used).with_name("memory.stat")), cached)
+            free = min(free, int(Path(limit).read_text()) - held)
+    return max(0, free)
+
+
+CONTROL_GROUPS = (  # version 2 and 1: limit, use, and the part of the use that is given back when asked for
+    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current", "inactive_file"),
+    (
+        "/sys/fs/cgroup/memory/memory.limit_in_bytes",
+        "/sys/fs/cgroup/memory/memory.usage_in_bytes",
+        "total_inactive_file",
+    ),
+)
+
+
+def _process_bytes(key: str) -> int:
+    return 1024 * _figure("/proc/self/status", key)
+
+
+def _figure(path: str, key: str) -> int:
+    lines = Path(path).read_text().splitlines()
+    return int(next(line.split()[1] for line in lines if line.split()[0].rstrip(":") == key))

@@ -1,38 +1,108 @@
 """A trained run, opened again: `ramen.load("outputs/NAME/DATE/0-...")` for notebooks and scripts."""
 
+import json
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import yaml
 from torch import nn
 
 from ramen import assemble
+from ramen import device as machine
 from ramen.config import check
+from ramen.data.batches import IGNORED
 from ramen.data.gpt2 import gpt2_tokenizer
-from ramen.data.tokenizer import Tokenizer
+from ramen.data.manifest import TOKENIZER
+from ramen.data.tokenizer import Tokenizer, load_tokenizer
 from ramen.errors import ConfigError, DataError
-from ramen.logger.folder import CONFIG
+from ramen.logger.folder import CONFIG, ENVIRONMENT, SUMMARY
 from ramen.model.gpt import Text
+from ramen.sample import sample
 from ramen.trainer import checkpoint
+from ramen.trainer.evaluate import evaluate
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run's config, its model with the newest checkpoint's weights (in evaluation mode), and the tokenizer of its data."""
+    """A run's config and summary, its model with a checkpoint's weights (in evaluation mode), and its tokenizer.
 
+    `model(ids (B, T))` are logits, `model(ids, targets)` is the summed loss in nats; `precision` is what it was trained in.
+    """
+
+    folder: Path
     config: dict[str, Any]
+    summary: dict[str, Any]  # empty for a run that has not ended
     model: nn.Module
     tokenizer: Tokenizer
     step: int
+    precision: torch.dtype
+
+    @property
+    def text(self) -> Text:
+        """Vocabulary, BOS and row length the model was made for."""
+        return self.model.text  # type: ignore[return-value]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return next(self.model.parameters()).device
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of `text`, without the BOS that opens a document."""
+        return [int(value) for value in self.tokenizer.encode(text)]
+
+    def decode(self, ids: list[int]) -> str:
+        """The text of `ids`."""
+        return self.tokenizer.decode(ids)
+
+    def generate(
+        self, prompt: str = "", *, tokens: int = 200, temperature: float = 0.8, top_k: int | None = None, seed: int = 0
+    ) -> str:
+        """What the model writes behind the prompt: at most `tokens` tokens, or to the end of the document."""
+        drawn = sample(
+            self.model, self.tokenizer, prompt=prompt, tokens=tokens, temperature=temperature, top_k=top_k, seed=seed
+        )
+        return "".join(drawn)
+
+    def loss(self, text: str) -> float:
+        """Mean loss in nats a token of `text` as the beginning of a document, cut into rows as in training."""
+        ids = np.array(self.encode(text), dtype=np.int64)
+        if not len(ids):
+            raise DataError("text: holds no token, got ''; at least one character is needed")
+        width = self.text.sequence_length - 1
+        rows = -(-len(ids) // width)
+        tokens = np.full((rows, width + 1), self.text.bos, dtype=np.int64)
+        targets = np.full_like(tokens, IGNORED)
+        targets[:, :width].flat[: len(ids)] = ids
+        tokens[:, 1:].flat[: len(ids)] = ids
+        return self.evaluate(tokens, targets)
+
+    def evaluate(self, tokens: np.ndarray, targets: np.ndarray) -> float:
+        """Mean loss in nats a counted target of rows (R, T), computed as the trainer does."""
+        plan = assemble.section(self.config, "trainer", self.text.sequence_length)
+        narrow = self.precision != torch.float32
+        with torch.autocast(self.device.type, self.precision) if narrow else nullcontext():
+            return evaluate(self.model, tokens, targets, plan.micro_rows, self.device)
 
 
-def open_run(run_folder: str | Path, device: str | torch.device = "cpu") -> Run:
-    """Open a run folder. DataError when it is none, has no checkpoint, or its checkpoint is of another model."""
+def open_run(run_folder: str | Path, device: str | torch.device = "cpu", step: int | None = None) -> Run:
+    """Open a run folder at its newest checkpoint, or at that of `step`.
+
+    DataError when it is no run folder, has no such checkpoint, or its checkpoint is of another model.
+    """
     folder = Path(run_folder)
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such run folder")
     try:
         config = yaml.safe_load((folder / CONFIG).read_text())
+    except FileNotFoundError as error:
+        inside = next((str(path.parent) for path in sorted(folder.glob(f"*/{CONFIG}"))), None)
+        hint = f"; it holds runs, give one of them, as {inside}" if inside else ""
+        raise DataError(f"{folder}: is no run folder, got no {CONFIG} in it{hint}") from error
     except (OSError, yaml.YAMLError) as error:
         raise DataError(f"{folder / CONFIG}: cannot be read: {error}") from error
     if not isinstance(config, dict):
@@ -41,11 +111,50 @@ def open_run(run_folder: str | Path, device: str | torch.device = "cpu") -> Run:
         check(config)
     except ConfigError as error:
         raise DataError(f"{folder / CONFIG}: is of another version of ramen:\n{error}") from error
-    path = checkpoint.latest(folder)
+    path = _checkpoint(folder, step)
     source = assemble.section(config, "data")
     model = assemble.model(config, Text(source.vocabulary, source.vocabulary - 1, source.sequence_length))
     checkpoint.load_weights(path, model)
-    # GPT-2's tokenizer is known without the data, which may be many gigabytes away.
-    fixed = config["data"].get("tokenizer", "gpt2") == "gpt2"
-    tokenizer = gpt2_tokenizer() if fixed else source.dataset(progress=False).tokenizer
-    return Run(config, model.to(device).eval(), tokenizer, int(path.name.removeprefix("step_")))
+    summary, environment = _json(folder / SUMMARY), _json(folder / ENVIRONMENT)
+    where = machine.select_device(str(device))
+    precision = getattr(torch, environment.get("precision", "float32"))
+    return Run(
+        folder, config, summary, model.to(where).eval(), _tokenizer(folder, source, environment), _step(path), precision
+    )
+
+
+def _checkpoint(folder: Path, step: int | None) -> Path:
+    if step is None:
+        return checkpoint.latest(folder)
+    found = {_step(path): path for path in checkpoint.checkpoints(folder)}
+    if step not in found:
+        raise DataError(f"{folder}: has no checkpoint of step {step}; there are {', '.join(map(str, found)) or 'none'}")
+    return found[step]
+
+
+def _step(path: Path) -> int:
+    return int(path.name.removeprefix("step_"))
+
+
+def _tokenizer(folder: Path, source: Any, environment: dict[str, Any]) -> Tokenizer:
+    """The run's own copy; GPT-2's is known without one; a run from before there was a copy asks its data."""
+    if (folder / TOKENIZER).exists():
+        return load_tokenizer(folder / TOKENIZER)
+    if getattr(source, "tokenizer", "gpt2") == "gpt2":
+        return gpt2_tokenizer()
+    dataset = source.dataset(progress=False)
+    if dataset.hash != environment.get("data_hash", dataset.hash):
+        raise DataError(
+            f"{folder}: was trained on other data than {dataset.folder}, got hash {environment['data_hash']}; "
+            f"that of the data is {dataset.hash}, and the tokenizer of the run is not known without its data"
+        )
+    return dataset.tokenizer
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read: {error}") from error

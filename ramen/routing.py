@@ -30,8 +30,12 @@ class Route(TypedDict, closed=True):
 class Routing:
     """The route of each role."""
 
-    def __init__(self, *, matrix: Route, embedding: Route, head: Route, gate: Route, scalar: Route):
-        self.routes: dict[str, Route] = dict(matrix=matrix, embedding=embedding, head=head, gate=gate, scalar=scalar)
+    def __init__(
+        self, *, matrix: Route, embedding: Route, head: Route, value_embedding: Route, gate: Route, scalar: Route
+    ):
+        self.routes: dict[str, Route] = dict(
+            matrix=matrix, embedding=embedding, head=head, value_embedding=value_embedding, gate=gate, scalar=scalar
+        )
         for role, route in self.routes.items():
             for key in ("lr_scale", "wd_scale"):
                 if route[key] < 0:
@@ -170,6 +174,13 @@ class Optimizers:
     def step(self) -> None:
         for built in self.by_name.values():
             built.step()
+
+    def copy_state(self, source: torch.Tensor, target: torch.Tensor) -> None:
+        """Give `target` a copy of the state that `source` has in the optimizer of both."""
+        for built in self.by_name.values():
+            if source in built.state:
+                state = built.state[source].items()
+                built.state[target] = {k: v.clone() if isinstance(v, torch.Tensor) else v for k, v in state}
 
     def state_dict(self) -> dict[str, Any]:
         return {name: built.state_dict() for name, built in self.by_name.items()}

@@ -3,6 +3,7 @@
 check -> device -> dry build on fake tensors -> data -> table -> model, optimizers, trainer -> train -> summary.
 """
 
+import contextlib
 import functools
 import gc
 import hashlib
@@ -23,16 +24,25 @@ from ramen import device as machine
 from ramen.config import Settings, check, config_hash, flatten, settings
 from ramen.data.batches import Batch, Batches, validation_rows
 from ramen.data.dataset import Dataset
+from ramen.data.manifest import TOKENIZER
 from ramen.data.source import Source
-from ramen.errors import RamenError
+from ramen.errors import ConfigError, RamenError
 from ramen.logger.base import Logger
 from ramen.logger.console import ConsoleLogger
 from ramen.logger.folder import SUMMARY, RunFolder, write
+from ramen.logger.guarded import Guarded
+from ramen.logger.none import NoLogger
 from ramen.model.gpt import Text
 from ramen.ops.parameter import initialise
+from ramen.resume import refuse_used
+from ramen.secret import scrub
 from ramen.table import start_table
 from ramen.trainer import checkpoint
-from ramen.trainer.loop import Job, Outcome, Trainer
+from ramen.trainer.compiling import choose
+from ramen.trainer.fit import estimated_rows
+from ramen.trainer.job import Job, Outcome
+from ramen.trainer.loop import Trainer
+from ramen.trainer.memory import peak_bytes
 from ramen.trainer.plan import Plan
 from ramen.trainer.record import Record
 
@@ -52,14 +62,20 @@ class Command:
 
 def run(command: Command) -> dict[str, Any]:
     """Train and return the summary. A RamenError is the user's to mend; any failure leaves a summary that says so."""
-    started = time.time()
+    started = time.monotonic()
+    logging.raiseExceptions = False  # a log that cannot be written is no news, and no traceback
     try:
-        return _run(command, Console(stderr=True))
-    except BaseException as error:
-        if not isinstance(error, RamenError):
-            log.info("".join(traceback.format_exception(error)))
-        _write_failure(command, error, time.time() - started)
-        raise
+        try:
+            return _run(command, Console(stderr=True))
+        except BaseException as error:
+            if not isinstance(error, RamenError):
+                log.info("".join(traceback.format_exception(error)))
+            traceback.clear_frames(error.__traceback__)  # they hold the model, which the next job of a sweep has no room for
+            mended = _out_of_memory(command.config, error)
+            _write_failure(command, mended or error, time.monotonic() - started)
+            if mended is None:
+                raise
+        raise mended  # here, so that it does not carry the other one along
     finally:
         gc.collect()
         if torch.cuda.is_available():
@@ -71,6 +87,8 @@ def _run(command: Command, console: Console) -> dict[str, Any]:
     config = command.config
     check(config)
     own = settings(config)
+    if own.resume is None:
+        refuse_used(command.folder)
     device = machine.select_device(own.device)
     machine.prepare(device, own.threads)
     precision = machine.select_precision(own.precision, device)
@@ -78,29 +96,43 @@ def _run(command: Command, console: Console) -> dict[str, Any]:
     source: Source = assemble.section(config, "data")
     plan: Plan = assemble.section(config, "trainer", source.sequence_length)
     service: Logger = assemble.section(config, "logger")
+    service = service if isinstance(service, NoLogger) else Guarded(service)
     text = Text(
         source.vocabulary, source.vocabulary - 1, source.sequence_length
     )  # every tokenizer's last id opens documents
+    how = choose(own.compile, device)
+    backend = assemble.attention_backend(config, device, precision, how != "off")
+    automatic = plan.micro_batch_tokens == "auto"
+    if automatic:
+        largest = max(plan.rows(assemble.curve(config, "batch_schedule")(part / 100)) for part in range(101))
+        rows = estimated_rows(largest, lambda rows: assemble.memory(config, text, rows, precision), device)
+        plan = plan.with_micro_rows(rows)
     sketch = assemble.sketch(config, text, plan.micro_rows, precision)
     resume_from = checkpoint.latest(Path(own.resume)) if own.resume else None
 
     dataset = source.dataset(progress=console.is_terminal)
-    facts = _facts(command, own, dataset) | sketch.costs
-    console.print(start_table(config, facts, sketch.groups, plan, device, precision), soft_wrap=True)
+    facts = _facts(command, own, dataset) | sketch.costs | {"attention_backend": backend, "compile": how}
+    facts |= {"memory_peak": peak_bytes(facts["memory"], device), "micro_batch_tokens": plan.micro_batch_tokens}
     screen = ConsoleLogger(console)
+    screen.show(start_table(config, facts, sketch.groups, plan, device, precision))
     environment = {
         **machine.describe(device), **_code(), "precision": str(precision).removeprefix("torch."), "data_hash": dataset.hash,
     }  # fmt: skip
-    kept_steps = int(resume_from.name.removeprefix("step_")) if resume_from else None
+    kept_steps = checkpoint.step_of(resume_from) if resume_from else None
     loggers = [RunFolder(environment, kept_steps), screen, service]
 
+    machine.forget_peak_memory(device)
     trainer = Trainer(_job(command, own, source, dataset, text, facts, precision, device, loggers, screen), plan)
     if resume_from:
         trainer.resume(resume_from)
+    if automatic and device.type == "cuda":
+        facts["micro_batch_tokens"] = trainer.fit(reserved=facts["memory"]["optimizer"])
     for logger in loggers:
         logger.start(command.folder, config, facts)
     summary = facts | {"status": "failed", "error": None}
     try:
+        if dataset.tokenizer.name != "gpt2":  # that one is known everywhere; its own lets the folder be opened anywhere
+            dataset.tokenizer.save(command.folder / TOKENIZER)
         outcome = trainer.train()
         summary |= _ending(outcome, trainer, device)
     except BaseException as error:
@@ -108,10 +140,11 @@ def _run(command: Command, console: Console) -> dict[str, Any]:
         summary |= {"error": _tell(error), "steps": p.step, "tokens": p.tokens, "train_seconds": p.seconds}
         raise
     finally:
-        for logger in loggers:
-            logger.finish(summary)
+        with contextlib.ExitStack() as endings:  # each is told, in order, even when the disk of the first is full
+            for logger in reversed(loggers):
+                endings.callback(logger.finish, summary)
     if summary["status"] == "stopped":
-        console.print(f"to continue: python train.py resume={command.folder}", highlight=False, soft_wrap=True)
+        screen.show(f"to continue: python train.py resume={command.folder}")
     return summary
 
 
@@ -129,11 +162,20 @@ def _job(
         for logger in loggers:
             logger.record(made.as_line())
 
+    def diagnose(line: dict[str, Any]) -> None:
+        for logger in loggers:
+            logger.diagnose(line)
+
+    groups = assemble.groups(config, model)
+    diagnostics = assemble.section(config, "diagnostics")
+    if diagnostics:
+        diagnostics.watch(groups, diagnose)
     return Job(
         model=model,
-        optimizers=assemble.optimizers(config, assemble.groups(config, model)),
+        optimizers=assemble.optimizers(config, groups),
         lr_schedule=assemble.curve(config, "schedule"),
         batch_schedule=assemble.curve(config, "batch_schedule"),
+        windows=assemble.windows(config),
         batches=Batches(
             dataset.train,
             bos=text.bos,
@@ -146,12 +188,13 @@ def _job(
         bytes_per_token=dataset.bytes_per_token,
         device=device,
         precision=precision,
-        compiled=own.compile == "on",
+        compile=facts["compile"],
         flops_per_token=facts["flops_per_token"],
         folder=command.folder,
         identity=_identity(config) | {"data_hash": dataset.hash, "precision": str(precision).removeprefix("torch.")},
         record=record,
         advance=screen.advance,
+        diagnostics=diagnostics,
     )
 
 
@@ -170,7 +213,8 @@ def _identity(config: dict[str, Any]) -> dict[str, Any]:
     """What must not change between a run and its continuation; budgets, records, loggers and where data lies may."""
     kept = ("model", *assemble.PARTS, "optimizer", "auxiliary", "routing", *assemble.CURVES)
     identity = flatten({name: config[name] for name in kept})
-    identity |= {"trainer.batch_tokens": config["trainer"]["batch_tokens"], "seed": config["seed"]}
+    of_the_step = ("batch_tokens", "batch_lr_power", "freeze_scalar_steps")
+    identity |= {f"trainer.{key}": config["trainer"][key] for key in of_the_step} | {"seed": config["seed"]}
     return identity | {f"data.{key}": config["data"][key] for key in ("sequence_length", "long_documents")}
 
 
@@ -198,6 +242,7 @@ def _ending(outcome: Outcome, trainer: Trainer, device: torch.device) -> dict[st
         "best_val_loss": p.best_val_loss,
         "final_train_loss": outcome.final_train_loss,
         "steps": p.step,
+        "skipped_steps": p.skipped_steps,
         "tokens": p.tokens,
         "train_seconds": p.seconds,
         "evaluation_seconds": p.evaluation_seconds,
@@ -218,11 +263,27 @@ def _code() -> dict[str, Any]:
             return None
         return done.stdout.strip() if done.returncode == 0 else None
 
-    return {"git_commit": git("rev-parse", "HEAD"), "git_diff": git("diff", "HEAD", "--", "*.py", "*.yaml")}
+    changed = git("diff", "HEAD", "--", "*.py", "*.yaml")
+    return {"git_commit": git("rev-parse", "HEAD"), "git_diff": None if changed is None else scrub(changed)}
 
 
 def _tell(error: BaseException) -> str:
-    return str(error) if isinstance(error, RamenError) else f"{type(error).__name__}: {error}"
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted at once, without a checkpoint of this step"
+    return scrub(str(error) if isinstance(error, RamenError) else f"{type(error).__name__}: {error}")
+
+
+def _out_of_memory(config: dict[str, Any], error: BaseException) -> RamenError | None:
+    """What to lower, if that is what happened; torch says it in three ways."""
+    text = str(error)
+    on_cpu = isinstance(error, RuntimeError) and ("can't allocate memory" in text or "not enough memory" in text)
+    if not (on_cpu or isinstance(error, MemoryError | torch.OutOfMemoryError)):
+        return None
+    now, least = config["trainer"]["micro_batch_tokens"], config["data"]["sequence_length"]
+    return ConfigError(
+        f"trainer.micro_batch_tokens: memory is not enough, got {now} ({(text or 'out of memory').splitlines()[0]}); lower it, which "
+        f"leaves the result as it is, down to data.sequence_length={least} if need be; or take a smaller model"
+    )
 
 
 def _write_failure(command: Command, error: BaseException, seconds: float) -> None:

@@ -1,6 +1,7 @@
 """Text from a model, a token at a time."""
 
 import codecs
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,7 +12,6 @@ from ramen.data.tokenizer import Tokenizer
 from ramen.errors import ConfigError
 
 
-@torch.no_grad()
 def sample(
     model: nn.Module,
     tokenizer: Tokenizer,
@@ -24,14 +24,32 @@ def sample(
 ) -> Iterator[str]:
     """Pieces of text that continue the prompt, until `tokens` are drawn or the document ends.
 
-    The same seed draws the same text on the same machine. The model sees the last `sequence_length` tokens.
+    The same seed draws the same text on the same machine. The model sees the last `sequence_length` tokens. ConfigError, at
+    once and not at the first piece, for settings that nothing can be drawn with.
     """
-    if tokens < 1 or temperature < 0 or (top_k is not None and top_k < 1):
-        raise ConfigError(
-            f"tokens must be >= 1, temperature >= 0 and top_k >= 1, got {tokens}, {temperature} and {top_k}"
-        )
+    wrong = []
+    if tokens < 1:
+        wrong.append(f"tokens: must be >= 1, got {tokens}")
+    if not (math.isfinite(temperature) and temperature >= 0):
+        wrong.append(f"temperature: must be >= 0 (0 takes the likeliest token), got {temperature}")
+    if top_k is not None and top_k < 1:
+        wrong.append(f"top_k: must be >= 1, got {top_k}; without it all tokens can be drawn")
+    if wrong:
+        raise ConfigError(*wrong)
+    return _pieces(model, tokenizer, prompt, tokens, temperature, top_k, torch.Generator().manual_seed(seed))
+
+
+@torch.no_grad()
+def _pieces(
+    model: nn.Module,
+    tokenizer: Tokenizer,
+    prompt: str,
+    tokens: int,
+    temperature: float,
+    top_k: int | None,
+    generator: torch.Generator,
+) -> Iterator[str]:
     device = next(model.parameters()).device
-    generator = torch.Generator().manual_seed(seed)
     text: Any = model.text
     ids = [tokenizer.bos, *map(int, tokenizer.encode(prompt))]
     decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")  # a character may span tokens
@@ -49,7 +67,8 @@ def draw(logits: torch.Tensor, temperature: float, top_k: int | None, generator:
     """One id from logits (V,): the likeliest at temperature 0, else drawn from the softmax over the top k."""
     if temperature == 0:
         return int(logits.argmax())
-    logits = logits / temperature
-    if top_k is not None and top_k < len(logits):
-        logits[logits < logits.topk(top_k).values[-1]] = -torch.inf
-    return int(torch.multinomial(logits.softmax(-1), 1, generator=generator))
+    likeliest = logits.topk(
+        len(logits) if top_k is None else min(top_k, len(logits))
+    )  # exactly k, whatever ties there are
+    chances = ((likeliest.values - likeliest.values[0]) / temperature).softmax(-1)
+    return int(likeliest.indices[torch.multinomial(chances, 1, generator=generator)])

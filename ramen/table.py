@@ -36,14 +36,14 @@ def start_table(
         )
     sizes = Table(box=None, show_header=False, pad_edge=False)
     memory = facts["memory"]
-    number_type = str(precision).removeprefix("torch.") + (", compiled" if config["compile"] == "on" else "")
+    number_type = str(precision).removeprefix("torch.") + {"on": ", compiled", "regional": ", blocks compiled", "off": ""}[facts["compile"]]
     told = {
         "parameters": f"{facts['parameters']:,} ({facts['parameters_without_embeddings']:,} without embeddings)",
         "FLOPs a token": f"{facts['flops_per_token'] / 1e6:,.1f} M",
         "budget": f"{plan.budget}, {plan.rows(1.0) * plan.sequence_length:,} tokens a step",
         "data": facts["data"],
-        "memory": f"{sum(memory.values()) / 2**20:,.0f} MiB estimated, {memory['activations'] / 2**20:,.0f} activations",
-        "device": f"{device}, {number_type}, {torch.get_num_threads()} threads",
+        "memory": f"{facts['memory_peak'] / 2**20:,.0f} MiB at the peak, estimated; {memory['activations'] / 2**20:,.0f} of them activations",
+        "device": f"{device}, {number_type}, {torch.get_num_threads()} threads, attention by {facts['attention_backend']}",
         "seed": str(config["seed"]),
     }
     for name, value in told.items():

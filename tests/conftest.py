@@ -8,6 +8,7 @@ import functools
 import operator
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,6 +23,7 @@ from ramen.command import plain
 from ramen.model.gpt import GPT, Text
 from ramen.ops.parameter import generator, initialise
 from ramen.registry import CONF
+from ramen.run import Command, run
 
 torch.set_num_threads(1)
 settings.register_profile("ramen", deadline=None)
@@ -77,6 +79,8 @@ def option() -> Callable[..., dict[str, Any]]:
 def _build_gpt(*overrides: str, vocabulary: int = 37, length: int = 32, seed: int = 0, noise: float = 0.0) -> GPT:
     model: Any = assemble.model(_compose(*TINY, *overrides), Text(vocabulary, BOS, length))
     initialise(model, seed)
+    if noise and hasattr(model.embedding, "split"):
+        model.embedding.split()  # the middle of training: every parameter is in use
     with torch.no_grad():
         for name, value in model.named_parameters() if noise else ():
             value += noise * torch.randn(value.shape, generator=generator(seed, f"noise of {name}"))
@@ -111,3 +115,27 @@ def _rows(*documents: tuple[int, ...], vocabulary: int = 37, seed: int = 0) -> t
 def rows() -> Callable[..., torch.Tensor]:
     """rows((5, 7), (12,), vocabulary=, seed=): token rows of random documents of these lengths, each opened by BOS."""
     return _rows
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a small run of byte tokens that has ended: six steps, one checkpoint."""
+    folder = tmp_path_factory.mktemp("trained")
+    words = (
+        "data.tokenizer=byte", "data.sequence_length=64", "data.validation_tokens=1500", "device=cpu", "precision=fp32",
+        "threads=1", "trainer.batch_tokens=256", "trainer.micro_batch_tokens=256", "trainer.steps=6",
+    )  # fmt: skip
+    config = _compose(*TINY, *words)
+    config["data"]["folder"] = str(folder / "data")
+    run(Command(config, folder / "run", {"optimizer": "normuon", "mlp": "default"}, [], None))
+    return folder / "run"
+
+
+def _dry(config: dict[str, Any]) -> assemble.Sketch:
+    return assemble.sketch(config, Text(37, BOS, 32), 2, torch.float32)
+
+
+@pytest.fixture(scope="session")
+def dry() -> Callable[..., assemble.Sketch]:
+    """dry(config): the sketch of a run on a tiny text."""
+    return _dry

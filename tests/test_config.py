@@ -44,7 +44,7 @@ def problems(config):
 WRONG = [
     # a key that is not there
     ("mlp.expansoin", 4.0, "mlp.expansoin: no such key of mlp; did you mean 'expansion'? allowed are activation"),
-    ("trainer.zzzz", 1, "trainer.zzzz: no such key of trainer; allowed are batch_tokens, "),
+    ("trainer.zzzz", 1, "trainer.zzzz: no such key of trainer; allowed are batch_lr_power, batch_tokens, "),
     ("optimizer.momentum_schedule.finale", 1.0, "optimizer.momentum_schedule.finale: no such key"),
     ("sede", 3, "sede: is not a section of this program, got 3; did you mean 'seed'?"),
     ("mpl", {"expansion": 4.0}, "mpl: is not a section of this program"),
@@ -74,7 +74,7 @@ WRONG = [
     ("optimizer.lr", None, "optimizer.lr: input should be a valid number, got None"),
     ("attention.qk_norm", 1, "attention.qk_norm: input should be a valid boolean, got 1"),
     ("attention.qk_norm", "yes", "attention.qk_norm: input should be a valid boolean, got 'yes'"),
-    ("attention.window_tokens", False, "attention.window_tokens: input should be a valid integer, got False"),
+    ("attention.long_window_tokens", False, "attention.long_window_tokens: input should be a valid integer, got False"),
     ("name", 7, "name: input should be a valid string, got 7"),
     ("allow_targets", "pytorch_optimizer", "allow_targets: input should be a valid list, got 'pytorch_optimizer'"),
     ("allow_targets", [3], "allow_targets: input should be a valid string, got [3]"),
@@ -127,7 +127,7 @@ def test_every_problem_is_told_at_once(base):
         ("optimizer.lr", 1, 1),
         ("trainer.seconds", 20.0, 20.0),
         ("trainer.steps", None, None),
-        ("attention.window_tokens", None, None),
+        ("attention.long_window_tokens", None, None),
         ("model.softcap", None, None),
         ("model.softcap.limit", 15, 15),
         ("allow_targets", ["pytorch_optimizer"], ["pytorch_optimizer"]),
@@ -223,7 +223,7 @@ def test_settings_are_the_roots_own_keys(base):
 
 
 def test_the_hash_names_what_is_computed(base):
-    same = [("name", "other"), ("logger", {"_target_": "ramen.logger.wandb.WandB"}), ("resume", "somewhere")]
+    same = [("name", "other"), ("diagnostics", {"every_steps": 3}), ("logger", {"_target_": "ramen.logger.wandb.WandB"}), ("resume", "somewhere")]
     other = [("seed", 1), ("mlp.expansion", 3.0), ("optimizer.lr", 0.5), ("trainer.steps", 3), ("schedule.final", 0.1)]
     first = config_hash(base)
     assert first == config_hash(dict(reversed(base.items())))  # order is nothing

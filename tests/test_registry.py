@@ -119,6 +119,6 @@ def test_options_are_the_files_of_a_group():
 
 def test_kinds_are_the_groups_of_the_config():
     expected = {"attention", "auxiliary", "data", "embedding", "linear", "logger", "mlp", "model", "optimizer"}
-    expected |= {"position", "residual", "routing", "schedule", "trainer"}
+    expected |= {"position", "residual", "routing", "schedule", "trainer", "diagnostics"}
     assert expected <= set(kinds()) and "hydra" not in kinds()
     assert all(functools.reduce(set.union, [options(kind).keys()], set()) for kind in expected)

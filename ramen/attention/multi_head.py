@@ -1,52 +1,117 @@
-"""Multi-head causal self-attention with merged QKVO, QK norm and a token-exact sliding window.
+"""Multi-head causal self-attention with merged QKVO, QK norm and token-exact sliding windows, long and short by layer.
 
 Query, key, value and output maps are one bank of four matrices, each of them orthogonalised by itself. Queries and keys are
 normalised to RMS 1 before the rotation, so logits are bounded by scale x sqrt(K).
-Sources: Vaswani et al. 2017, arXiv 1706.03762; QK norm: Henry et al. 2020, arXiv 2010.04245; merged QKVO: modded-nanogpt.
+pattern       one letter a layer, repeated over the depth: L long window, S short window, N no attention in this layer
+gate          each head's output times sigmoid(W_g x[:gate_inputs]), half of it at the start: a head can be switched off by token
+key offset    on long layers, the dimensions that do not turn with the position are the predecessor's: a key says what came before
+Sources: Vaswani et al. 2017, arXiv 1706.03762; QK norm: Henry et al. 2020, arXiv 2010.04245; windows: Beltagy et al. 2020,
+arXiv 2004.05150; merged QKVO, key offset, sparse gate: modded-nanogpt.
 Cost: 8 D^2 FLOPs a token for the maps and 4 D for each visible key.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 
-from ramen.ops.attention import attention
+from ramen.ops.attention import Backend, attention
 from ramen.ops.document_mask import DocumentMask
+from ramen.ops.parameter import constant, parameter
+
+Kind = Literal["L", "S", "N"]
 
 
 class MultiHead(nn.Module):
-    """Attention of `heads` heads over the last `window_tokens` tokens (None: all) of the same document."""
+    """Attention of layer `layer` of `layers`; `turning` dimensions of a head, its first ones, depend on the position.
+
+    `kind` is the layer's letter of the pattern, and `window` the number of tokens it sees (None: all of its document); the model
+    moves the window as the run goes on. A layer of kind N has no parameters and is not called.
+    """
 
     def __init__(
         self,
         dim: int,
         heads: int,
         linear: Callable[..., Any],
+        layer: int,
+        layers: int,
+        turning: int,
         *,
+        pattern: str,
+        long_window_tokens: int | None,
+        short_window_tokens: int | None,
+        key_offset: bool,
+        gate_inputs: int | None,
         qk_norm: bool,
-        window_tokens: int | None,
         scale: float,
         init_scale: float,
         output_init_scale: float,
+        backend: Backend,
     ):
         super().__init__()
-        if window_tokens is not None and window_tokens < 1:
-            raise ValueError(f"window_tokens must be >= 1 or null, got {window_tokens}")
+        width = dim // heads
+        _check_pattern(pattern, layers, long_window_tokens, short_window_tokens)
         if scale <= 0:
             raise ValueError(f"scale must be > 0, got {scale}")
-        self.heads, self.window, self.qk_norm = heads, window_tokens, qk_norm
-        self.scale = scale * (dim // heads) ** -0.5
-        std = dim**-0.5
-        self.qkvo = linear(dim, dim, (init_scale * std,) * 3 + (output_init_scale * std,))
+        if gate_inputs is not None and not 0 < gate_inputs <= dim:
+            raise ValueError(f"gate_inputs must be between 1 and model.dim = {dim}, or null, got {gate_inputs}")
+        if key_offset and "L" not in pattern:
+            raise ValueError(f"key_offset is for long layers, of which pattern {pattern} has none")
+        if key_offset and turning == width:
+            raise ValueError("key_offset needs a position that leaves dimensions unturned: half_rope, yarn or none")
+        self.kind: Kind = pattern[layer % len(pattern)]  # type: ignore[assignment]
+        self.window = long_window_tokens if self.kind == "L" else short_window_tokens
+        self.key_offset = turning if key_offset and self.kind == "L" else None
+        self.heads, self.qk_norm, self.backend = heads, qk_norm, backend
+        self.scale = scale * width**-0.5
+        if self.kind != "N":
+            std = dim**-0.5
+            self.qkvo = linear(dim, dim, (init_scale * std,) * 3 + (output_init_scale * std,))
+            self.gate: Any
+            gate = None if gate_inputs is None else parameter((heads, gate_inputs), constant(0.0), "gate")
+            self.register_parameter("gate", gate)
 
-    def forward(self, x: Tensor, position: nn.Module, mask: DocumentMask) -> Tensor:  # (B, T, D) -> (B, T, D)
+    def forward(self, x: Tensor, position: nn.Module, mask: DocumentMask, value: Tensor | None = None) -> Tensor:
+        """x (B, T, D) -> what to add to the stream (B, T, D); `value` (B, T, D) is added to the heads' values."""
         batch, time, dim = x.shape
         qkv = self.qkvo(x, 0, 3).view(batch, time, 3, self.heads, -1)  # (B, T, 3, H, K)
-        y = attention(qkv, position, mask, window=self.window, scale=self.scale, qk_norm=self.qk_norm)  # (B, T, H, K)
+        y = attention(
+            qkv,
+            position,
+            mask,
+            window=self.window,
+            scale=self.scale,
+            qk_norm=self.qk_norm,
+            key_offset=self.key_offset,
+            value=None if value is None else value.view(batch, time, self.heads, -1),
+            backend=self.backend,
+        )  # (B, T, H, K)
+        if self.gate is not None:
+            opened = torch.sigmoid(x[..., : self.gate.shape[1]] @ self.gate.T)  # (B, T, H)
+            y = y * opened.unsqueeze(-1).to(y.dtype)
         return self.qkvo(y.reshape(batch, time, dim), 3)
 
     def visible_keys(self, length: int) -> float:
         """Mean number of keys a query of a row of `length` tokens sees, document borders aside: what its FLOPs grow with."""
         window = min(self.window or length, length)
         return window - (window - 1) * window / 2 / length
+
+
+def _check_pattern(pattern: str, layers: int, long_window: int | None, short_window: int | None) -> None:
+    if not pattern or set(pattern) - set("LSN"):
+        raise ValueError(f"pattern must be letters L (long window), S (short) and N (no attention), got {pattern!r}")
+    if len(pattern) > layers:
+        raise ValueError(f"pattern has {len(pattern)} letters for {layers} layers (model.layers), got {pattern}")
+    for name, window in (("long_window_tokens", long_window), ("short_window_tokens", short_window)):
+        if window is not None and window < 1:
+            raise ValueError(f"{name} must be >= 1 or null, got {window}")
+    if ("S" in pattern) != (short_window is not None):
+        raise ValueError(f"short_window_tokens belongs to the S layers of a pattern, got {short_window} and {pattern}")
+    if long_window is not None and "L" not in pattern:
+        raise ValueError(f"long_window_tokens belongs to the L layers of a pattern, got {long_window} and {pattern}")
+    if short_window is not None and long_window is not None and short_window > long_window:
+        raise ValueError(
+            f"short_window_tokens must not be above long_window_tokens, got {short_window} > {long_window}"
+        )

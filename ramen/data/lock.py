@@ -17,8 +17,8 @@ log = logging.getLogger("ramen")
 
 
 @contextmanager
-def exclusive(folder: Path, unless: Path | None = None) -> Iterator[bool]:
-    """Hold a folder, made if need be, waiting for whoever has it. False, holding nothing, once `unless` exists."""
+def exclusive(folder: Path, unless: Path | None = None, wait: bool = True) -> Iterator[bool]:
+    """Hold a folder, made if need be, waiting for whoever has it. False, holding nothing, once `unless` exists or not to wait."""
     while unless is None or not unless.exists():
         folder.mkdir(parents=True, exist_ok=True)
         try:
@@ -26,7 +26,8 @@ def exclusive(folder: Path, unless: Path | None = None) -> Iterator[bool]:
         except FileNotFoundError:  # who had it has just renamed or removed it
             continue
         try:
-            _lock(descriptor, folder)
+            if not _lock(descriptor, folder, wait):
+                break
             if not _is_at(descriptor, folder / LOCK):
                 continue
             if unless is not None and unless.exists():
@@ -49,15 +50,19 @@ def discard(folder: Path) -> None:
     shutil.rmtree(away, ignore_errors=True)
 
 
-def _lock(descriptor: int, folder: Path) -> None:
+def _lock(descriptor: int, folder: Path, wait: bool) -> bool:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
+        if not wait:
+            return False
         log.warning("%s: another process is at work in it; waiting for it to end", folder)
         fcntl.flock(descriptor, fcntl.LOCK_EX)
     except OSError as error:
         if error.errno not in NO_LOCKS:
             raise
+    return True
+    return True
 
 
 def _is_at(descriptor: int, path: Path) -> bool:

@@ -13,5 +13,8 @@ class Logger:
     def record(self, line: dict[str, Any]) -> None:
         """One record, flat."""
 
+    def diagnose(self, line: dict[str, Any]) -> None:
+        """One line of diagnostics, flat: step and `<cut>/<where>/<measure>`."""
+
     def finish(self, summary: dict[str, Any]) -> None:
         """The end of the run, whatever its status. Called once."""

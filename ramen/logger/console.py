@@ -1,4 +1,7 @@
-"""The console, always on: a progress bar on a terminal, a line a record elsewhere, and train.log in the run folder."""
+"""The console, always on: a progress bar on a terminal, a line a record elsewhere, and train.log in the run folder.
+
+A terminal that is gone (a closed window, a reader that left the pipe) costs the lines, not the run.
+"""
 
 import logging
 from pathlib import Path
@@ -22,13 +25,21 @@ class ConsoleLogger(Logger):
 
     def start(self, folder: Path, config: dict[str, Any], facts: dict[str, Any]) -> None:
         log.info("run folder %s", folder)
-        if self.console.is_terminal:
+        if self.console.is_terminal and not self.console.quiet:
             self.progress = Progress(
                 TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"), TimeElapsedColumn(),
                 TimeRemainingColumn(), console=self.console, transient=True,
             )  # fmt: skip
             self.task = self.progress.add_task("training", total=1.0)
             self.progress.start()
+
+    def show(self, *what: Any, style: str | None = None) -> None:
+        """Print, as long as there is someone to print to."""
+        try:
+            self.console.print(*what, style=style, highlight=False, soft_wrap=True)
+        except (OSError, SystemExit) as error:  # rich ends the process when a pipe breaks
+            self.console.quiet = True
+            log.warning("the console is gone, and train.log goes on: %s", error)
 
     def advance(self, progress: float) -> None:
         """Called every step with the part of the budget that is used up."""
@@ -41,7 +52,7 @@ class ConsoleLogger(Logger):
         if self.progress:
             self.progress.update(self.task, description=f"{told}")
         if line["val_loss"] is not None or not self.progress:
-            self.console.print(told, highlight=False, soft_wrap=True)
+            self.show(told)
 
     def finish(self, summary: dict[str, Any]) -> None:
         if self.progress:
@@ -56,7 +67,7 @@ class ConsoleLogger(Logger):
             )
         if summary.get("error"):
             end.append(summary["error"])
-        self.console.print("; ".join(end), highlight=False, soft_wrap=True, style="bold")
+        self.show("; ".join(end), style="bold")
 
 
 def _tell(line: dict[str, Any]) -> str:

@@ -1,4 +1,7 @@
-"""The run folder, always on: config.yaml, metrics.jsonl, environment.json, summary.json. Everything a report reads is here."""
+"""The run folder, always on: config.yaml, metrics.jsonl, environment.json, summary.json. Everything a report reads is here.
+
+diagnostics.jsonl appears with the first line of diagnostics.
+"""
 
 import json
 import math
@@ -12,6 +15,7 @@ from ramen.errors import DataError
 from ramen.logger.base import Logger
 
 CONFIG, METRICS, SUMMARY, ENVIRONMENT = "config.yaml", "metrics.jsonl", "summary.json", "environment.json"
+DIAGNOSTICS = "diagnostics.jsonl"
 
 
 class RunFolder(Logger):
@@ -28,12 +32,19 @@ class RunFolder(Logger):
         self.folder = folder
         write(folder / CONFIG, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
         write(folder / ENVIRONMENT, json.dumps(self.environment, indent=1))
-        metrics = folder / METRICS
-        kept = [] if self.keep_steps is None or not metrics.exists() else _until(metrics, self.keep_steps)
-        write(metrics, "".join(line + "\n" for line in kept))
+        for path in (folder / METRICS, folder / DIAGNOSTICS):
+            kept = [] if self.keep_steps is None or not path.exists() else _until(path, self.keep_steps)
+            if path.name == METRICS or path.exists():
+                write(path, "".join(line + "\n" for line in kept))
 
     def record(self, line: dict[str, Any]) -> None:
-        path = self.folder / METRICS
+        self._append(METRICS, line)
+
+    def diagnose(self, line: dict[str, Any]) -> None:
+        self._append(DIAGNOSTICS, line)
+
+    def _append(self, name: str, line: dict[str, Any]) -> None:
+        path = self.folder / name
         try:
             with path.open("a") as file:
                 file.write(json.dumps(_plain(line)) + "\n")

@@ -9,12 +9,27 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
-from ramen.config import flatten
 from ramen.errors import ConfigError
 from ramen.logger.base import Logger
 
 log = logging.getLogger("ramen")
 AXES = ("step", "tokens", "seconds")
+UNTAGGED = ("logger", "trainer", "debug")  # choices that say nothing of a method
+
+
+def logged_config(config: dict[str, Any], facts: dict[str, Any]) -> dict[str, Any]:
+    """The run's config, nested, and beside it `choice.<group>` and `facts.<name>` (hashes, parameters, FLOPs a token).
+
+    W&B flattens it: `optimizer.lr` is a column. A key that has a dot itself cannot be filtered or grouped by there.
+    """
+    choice = {kind.replace(".", "_"): option for kind, option in facts["choices"].items()}
+    return {**config, "choice": choice, "facts": {key: value for key, value in facts.items() if key != "choices"}}
+
+
+def group_name(folder: Path, in_sweep: bool) -> str:
+    """A sweep's jobs lie side by side in its folder; a single run's folder is its own sweep."""
+    sweep = folder.parent if in_sweep else folder
+    return f"{sweep.parent.name}/{sweep.name}"
 
 
 class WandB(Logger):
@@ -44,7 +59,11 @@ class WandB(Logger):
 
     def record(self, line: dict[str, Any]) -> None:
         if self.run:
-            self._try(lambda: self.run.log({key: value for key, value in line.items() if value is not None}))
+            # W&B's own step is the run's, so that a resumed run goes on where it was and logs nothing twice.
+            self._try(lambda: self.run.log({key: v for key, v in line.items() if v is not None}, step=line["step"]))
+
+    def diagnose(self, line: dict[str, Any]) -> None:
+        self.record({key if key == "step" else f"diagnostics/{key}": value for key, value in line.items()})
 
     def finish(self, summary: dict[str, Any]) -> None:
         if self.run:
@@ -54,19 +73,13 @@ class WandB(Logger):
         mode = self.mode
         if mode == "auto":
             mode = "online" if self._logged_in() else "offline"
-        # A sweep's jobs lie side by side in its folder; a single run's folder is its own sweep.
-        sweep = folder.parent if facts["job"] is not None else folder
         self.run = self.wandb.init(
             project=self.project,
             entity=self.entity,
-            group=self.group or f"{sweep.parent.name}/{sweep.name}",
+            group=self.group or group_name(folder, facts["job"] is not None),
             name=folder.name,
-            tags=[*(f"{kind}={choice}"[:64] for kind, choice in facts["choices"].items()), *self.tags],
-            config={
-                **flatten(config),
-                **{f"choice/{kind}": choice for kind, choice in facts["choices"].items()},
-                **facts,
-            },
+            tags=[*(f"{k}={choice}"[:64] for k, choice in facts["choices"].items() if k not in UNTAGGED), *self.tags],
+            config=logged_config(config, facts),
             dir=str(folder),
             mode=mode,
             reinit="finish_previous",
@@ -76,8 +89,9 @@ class WandB(Logger):
         )
         for axis in AXES:
             self.run.define_metric(axis, hidden=True)
-        for metric, best in (("val_loss", "min"), ("train_loss", "min"), ("*", None)):
-            self.run.define_metric(metric, step_metric="step", **({"summary": best} if best else {}))
+        for metric in ("val_loss", "val_bits_per_byte"):  # a run that is not done has its best in the run table, too
+            self.run.define_metric(metric, step_metric="step", summary="min")
+        self.run.define_metric("*", step_metric="step")
         if mode == "offline":
             log.warning("W&B is offline; later: wandb sync %s", self.run.settings.sync_dir)
 

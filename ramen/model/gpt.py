@@ -10,25 +10,28 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ramen.model.block import Block
+from ramen.model.block import Block, Reading
 from ramen.ops.cross_entropy import linear_cross_entropy
 from ramen.ops.document_mask import DocumentMask
 from ramen.ops.rms_norm import rms_norm
 from ramen.ops.softcap import Softcap, SoftcapForm
 
 Factory = Callable[..., Any]
+Windows = tuple[int | None, int | None]  # tokens that long and short layers see; None: all, or no such layers
+TABLES = ("embedding", "head", "value_embedding")  # roles of parameters that have a row a token
 
 
 @dataclass(frozen=True)
 class Parts:
     """Factories of a model's components; each is called with its run-time arguments."""
 
-    attention: Factory  # (dim, heads, linear)
+    attention: Factory  # (dim, heads, linear, layer, layers, turning dimensions of a head)
     mlp: Factory  # (dim, linear)
     residual: Factory  # (dim, sublayer index)
     position: Factory  # (head width, sequence length)
     stream: Factory  # (dim, layers)
     embedding: Factory  # (vocabulary, dim)
+    value_embedding: Factory  # (vocabulary, dim, heads, layers that have attention)
     linear: Factory  # (rows, columns, stds)
 
 
@@ -64,26 +67,38 @@ class GPT(nn.Module):
         self.softcap = Softcap(**softcap) if softcap else None
         self.embedding: Any = parts.embedding(text.vocabulary, dim)
         self.stream: Any = parts.stream(dim, layers)
-        self.position = parts.position(dim // heads, text.sequence_length)
-        self.blocks: Any = nn.ModuleList(
-            Block(
-                parts.attention(dim, heads, parts.linear),
-                parts.residual(dim, 2 * layer),
-                parts.mlp(dim, parts.linear),
-                parts.residual(dim, 2 * layer + 1),
-            )
-            for layer in range(layers)
+        self.position: Any = parts.position(dim // heads, text.sequence_length)
+        self.blocks: Any = nn.ModuleList(self._block(parts, layer, layers, dim, heads) for layer in range(layers))
+        attending: dict[int, Any] = {block.layer: block.attention for block in self.blocks if block.attention is not None}
+        self.value_embedding = parts.value_embedding(text.vocabulary, dim, heads, tuple(attending))
+        windows: dict[str, int | None] = {attention.kind: attention.window for attention in attending.values()}
+        self.windows: Windows = windows.get("L"), windows.get("S")
+        if hasattr(self.position, "start"):
+            self.position.start(self.windows[0] or text.sequence_length)
+        self.register_buffer("saved_windows", torch.zeros(2, dtype=torch.long, device="cpu"))
+        self.saved_windows: Tensor
+        self.register_load_state_dict_post_hook(_loaded)
+
+    def _block(self, parts: Parts, layer: int, layers: int, dim: int, heads: int) -> Block:
+        attention = parts.attention(dim, heads, parts.linear, layer, layers, self.position.turning)
+        attends = attention.kind != "N"
+        return Block(
+            layer,
+            attention if attends else None,
+            parts.residual(dim, 2 * layer) if attends else None,
+            parts.mlp(dim, parts.linear),
+            parts.residual(dim, 2 * layer + 1),
         )
 
     def hidden(self, tokens: Tensor) -> Tensor:
         """(B, T) token ids -> (B, T, D) normalised outputs of the last block."""
         opens = tokens == self.text.bos
-        mask = DocumentMask(opens.cumsum(-1))
+        reading = Reading(tokens, DocumentMask(opens.cumsum(-1)), self.position, self.value_embedding)
         x0 = rms_norm(self.stream.enter(self.embedding(tokens), opens))
-        h = start = self.blocks[0].attention_residual.open(x0)
+        h = start = self.blocks[0].mlp_residual.open(x0)
         kept: dict[str, Tensor] = {}
         for layer, block in enumerate(self.blocks):
-            h = block(self.stream.before(layer, h, start, x0, kept), self.position, mask)
+            h = block(self.stream.before(layer, h, start, x0, kept), reading)
             self.stream.after(layer, h, kept)
         return rms_norm(self.blocks[-1].mlp_residual.close(self.stream.leave(h, kept)))
 
@@ -99,7 +114,22 @@ class GPT(nn.Module):
 
     def embedding_parameters(self) -> int:
         """Elements in tables and head: what a comparison of architectures leaves out."""
-        return sum(value.numel() for value in self.embedding.parameters())
+        return sum(value.numel() for value in self.parameters() if getattr(value, "role", None) in TABLES)
+
+    def set_windows(self, windows: Windows) -> None:
+        """What long and short layers see from now on."""
+        self.windows = windows
+        self.saved_windows.copy_(torch.tensor([window or 0 for window in windows]))
+        for block in self.blocks:
+            if block.attention is not None:
+                block.attention.window = windows[block.attention.kind == "S"]
+
+    def move_windows(self, windows: Windows) -> None:
+        """Set the windows as training goes on, and let a position that follows the long one do so."""
+        (old, _), (new, _) = self.windows, windows
+        if old != new and old and new and hasattr(self.position, "rescale"):
+            self.position.rescale(old, new)
+        self.set_windows(windows)
 
     @torch.no_grad()
     def after_step(self) -> None:
@@ -108,3 +138,10 @@ class GPT(nn.Module):
             restore: Any = getattr(module, "after_step", None)
             if restore is not None and module is not self:
                 restore()
+
+
+def _loaded(module: nn.Module, keys: Any) -> None:
+    assert isinstance(module, GPT)
+    if module.saved_windows.any():
+        long, short = module.saved_windows.tolist()
+        module.set_windows((long or None, short or None))

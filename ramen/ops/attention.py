@@ -1,15 +1,20 @@
-"""Attention of a merged projection: QK norm, position, softmax over the tokens that may be seen, mix of values.
+"""Attention of a merged projection: QK norm, position, key offset, value embedding, softmax over the tokens that may be seen.
 
-On the CPU it is one kernel forward and one backward (attention.c): work follows the visible keys, so windows and short documents
-save time, nothing of size T x T is kept, and no piece of the projection is copied. Elsewhere it is torch's own attention.
-Source: flash attention, Dao et al. 2022, arXiv 2205.14135.
+Backends, all of the same condition (ramen/ops/document_mask.py):
+kernel  one C kernel forward and one backward on the CPU (attention.c): work follows the visible keys, nothing T x T is kept
+sdpa    torch's own attention with a dense mask: any device, any number type
+flex    FlexAttention on CUDA, compiled; its block mask only leaves blocks out, the whole condition is in its mask function
+varlen  torch's variable-length flash attention on CUDA, in half precision; finding the documents waits for the device
+Source: flash attention, Dao et al. 2022, arXiv 2205.14135; FlexAttention: Dong et al. 2024, arXiv 2412.05496.
 """
 
+import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
@@ -17,6 +22,9 @@ from ramen.ops.document_mask import DocumentMask
 from ramen.ops.kernel import Library, kernels
 from ramen.ops.rms_norm import rms_norm
 from ramen.ops.rotary import positions
+
+Backend = Literal["auto", "kernel", "sdpa", "flex", "varlen"]
+HALF = (torch.bfloat16, torch.float16)
 
 
 def attention(
@@ -27,26 +35,120 @@ def attention(
     window: int | None,
     scale: float,
     qk_norm: bool,
+    key_offset: int | None = None,
+    value: Tensor | None = None,
+    backend: Backend = "auto",
 ) -> Tensor:
     """qkv (B, T, 3, H, K) -> (B, T, H, K): softmax(scale q k^T) v, with q and k at RMS 1 if `qk_norm`, then at their positions.
 
-    A `position` with a `table` (see ramen.ops.rotary) does no more than rotate by it, or nothing if it is None: so can the kernel.
+    From dimension `key_offset` on, a key is its predecessor's in the document; `value` (B, T, H, K) is added to v. A `position`
+    with a `table` (see ramen.ops.rotary) does no more than rotate by it, or nothing if it is None: so can the kernel.
+    ValueError when `backend` cannot serve tensors like these.
     """
-    compiled = kernels("attention", qkv, mask.documents)
-    if compiled and hasattr(position, "table"):
+    scale *= getattr(position, "gain", 1.0)
+    chosen, compiled = _serve(backend, qkv, mask)
+    if compiled and key_offset is None and value is None and hasattr(position, "table"):
         table = None if position.table is None else positions(position.table, qkv.shape[1]).float()
         return _Compiled.apply(qkv, table, mask.starts, window or qkv.shape[1], scale, qk_norm, compiled)
     qk, v = qkv.split((2, 1), dim=2)  # split, for its backward pass is one concatenation
     qk = position(rms_norm(qk) if qk_norm else qk)  # (B, T, 2, H, K)
     q, k = qk.unbind(2)
-    y = F.scaled_dot_product_attention(
-        q.transpose(1, 2),
-        k.transpose(1, 2),
-        v.squeeze(2).transpose(1, 2),
-        attn_mask=mask.additive(window, q.dtype),
-        scale=scale,
-    )  # (B, H, T, K)
-    return y.transpose(1, 2)
+    v = v.squeeze(2)
+    if key_offset is not None:
+        k = offset_keys(k, key_offset, mask)
+    if value is not None:
+        v = v + value.to(v.dtype)
+    if compiled:
+        merged = torch.stack((q, k, v), dim=2)
+        return _Compiled.apply(merged, None, mask.starts, window or qkv.shape[1], scale, False, compiled)
+    return BACKENDS[chosen](q, k, v, mask, window, scale)
+
+
+def choose(asked: Backend, device: torch.device, dtype: torch.dtype, compiling: bool) -> Backend:
+    """The backend that serves; ValueError when the one asked for cannot, with what it needs."""
+    on_cuda = device.type == "cuda"
+    if asked == "auto":
+        if not on_cuda:
+            return (
+                "kernel"
+                if device.type == "cpu" and not compiling and dtype in (torch.float32, torch.bfloat16)
+                else "sdpa"
+            )
+        return "varlen" if dtype in HALF and not compiling else "flex"
+    needs = {
+        "kernel": (device.type == "cpu" and not compiling, "the CPU and compile=off"),
+        "flex": (on_cuda, "a CUDA device: torch has no backward pass for it on others"),
+        "varlen": (on_cuda and dtype in HALF and not compiling, "a CUDA device, precision=bf16 and compile=off"),
+    }
+    able, need = needs.get(asked, (True, ""))
+    if not able:
+        raise ValueError(f"backend: {asked} needs {need}; allowed here are auto, sdpa")
+    return asked
+
+
+def _serve(asked: Backend, qkv: Tensor, mask: DocumentMask) -> tuple[Backend, Library | None]:
+    """The backend, and the kernel's functions if it is the kernel."""
+    if isinstance(qkv, FakeTensor) and asked in ("flex", "varlen"):
+        asked = "kernel"  # in a run's sketch, which keeps for the backward pass what they keep
+    chosen = choose(asked, qkv.device, qkv.dtype, torch.compiler.is_compiling())
+    compiled = kernels("attention", qkv, mask.documents) if chosen == "kernel" else None
+    if chosen == "kernel" and compiled is None:
+        if asked == "kernel":
+            raise ValueError(
+                "backend: kernel needs gcc, float32 or bfloat16, and RAMEN_KERNELS not off; allowed here are auto, sdpa"
+            )
+        chosen = "sdpa"
+    return chosen, compiled
+
+
+def offset_keys(k: Tensor, start: int, mask: DocumentMask) -> Tensor:
+    """k (B, T, H, K) with dimensions from `start` on taken from the token before, but for the first token of a document.
+
+    Source: modded-nanogpt (key offset), which also crosses documents: one layer can then continue a repeated pair of tokens.
+    """
+    moving, still = k.split((start, k.shape[-1] - start), dim=-1)
+    before = torch.cat((still[:, :1], still[:, :-1]), dim=1)
+    return torch.cat((moving, torch.where(mask.first[..., None, None], still, before)), dim=-1)
+
+
+def _sdpa(q: Tensor, k: Tensor, v: Tensor, mask: DocumentMask, window: int | None, scale: float) -> Tensor:
+    q, k, v = (x.transpose(1, 2) for x in (q, k, v))  # (B, H, T, K)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask.additive(window, q.dtype), scale=scale).transpose(
+        1, 2
+    )
+
+
+def _flex(q: Tensor, k: Tensor, v: Tensor, mask: DocumentMask, window: int | None, scale: float) -> Tensor:
+    q, k, v = (x.transpose(1, 2) for x in (q, k, v))  # (B, H, T, K)
+    return _flex_attention()(q, k, v, block_mask=mask.blocks(window), scale=scale).transpose(1, 2)
+
+
+def _flex_attention() -> Any:
+    from torch.nn.attention.flex_attention import flex_attention
+
+    # Uncompiled it would form all T x T scores, and on the CPU it serves tests only.
+    return flex_attention if torch.compiler.is_compiling() or not torch.cuda.is_available() else _compiled_flex()
+
+
+@functools.cache
+def _compiled_flex() -> Any:
+    from torch.nn.attention.flex_attention import flex_attention
+
+    return torch.compile(flex_attention, dynamic=False)
+
+
+def _varlen(q: Tensor, k: Tensor, v: Tensor, mask: DocumentMask, window: int | None, scale: float) -> Tensor:
+    from torch.nn.attention.varlen import varlen_attn
+
+    ends = mask.boundaries
+    longest = q.shape[1]
+    sees = (-1 if window is None else window - 1, 0)  # tokens to the left and to the right of a token's own
+    attend: Any = varlen_attn
+    flat = (x.flatten(0, 1) for x in (q, k, v))  # (B T, H, K)
+    return attend(*flat, ends, ends, longest, longest, scale=scale, window_size=sees).view(q.shape)
+
+
+BACKENDS: dict[str, Callable[..., Tensor]] = {"sdpa": _sdpa, "flex": _flex, "varlen": _varlen}
 
 
 class _Compiled(torch.autograd.Function):

@@ -4,6 +4,7 @@ allow(q, k) = k <= q and document(q) == document(k) and q - k < window
 """
 
 import functools
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,14 +19,26 @@ class DocumentMask:
     def __init__(self, documents: Tensor):
         self.documents = documents
         self._additive: dict[tuple[int | None, torch.dtype], Tensor] = {}
+        self._blocks: dict[int | None, Any] = {}
+
+    @functools.cached_property
+    def first(self) -> Tensor:
+        """Which tokens are the first of their document in their row: bool (B, T)."""
+        first = torch.ones_like(self.documents, dtype=torch.bool)
+        first[:, 1:] = self.documents[:, 1:] != self.documents[:, :-1]
+        return first
 
     @functools.cached_property
     def starts(self) -> Tensor:
         """Where the document of each token starts in its row: int32 (B, T), contiguous."""
-        opens = torch.ones_like(self.documents, dtype=torch.bool)
-        opens[:, 1:] = self.documents[:, 1:] != self.documents[:, :-1]
         position = torch.arange(self.documents.shape[1], device=self.documents.device)
-        return torch.where(opens, position, 0).cummax(dim=1).values.int()
+        return torch.where(self.first, position, 0).cummax(dim=1).values.int()
+
+    @functools.cached_property
+    def boundaries(self) -> Tensor:
+        """Where documents begin in the rows laid end to end, and the number of tokens: int32 (documents + 1,)."""
+        begins = self.first.flatten().nonzero().squeeze(1)
+        return torch.cat((begins, begins.new_full((1,), self.documents.numel()))).int()
 
     def dense(self, window: int | None) -> Tensor:
         """Boolean (B, 1, T, T), True where query (axis -2) may see key (axis -1); every token sees itself."""
@@ -44,3 +57,18 @@ class DocumentMask:
                 ~allowed, -torch.inf
             )
         return self._additive[key]
+
+    def blocks(self, window: int | None) -> Any:
+        """FlexAttention's block mask: the whole condition as its function, and which blocks of 128 x 128 have any pair at all."""
+        if window not in self._blocks:
+            from torch.nn.attention.flex_attention import create_block_mask
+
+            documents, starts = self.documents, self.starts
+
+            def allow(b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
+                seen = (k <= q) & (k >= starts[b, q])
+                return seen if window is None else seen & (q - k < window)
+
+            batch, time = documents.shape
+            self._blocks[window] = create_block_mask(allow, batch, None, time, time, device=documents.device)
+        return self._blocks[window]

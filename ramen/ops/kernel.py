@@ -16,7 +16,7 @@ import platform
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 
 log = logging.getLogger("ramen")
 
+Argument = Tensor | float | int | Sequence[Tensor] | Sequence[int] | None
 SOURCES = {path.stem: path for path in sorted(Path(__file__).parent.glob("*.c"))}
 FLAGS = ["-O3", "-march=native", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-shared"]
 FLAGS += ["-fPIC"] + ["-mprefer-vector-width=512"] * (platform.machine() == "x86_64")
@@ -48,8 +49,9 @@ def status() -> str:
 class Library:
     """The functions of one compiled source, as attributes.
 
-    They take contiguous tensors, floats, ints and None in the order of their C declaration; the number of threads is added. Called
-    with fake tensors they do nothing, so that the sketch of a run keeps what the run will keep.
+    They take contiguous tensors, floats, ints, None and lists of tensors or ints (arrays of pointers or longs) in the order of
+    their C declaration; the number of threads is added. Called with fake tensors they do nothing, so that the sketch of a run keeps
+    what the run will keep.
     """
 
     def __init__(self, path: Path):
@@ -58,8 +60,8 @@ class Library:
     def __getattr__(self, name: str) -> Callable[..., None]:
         function = getattr(self._library, name)
 
-        def call(*arguments: Tensor | float | int | None) -> None:
-            if any(isinstance(argument, FakeTensor) for argument in arguments):
+        def call(*arguments: Argument) -> None:
+            if any(isinstance(a[0] if isinstance(a, list | tuple) else a, FakeTensor) for a in arguments):
                 return
             if function(*map(_as_c, arguments), ctypes.c_long(torch.get_num_threads())):
                 raise IndexError(f"{name}: a target out of range, or no memory to work in")
@@ -68,11 +70,14 @@ class Library:
         return call
 
 
-def _as_c(value: Tensor | float | int | None) -> Any:
+def _as_c(value: Argument) -> Any:
     if isinstance(value, Tensor):
         if not value.is_contiguous():
             raise ValueError(f"a kernel takes contiguous tensors, got strides {value.stride()}")
         return ctypes.c_void_p(value.data_ptr())
+    if isinstance(value, list | tuple):
+        values = [item if isinstance(item, int) else _as_c(item).value for item in value]
+        return ((ctypes.c_long if isinstance(value[0], int) else ctypes.c_void_p) * len(values))(*values)
     if isinstance(value, float):
         return ctypes.c_float(value)
     return ctypes.c_void_p(None) if value is None else ctypes.c_long(value)
@@ -104,7 +109,7 @@ def _compiled(flags: list[str]) -> dict[str, Library]:
     if compiler is None:
         raise FileNotFoundError("no C compiler: gcc is not on the PATH")
     command = [compiler, *FLAGS, *flags]
-    folder = _cache_folder()
+    folder = cache_folder()
     libraries = {name: folder / f"{name}-{_fingerprint(source, command)}.so" for name, source in SOURCES.items()}
     running = {}
     for name, library in libraries.items():
@@ -145,7 +150,7 @@ def _processor() -> str:
     return "\n".join(dict.fromkeys(line for line in lines if line.startswith(("model name", "flags", "Features"))))
 
 
-def _cache_folder() -> Path:
+def cache_folder() -> Path:
     """ramen/ in the user's cache folder, or a folder of this process alone when that cannot be written."""
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ramen"
     try:

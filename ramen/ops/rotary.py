@@ -2,7 +2,8 @@
 
 A pair is (x_2i, x_2i+1), so that in float32 the rotation is one complex product, one pass over memory instead of six.
 A position module whose whole work is `rotate(x, table)` shows its table as `table`, and one that does nothing shows None: then
-attention's kernel can do that work (ramen/ops/attention.py).
+attention's kernel can do that work (ramen/ops/attention.py). `turning` is how many dimensions of a head, its first ones, depend on
+the position.
 """
 
 import torch

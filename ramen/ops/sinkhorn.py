@@ -15,7 +15,7 @@ import math
 import torch
 from torch import Tensor
 
-CPU_CHUNK_ELEMENTS = 1 << 24  # elements worked on at a time on a CPU
+from ramen.ops.kernel import kernels
 
 
 def balance_axes(x: Tensor, *, steps: int = 1, half: bool = False) -> Tensor:
@@ -48,38 +48,40 @@ def _normalize_axes(x: Tensor, axes: tuple[int, ...], norm: float) -> Tensor:
     """Divide x by its L2 norms along each of the axes in turn; the last division leaves norm in place of 1."""
     if x.numel() == 0:
         return torch.empty_like(x)
+    if x.dtype == torch.float32 and (compiled := kernels("sinkhorn", x)):
+        x = x.contiguous()
+        out = torch.empty_like(x)
+        m, n = x.shape[-2:]
+        compiled.normalize_axes(x, out, x.numel() // (m * n), m, n, axes[0] == -1, len(axes), norm, _floor(x) ** 2)
+        return out
     # Products read the matrix once a pass where divisions write it too; not on CUDA, where they may run in TF32.
-    eager_cpu = x.device.type == "cpu" and not torch.compiler.is_compiling()
-    normalize = _by_products if x.device.type == "cpu" and len(axes) > (1 if eager_cpu else 2) else _by_division
+    normalize = _by_products if x.device.type == "cpu" and len(axes) > 2 else _by_division
     bank = x.reshape(-1, *x.shape[-2:])  # (N, m, n)
-    chunk = max(1, CPU_CHUNK_ELEMENTS // bank[0].numel())
-    if not eager_cpu or len(bank) <= chunk:
-        return normalize(_bounded(bank), axes, norm).to(x.dtype).reshape(x.shape)
-    out = torch.empty_like(bank)
-    for part, result in zip(bank.split(chunk), out.split(chunk), strict=True):
-        result.copy_(normalize(_bounded(part), axes, norm))
-    return out.reshape(x.shape)
+    return normalize(_bounded(bank), axes, norm).to(x.dtype).reshape(x.shape)
+
+
+def _floor(x: Tensor) -> float:
+    """The norm that a row or column of zeros is taken to have, where the largest entry is 1."""
+    return torch.finfo(x.dtype).eps ** 2
 
 
 def _bounded(x: Tensor) -> Tensor:
     """A copy of x, float32 or wider, with entries in [-1, 1]: squares are in range, floors are relative."""
     x = x.to(x.dtype if x.dtype.itemsize >= 4 else torch.float32)
-    flat = x.flatten(1)  # (N, m n)
-    largest = torch.maximum(flat.amax(1), flat.amin(1).neg_())  # abs would copy x
-    return x / largest.clamp_min_(torch.finfo(x.dtype).tiny)[:, None, None]
+    largest = x.abs().amax(dim=(-2, -1), keepdim=True)
+    return x / largest.clamp_min_(torch.finfo(x.dtype).tiny)
 
 
 def _by_division(x: Tensor, axes: tuple[int, ...], norm: float) -> Tensor:
-    floor = torch.finfo(x.dtype).eps ** 2
     for i, axis in enumerate(axes):
-        length = (x * x).sum(dim=axis, keepdim=True).sqrt().clamp_min(floor)  # vector_norm: 6 times slower over rows
+        length = torch.linalg.vector_norm(x, dim=axis, keepdim=True).clamp_min_(_floor(x))
         x.mul_((norm if i + 1 == len(axes) else 1.0) / length)  # x is a copy
     return x
 
 
 def _by_products(x: Tensor, axes: tuple[int, ...], norm: float) -> Tensor:
     """The same with the divisors gathered in two vectors: each step only reads the squares, once."""
-    floor = x.new_full((1, 1, 1), torch.finfo(x.dtype).eps ** 4)  # what a zero row's square sum is taken for
+    floor = x.new_full((1, 1, 1), _floor(x) ** 2)
     squares = x * x
     rows = columns = floor  # squared factors (N, m, 1), (N, 1, n), once their axis has been normalised
     for i, axis in enumerate(axes):

@@ -29,31 +29,15 @@ class AROSinkhorn(MatrixOptimizer):
     """Steps along R f(R^T M)."""
 
     def __init__(
-        self,
-        params: Any,
-        *,
-        lr: float,
-        momentum: float,
-        nesterov: bool,
-        weight_decay: float,
-        cautious: bool,
-        decay_lr_power: Literal[1, 2],
-        hyperball: bool,
-        rms: float,
-        sinkhorn_steps: int,
-        side: Literal["short", "long", "rows", "columns"],
-        stage: float,
-    ):
+        self, params: Any, *, rms: float, sinkhorn_steps: int, side: Literal["short", "long", "rows", "columns"], stage: float,
+        **base: Any,
+    ):  # fmt: skip
         if not rms > 0:
             raise ValueError(f"rms must be > 0, got {rms}")
         check_range("sinkhorn_steps", sinkhorn_steps, 1)
         check_choice("side", side, "short", "long", "rows", "columns")
         check_range("stage", stage, 0)
-        super().__init__(
-            params, lr=lr, momentum=momentum, nesterov=nesterov, weight_decay=weight_decay, cautious=cautious,
-            decay_lr_power=decay_lr_power, scaling="none", hyperball=hyperball, rms=rms, sinkhorn_steps=sinkhorn_steps, side=side,
-            stage=stage,
-        )  # fmt: skip
+        super().__init__(params, rms=rms, sinkhorn_steps=sinkhorn_steps, side=side, stage=stage, **base)
 
     def initial_state(self, matrices: Tensor, group: Group) -> State:
         side = matrices.shape[-2 if _rotates_rows(matrices, group) else -1]

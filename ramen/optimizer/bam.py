@@ -7,7 +7,7 @@ Cost: about 8 m n FLOPs, bound by memory. State: m n.
 Differs from the source: decay is cautious; eps is relative, so the step does not depend on the gradient's scale.
 """
 
-from typing import Any, Literal
+from typing import Any
 
 from torch import Tensor
 
@@ -20,27 +20,9 @@ class BAM(MatrixOptimizer):
 
     cpu_bank_elements = 1 << 21  # bound by memory: 1.4 times faster than in one bank
 
-    def __init__(
-        self,
-        params: Any,
-        *,
-        lr: float,
-        momentum: float,
-        nesterov: bool,
-        weight_decay: float,
-        cautious: bool,
-        decay_lr_power: Literal[1, 2],
-        scaling: Scaling,
-        hyperball: bool,
-        balance_steps: int,
-        half: bool,
-    ):
+    def __init__(self, params: Any, *, scaling: Scaling, balance_steps: int, half: bool, **base: Any):
         check_range("balance_steps", balance_steps, 1)
-        super().__init__(
-            params, lr=lr, momentum=momentum, nesterov=nesterov, weight_decay=weight_decay, cautious=cautious,
-            decay_lr_power=decay_lr_power, scaling=scaling, hyperball=hyperball,
-            balance_steps=balance_steps, half=half,
-        )  # fmt: skip
+        super().__init__(params, scaling=scaling, balance_steps=balance_steps, half=half, **base)
 
     def direction(self, momentum: Tensor, state: State, group: Group) -> Tensor:
         return balance_axes(momentum, steps=group["balance_steps"], half=group["half"])

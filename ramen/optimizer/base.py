@@ -19,12 +19,14 @@ scaling an orthogonal step from a start of standard deviation 1 / sqrt(n) has no
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
+
+from ramen.ops.bank import accumulate, descend, stack, unstack
 
 Scaling = Literal["spectral", "rms", "none"]
 IterationType = Literal["auto", "bfloat16", "float32"]
@@ -69,62 +71,35 @@ class Bank:
     params: tuple[Tensor, ...]
     state: State = field(default_factory=dict)
 
-    def stack(self, tensors: Iterable[Tensor]) -> Tensor:
-        """(N, m, n) in float32 or wider, of tensors shaped as the parameters; always a copy."""
-        bank = torch.cat([t.reshape(-1, *t.shape[-2:]) for t in tensors])
-        return bank.to(bank.dtype if bank.dtype.itemsize >= 4 else torch.float32)
-
-    def unstack(self, bank: Tensor) -> list[Tensor]:
-        """Views of a bank (N, ...), one for each parameter, in the parameters' leading shape."""
-        counts = [math.prod(p.shape[:-2]) for p in self.params]
-        parts = zip(bank.split(counts), self.params, strict=True)
-        return [part.view((*p.shape[:-2], *bank.shape[1:])) for part, p in parts]
-
     def gradients(self) -> list[Tensor]:
         """The gradient of each parameter."""
         return [p.grad for p in self.params if p.grad is not None]
 
     def gradient(self) -> Tensor:
-        """A copy of the gradients (N, m, n)."""
-        return self.stack(self.gradients())
+        """A copy of the gradients (N, m, n), float32 or wider."""
+        return stack(self.gradients())
 
     def weight(self) -> Tensor:
-        """A copy of the parameters (N, m, n)."""
-        return self.stack(self.params)
-
-    def write(self, weight: Tensor) -> None:
-        """Give the parameters the values (N, m, n)."""
-        torch._foreach_copy_(self.params, self.unstack(weight))
+        """A copy of the parameters (N, m, n), float32 or wider."""
+        return stack(self.params)
 
 
 class MatrixOptimizer(torch.optim.Optimizer):
-    """Base of the methods under comparison; a method says its `direction`."""
+    """Base of the methods under comparison; a method says its `direction`, and hands on `**base`."""
 
     cpu_bank_elements = 1 << 24  # on a CPU a bank is not larger than this, for its cache; a launch costs little there
 
     def __init__(
-        self,
-        params: Any,
-        *,
-        lr: float,
-        momentum: float,
-        nesterov: bool,
-        weight_decay: float,
-        cautious: bool,
-        decay_lr_power: int,
-        scaling: Scaling,
-        hyperball: bool,
-        **more: Any,
-    ):
+        self, params: Any, *, lr: float, momentum: float, nesterov: bool, weight_decay: float, cautious: bool,
+        decay_lr_power: Literal[1, 2], hyperball: bool, **own: Any,
+    ):  # fmt: skip
         check_range("lr", lr, 0)
         check_range("momentum", momentum, 0, 1)
         check_range("weight_decay", weight_decay, 0)
         check_choice("decay_lr_power", decay_lr_power, 1, 2)
-        check_choice("scaling", scaling, "spectral", "rms", "none")
-        defaults = dict(
-            lr=lr, momentum=momentum, nesterov=nesterov, weight_decay=weight_decay, cautious=cautious,
-            decay_lr_power=decay_lr_power, scaling=scaling, hyperball=hyperball, **more,
-        )  # fmt: skip
+        defaults = dict(lr=lr, momentum=momentum, nesterov=nesterov, weight_decay=weight_decay, cautious=cautious)
+        defaults |= {"decay_lr_power": decay_lr_power, "hyperball": hyperball, "scaling": "none"} | own
+        check_choice("scaling", defaults["scaling"], "spectral", "rms", "none")
         super().__init__(params, defaults)
         self._banks: dict[tuple[Any, ...], Bank] = {}
         vectors = [tuple(p.shape) for group in self.param_groups for p in group["params"] if p.ndim < 2]
@@ -145,49 +120,23 @@ class MatrixOptimizer(torch.optim.Optimizer):
 
     def accumulate(self, bank: Bank, group: Group) -> Tensor:
         """Take the gradients into the momentum; returns the momentum (N, m, n), which is state, or Nesterov's."""
-        momentum = bank.state[MOMENTUM]
-        if not group["nesterov"] and all(p.dtype == momentum.dtype for p in bank.params):
-            torch._foreach_lerp_(bank.unstack(momentum), bank.gradients(), 1 - group["momentum"])
-            return momentum
-        gradient = bank.gradient()
-        momentum.lerp_(gradient, 1 - group["momentum"])
-        return gradient.lerp_(momentum, group["momentum"]) if group["nesterov"] else momentum
+        return accumulate(
+            bank.gradients(), bank.state[MOMENTUM], beta=group["momentum"], nesterov=group["nesterov"]
+        )  # fmt: skip
 
     def move(
-        self,
-        bank: Bank,
-        direction: Tensor,
-        group: Group,
-        *,
-        weight: Tensor | None = None,
-        pace: Tensor | None = None,
-        decayed: Tensor | None = None,
+        self, bank: Bank, direction: Tensor, group: Group, *, pace: Tensor | None = None, decayed: Tensor | None = None
     ) -> None:
         """W <- W - lr pace scale direction, decayed.
 
-        weight: a copy of the parameters to work in, when there is one; pace (N, 1, 1): a method's own factor; decayed (N, m, n):
-        what decays in W's place.
+        pace (N, 1, 1): a method's own factor; decayed (N, m, n): what decays in W's place.
         """
-        weight = bank.weight() if weight is None else weight
-        decay = group["lr"] ** group["decay_lr_power"] * group["weight_decay"]
-        if decay:
-            decayed = weight if decayed is None else decayed
-            if group["cautious"]:  # the mask is of the final direction and the weight before the step
-                weight.addcmul_((direction * weight).ge_(0), decayed, value=-decay)
-            else:
-                weight.add_(decayed, alpha=-decay)
-        scale = group["lr"] * shape_scale(group["scaling"], *weight.shape[-2:])
-        if pace is None:
-            weight.add_(direction, alpha=-scale)
-        else:
-            weight.addcmul_(direction, pace, value=-scale)
-        if RADIUS in bank.state:
-            norm = torch.linalg.vector_norm(weight, dim=(-2, -1), keepdim=True)
-            radius = bank.state[RADIUS][:, None, None]
-            tiny = torch.finfo(norm.dtype).tiny
-            inside = (math.sqrt(weight.shape[-2]) / norm.clamp_min(tiny)).clamp_max(1.0)
-            weight.mul_(torch.where(radius > 0, radius / norm.clamp_min(tiny), inside))
-        bank.write(weight)
+        descend(
+            bank.params, direction,
+            rate=group["lr"] * shape_scale(group["scaling"], *direction.shape[-2:]),
+            decay=group["lr"] ** group["decay_lr_power"] * group["weight_decay"],
+            cautious=group["cautious"], decayed=decayed, pace=pace, radius=bank.state.get(RADIUS),
+        )  # fmt: skip
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
@@ -235,7 +184,7 @@ class MatrixOptimizer(torch.optim.Optimizer):
         if group["hyperball"]:
             fresh[RADIUS] = torch.linalg.vector_norm(weight, dim=(-2, -1))
         for name, start in fresh.items():
-            views = bank.unstack(start)
+            views = unstack(start, params)
             for p, view in zip(params, views, strict=True):
                 kept = self.state[p].get(name)
                 if kept is not None:

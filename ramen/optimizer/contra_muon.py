@@ -8,48 +8,26 @@ Differs from the source: the spectral norm is by power iteration with a vector t
 per cent at most as the momentum turns slowly), and the NorMuon and norm floor of that record are left out.
 """
 
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ramen.ops.power_iteration import spectral_norm, start_vector
-from ramen.optimizer.base import Group, IterationType, MatrixOptimizer, Scaling, State, check_range
-from ramen.optimizer.muon import Method, check_iteration, orthogonalise
+from ramen.optimizer.base import Group, State, check_range
+from ramen.optimizer.muon import Muon, orthogonalise
 
 POWER = "power_vector"
 TINY = torch.finfo(torch.float32).tiny
 
 
-class ContraMuon(MatrixOptimizer):
+class ContraMuon(Muon):
     """Steps along polar(U) - contra U / ||U||_2."""
 
-    def __init__(
-        self,
-        params: Any,
-        *,
-        lr: float,
-        momentum: float,
-        nesterov: bool,
-        weight_decay: float,
-        cautious: bool,
-        decay_lr_power: Literal[1, 2],
-        scaling: Scaling,
-        hyperball: bool,
-        method: Method,
-        steps: int,
-        iteration_dtype: IterationType,
-        contra: float,
-        power_steps: int,
-    ):
-        check_iteration(method, steps, iteration_dtype)
+    def __init__(self, params: Any, *, contra: float, power_steps: int, **base: Any):
         check_range("contra", contra, 0, 1)
         check_range("power_steps", power_steps, 1)
-        super().__init__(
-            params, lr=lr, momentum=momentum, nesterov=nesterov, weight_decay=weight_decay, cautious=cautious,
-            decay_lr_power=decay_lr_power, scaling=scaling, hyperball=hyperball, method=method, steps=steps,
-            iteration_dtype=iteration_dtype, contra=contra, power_steps=power_steps,
-        )  # fmt: skip
+        super().__init__(params, contra=contra, power_steps=power_steps, **base)
 
     def initial_state(self, matrices: Tensor, group: Group) -> State:
         return {POWER: start_vector(matrices)}

@@ -14,14 +14,13 @@ rate's; embeddings, head and norms are the auxiliary optimizer's, without LITE.
 """
 
 import math
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ramen.ops.polar_express import polar_express
 from ramen.optimizer.base import (
-    MOMENTUM,
     Bank,
     Group,
     IterationType,
@@ -42,26 +41,9 @@ class LITE(MatrixOptimizer):
     """Muon with gains for flat directions: beta of the gradient's polar factor, chi of the whole step."""
 
     def __init__(
-        self,
-        params: Any,
-        *,
-        lr: float,
-        momentum: float,
-        nesterov: bool,
-        weight_decay: float,
-        cautious: bool,
-        decay_lr_power: Literal[1, 2],
-        scaling: Scaling,
-        hyperball: bool,
-        steps: int,
-        iteration_dtype: IterationType,
-        ratio: float,
-        beta1: float,
-        beta2: float,
-        beta_ramp: float,
-        chi: float,
-        chi_ramp: float,
-    ):
+        self, params: Any, *, scaling: Scaling, steps: int, iteration_dtype: IterationType, ratio: float, beta1: float,
+        beta2: float, beta_ramp: float, chi: float, chi_ramp: float, **base: Any,
+    ):  # fmt: skip
         check_iteration("polar_express", steps, iteration_dtype)
         if not 0 < ratio < 1:
             raise ValueError(f"ratio must be in (0, 1), got {ratio}")
@@ -71,22 +53,19 @@ class LITE(MatrixOptimizer):
             if not 0 <= value <= 1:
                 raise ValueError(f"{name} must be in [0, 1], got {value}")
         super().__init__(
-            params, lr=lr, momentum=momentum, nesterov=nesterov, weight_decay=weight_decay, cautious=cautious,
-            decay_lr_power=decay_lr_power, scaling=scaling, hyperball=hyperball, steps=steps, iteration_dtype=iteration_dtype,
-            ratio=ratio, beta1=beta1, beta2=beta2, beta_ramp=beta_ramp, chi=chi, chi_ramp=chi_ramp,
+            params, scaling=scaling, steps=steps, iteration_dtype=iteration_dtype, ratio=ratio, beta1=beta1, beta2=beta2,
+            beta_ramp=beta_ramp, chi=chi, chi_ramp=chi_ramp, **base,
         )  # fmt: skip
 
     def initial_state(self, matrices: Tensor, group: Group) -> State:
         return {THRESHOLD: matrices.new_full(matrices.shape[:1], min(matrices.shape[-2:]) ** -0.5)}
 
     def update(self, bank: Bank, group: Group) -> None:
-        gradient = bank.gradient()
-        momentum = bank.state[MOMENTUM].lerp_(gradient, 1 - group["momentum"])
-        used = torch.lerp(gradient, momentum, group["momentum"]) if group["nesterov"] else momentum
+        used = self.accumulate(bank, group)
         sharp, flat = group["beta1"], (group["beta2"] - group["beta1"]) * group["beta_ramp"]
         gain = (group["chi"] - 1) * group["chi_ramp"]
         if sharp or flat:  # both polar factors in one call
-            step, own = _polar(torch.cat([used, gradient]), group).chunk(2)
+            step, own = _polar(torch.cat([used, bank.gradient()]), group).chunk(2)
         else:
             step, own = _polar(used, group), None
         top = self._top(used, step, bank.state[THRESHOLD], group)
@@ -98,11 +77,12 @@ class LITE(MatrixOptimizer):
 
         if own is not None:
             step = blend(step.add(own, alpha=sharp + flat), own, 1.0, flat)
-        decayed = weight = bank.weight()
+        decayed = None
         if gain:
             step = blend(step, step, 1 + gain, gain)
+            weight = bank.weight()
             decayed = blend(weight, weight, 1 + gain, gain)
-        self.move(bank, step, group, weight=weight, decayed=decayed)
+        self.move(bank, step, group, decayed=decayed)
 
     def _top(self, used: Tensor, step: Tensor, threshold: Tensor, group: Group) -> Tensor:
         """P (N, m, n), with singular values near 1 above the threshold and near 0 below; steers the threshold."""

@@ -43,26 +43,11 @@ class Muon(MatrixOptimizer):
     """Steps along the polar factor of the momentum."""
 
     def __init__(
-        self,
-        params: Any,
-        *,
-        lr: float,
-        momentum: float,
-        nesterov: bool,
-        weight_decay: float,
-        cautious: bool,
-        decay_lr_power: Literal[1, 2],
-        scaling: Scaling,
-        hyperball: bool,
-        method: Method,
-        steps: int,
-        iteration_dtype: IterationType,
+        self, params: Any, *, scaling: Scaling, method: Method, steps: int, iteration_dtype: IterationType, **base: Any
     ):
         check_iteration(method, steps, iteration_dtype)
         super().__init__(
-            params, lr=lr, momentum=momentum, nesterov=nesterov, weight_decay=weight_decay, cautious=cautious,
-            decay_lr_power=decay_lr_power, scaling=scaling, hyperball=hyperball,
-            method=method, steps=steps, iteration_dtype=iteration_dtype,
+            params, scaling=scaling, method=method, steps=steps, iteration_dtype=iteration_dtype, **base
         )  # fmt: skip
 
     def direction(self, momentum: Tensor, state: State, group: Group) -> Tensor:

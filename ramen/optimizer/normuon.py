@@ -15,43 +15,21 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from ramen.optimizer.base import Group, IterationType, MatrixOptimizer, Scaling, State, check_choice, check_range
-from ramen.optimizer.muon import Method, check_iteration, orthogonalise
+from ramen.optimizer.base import Group, State, check_choice, check_range
+from ramen.optimizer.muon import Muon, orthogonalise
 
 SECOND_MOMENT = "second_moment"
 TINY = torch.finfo(torch.float32).tiny
 EPS = 1e-10  # against the root mean square of a row of an orthogonal matrix, 1 / sqrt(n) or so: the source's
 
 
-class NorMuon(MatrixOptimizer):
+class NorMuon(Muon):
     """Steps along the polar factor of the momentum, its rows scaled by 1 / sqrt(running mean square)."""
 
-    def __init__(
-        self,
-        params: Any,
-        *,
-        lr: float,
-        momentum: float,
-        nesterov: bool,
-        weight_decay: float,
-        cautious: bool,
-        decay_lr_power: Literal[1, 2],
-        scaling: Scaling,
-        hyperball: bool,
-        method: Method,
-        steps: int,
-        iteration_dtype: IterationType,
-        beta2: float,
-        axis: Literal["rows", "long"],
-    ):
-        check_iteration(method, steps, iteration_dtype)
+    def __init__(self, params: Any, *, beta2: float, axis: Literal["rows", "long"], **base: Any):
         check_range("beta2", beta2, 0, 1)
         check_choice("axis", axis, "rows", "long")
-        super().__init__(
-            params, lr=lr, momentum=momentum, nesterov=nesterov, weight_decay=weight_decay, cautious=cautious,
-            decay_lr_power=decay_lr_power, scaling=scaling, hyperball=hyperball,
-            method=method, steps=steps, iteration_dtype=iteration_dtype, beta2=beta2, axis=axis,
-        )  # fmt: skip
+        super().__init__(params, beta2=beta2, axis=axis, **base)
 
     def initial_state(self, matrices: Tensor, group: Group) -> State:
         return {SECOND_MOMENT: torch.zeros_like(matrices.narrow(_axis(matrices, group), 0, 1))}

@@ -17,55 +17,22 @@ import torch
 from torch import Tensor
 
 from ramen.ops.orthonormal import orthonormal_factor
-from ramen.optimizer.base import (
-    MOMENTUM,
-    Bank,
-    Group,
-    IterationType,
-    MatrixOptimizer,
-    Scaling,
-    State,
-    check_choice,
-    check_range,
-)  # fmt: skip
-from ramen.optimizer.muon import Method, check_iteration, orthogonalise
+from ramen.optimizer.base import Bank, Group, State, check_choice, check_range
+from ramen.optimizer.muon import Muon, orthogonalise
 
 SECOND_MOMENT = "second_moment"
 STEP = "step_of_bases"  # kept in the group, and so in its state
 EPS = 1e-4  # relative to the largest root mean square: above rounding errors, which else were amplified to full size
 
 
-class SOAPMuon(MatrixOptimizer):
+class SOAPMuon(Muon):
     """Steps along the polar factor of the momentum, divided in Shampoo's eigenbasis by the gradient's root mean square."""
 
-    def __init__(
-        self,
-        params: Any,
-        *,
-        lr: float,
-        momentum: float,
-        nesterov: bool,
-        weight_decay: float,
-        cautious: bool,
-        decay_lr_power: Literal[1, 2],
-        scaling: Scaling,
-        hyperball: bool,
-        method: Method,
-        steps: int,
-        iteration_dtype: IterationType,
-        beta2: float,
-        refresh_steps: int,
-        sides: Literal["both", "short"],
-    ):
-        check_iteration(method, steps, iteration_dtype)
+    def __init__(self, params: Any, *, beta2: float, refresh_steps: int, sides: Literal["both", "short"], **base: Any):
         check_range("beta2", beta2, 0, 1)
         check_range("refresh_steps", refresh_steps, 1)
         check_choice("sides", sides, "both", "short")
-        super().__init__(
-            params, lr=lr, momentum=momentum, nesterov=nesterov, weight_decay=weight_decay, cautious=cautious,
-            decay_lr_power=decay_lr_power, scaling=scaling, hyperball=hyperball, method=method, steps=steps,
-            iteration_dtype=iteration_dtype, beta2=beta2, refresh_steps=refresh_steps, sides=sides,
-        )  # fmt: skip
+        super().__init__(params, beta2=beta2, refresh_steps=refresh_steps, sides=sides, **base)
 
     def initial_state(self, matrices: Tensor, group: Group) -> State:
         state = {SECOND_MOMENT: torch.zeros_like(matrices)}
@@ -80,9 +47,7 @@ class SOAPMuon(MatrixOptimizer):
         super().step_group(index, params, group)
 
     def update(self, bank: Bank, group: Group) -> None:
-        gradient, state = bank.gradient(), bank.state
-        momentum = state[MOMENTUM].lerp_(gradient, 1 - group["momentum"])
-        used = torch.lerp(gradient, momentum, group["momentum"]) if group["nesterov"] else momentum
+        gradient, state, used = bank.gradient(), bank.state, self.accumulate(bank, group)
         for axis, side in _sides(gradient, group):
             mean, basis = state[f"{side}_mean"], state[f"{side}_basis"]
             left, right = (gradient, gradient.mT) if axis == -2 else (gradient.mT, gradient)

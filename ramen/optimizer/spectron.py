@@ -12,7 +12,7 @@ Needs factor pairs (ramen.ops.parameter.declare_factors), as linear=low_rank dec
 """
 
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,30 +30,15 @@ class Spectron(MatrixOptimizer):
     """Orthogonal steps on factor pairs, paced by the factors' spectral norms."""
 
     def __init__(
-        self,
-        params: Any,
-        *,
-        lr: float,
-        momentum: float,
-        nesterov: bool,
-        weight_decay: float,
-        cautious: bool,
-        decay_lr_power: Literal[1, 2],
-        hyperball: bool,
-        method: Method,
-        steps: int,
-        iteration_dtype: IterationType,
-        power_steps: int,
-    ):
+        self, params: Any, *, lr: float, method: Method, steps: int, iteration_dtype: IterationType, power_steps: int, **base: Any
+    ):  # fmt: skip
         if not 0 <= lr <= 1:
             raise ValueError(f"lr must be in [0, 1], got {lr}")
         check_iteration(method, steps, iteration_dtype)
         check_range("power_steps", power_steps, 1)
         super().__init__(
-            params, lr=lr, momentum=momentum, nesterov=nesterov, weight_decay=weight_decay, cautious=cautious,
-            decay_lr_power=decay_lr_power, scaling="none", hyperball=hyperball, method=method, steps=steps,
-            iteration_dtype=iteration_dtype, power_steps=power_steps,
-        )  # fmt: skip
+            params, lr=lr, method=method, steps=steps, iteration_dtype=iteration_dtype, power_steps=power_steps, **base
+        )
         for group in self.param_groups:
             paired = {id(factor) for pair in factor_pairs(group["params"]) for factor in pair}
             alone = sorted({tuple(p.shape) for p in group["params"] if id(p) not in paired})
@@ -77,8 +62,8 @@ class Spectron(MatrixOptimizer):
             pace = _pace(a, b, left_bank.state, group)
             left_step = orthogonalise(self.accumulate(left_bank, group), group)
             right_step = orthogonalise(self.accumulate(right_bank, group), group)
-            self.move(left_bank, left_step, group, weight=a, pace=pace)
-            self.move(right_bank, right_step, group, weight=b, pace=pace)
+            self.move(left_bank, left_step, group, pace=pace)
+            self.move(right_bank, right_step, group, pace=pace)
 
 
 def _grams(a: Tensor, b: Tensor) -> Tensor:

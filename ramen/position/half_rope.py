@@ -18,11 +18,13 @@ class HalfRoPE(nn.Module):
         if base <= 1:
             raise ValueError(f"base must be > 1, got {base}")
         if head_width % 4:
-            raise ValueError(f"half_rope needs a head width divisible by 4, got {head_width}")
-        moving = head_width // 4
-        steps = torch.linspace(0, 1, moving, device="cpu", dtype=torch.float64)
-        frequencies = torch.cat([base**-steps, torch.zeros_like(steps)])
+            raise ValueError(f"half of the pairs turn: the head width must be divisible by 4, got {head_width}")
+        self.turning = head_width // 2
+        steps = torch.linspace(0, 1, head_width // 4, device="cpu", dtype=torch.float64)
+        self.frequencies: Tensor
         self.table: Tensor
+        frequencies = torch.cat([base**-steps, torch.zeros_like(steps)])  # (K/2,) radians a token
+        self.register_buffer("frequencies", frequencies, persistent=False)
         self.register_buffer("table", rotation_table(frequencies, sequence_length), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:  # (B, T, G, H, K) -> same

@@ -11,6 +11,7 @@ class NoPE(nn.Module):
 
     def __init__(self, head_width: int, sequence_length: int):
         super().__init__()
+        self.turning = 0
 
     def forward(self, x: Tensor) -> Tensor:
         return x

@@ -17,6 +17,7 @@ class RoPE(nn.Module):
         super().__init__()
         if base <= 1:
             raise ValueError(f"base must be > 1, got {base}")
+        self.turning = head_width
         frequencies = base ** (-torch.arange(0, head_width, 2, device="cpu", dtype=torch.float64) / head_width)
         self.table: Tensor
         self.register_buffer("table", rotation_table(frequencies, sequence_length), persistent=False)

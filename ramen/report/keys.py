@@ -7,13 +7,13 @@ from collections.abc import Iterable
 from ramen.errors import DataError
 from ramen.report.runs import Run, Value
 
-METHOD_KINDS = ("optimizer", "mlp", "attention", "residual", "position", "embedding", "linear")
+METHOD_KINDS = ("optimizer", "mlp", "attention", "residual", "position", "embedding", "value_embedding", "stream", "linear")
 CONTEXT_KINDS = ("model", "schedule", "auxiliary", "routing")
 MOST_CONFIG_KEYS = 3  # more varying keys than this are a search, not a comparison
 
-_NO_EFFECT_SECTIONS = ("logger.", "hydra.", "debug.", "report.")
+_NO_EFFECT_SECTIONS = ("logger.", "diagnostics.", "hydra.", "debug.", "report.")
 _NO_EFFECT = re.compile(
-    r"seed|name"
+    r"seed|name|resume|threads"
     r"|.*[._](seed|run_id|path|folder|dir|directory|root|cache|resume)"
     r"|.*(log|save|checkpoint|eval|evaluate|evaluation|sample)[a-z_.]*every[a-z_]*"
     r"|.*[._](checkpoint|save)([._].*)?"

@@ -82,9 +82,17 @@ def _read_config(path: Path) -> dict[str, Value]:
         config = yaml.load(path.read_bytes(), Loader=_Loader)
         if not isinstance(config, dict):
             raise ValueError(f"not a mapping but {type(config).__name__}")
-        return dict(_flat(config))
+        return _with_rate(dict(_flat(config)))
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise ValueError(f"config.yaml unreadable ({str(error).splitlines()[0]})") from error
+
+
+def _with_rate(config: dict[str, Value]) -> dict[str, Value]:
+    """optimizer.lr as the matrices get it: a grid of routing.matrix.lr_scale is a grid of learning rates."""
+    lr, scale = config.get("optimizer.lr"), config.get("routing.matrix.lr_scale", 1)
+    if config.get("routing.matrix.to") == "optimizer" and isinstance(lr, int | float) and isinstance(scale, int | float):
+        config |= {"optimizer.lr": _canonical(float(f"{lr * scale:.12g}")), "routing.matrix.lr_scale": 1}
+    return config
 
 
 def _read_object(path: Path, warnings: list[str]) -> dict[str, Any]:

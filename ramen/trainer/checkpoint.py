@@ -1,10 +1,14 @@
 """Checkpoints: `checkpoint/step_00000100/` with the weights in safetensors and everything else a resumed run needs.
 
-A checkpoint is written under a name that is not one, flushed to disk and renamed: it is there whole or not at all.
+A checkpoint is written under a name that is not one, flushed to disk and renamed: it is there whole or not at all. meta.json
+holds the sha256 of every other file, which is compared before the file is read: a flipped bit is told, never trained on.
+Cost: a checkpoint is read once more for its sha256 when written, and once before it is loaded.
 """
 
 import contextlib
+import hashlib
 import json
+import math
 import os
 import shutil
 from pathlib import Path
@@ -19,39 +23,48 @@ from ramen.errors import DataError
 
 FOLDER = "checkpoint"
 WEIGHTS, STATE, META = "model.safetensors", "state.pt", "meta.json"
-FORMAT = 1
+FORMAT = 2  # 1 had no sha256
 
 
-def save(run_folder: Path, step: int, model: nn.Module, state: dict[str, Any], keep: int) -> Path:
-    """Write a checkpoint of `step` and remove all but the last `keep`. DataError when the disk does not take it."""
+def save(
+    run_folder: Path, step: int, model: nn.Module, state: dict[str, Any], *, keep: int, keep_best: bool = False,
+    val_loss: float | None = None,
+) -> Path:  # fmt: skip
+    """Write a checkpoint of `step`; remove all but the last `keep` and, with `keep_best`, the one of the lowest `val_loss`.
+
+    DataError when the disk does not take it: what was there before is there still.
+    """
     final = run_folder / FOLDER / f"step_{step:08d}"
-    partial = run_folder / FOLDER / f".partial_{step:08d}_{os.getpid()}"
+    partial = run_folder / FOLDER / f".partial_{step:08d}"
     try:
-        if partial.exists():
-            shutil.rmtree(partial)
+        for debris in final.parent.glob(".partial_*"):  # of a process that was killed: a run folder has one writer
+            shutil.rmtree(debris)
         partial.mkdir(parents=True)
         save_file(
             {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}, partial / WEIGHTS
         )
         torch.save(state, partial / STATE)
-        (partial / META).write_text(json.dumps({"format": FORMAT, "step": step}))
-        for path in partial.iterdir():
+        sums = {name: _sha256(partial / name) for name in (WEIGHTS, STATE)}
+        (partial / META).write_text(json.dumps({"format": FORMAT, "step": step, "val_loss": val_loss, "sha256": sums}))
+        for path in (*partial.iterdir(), partial):
             _flush(path)
-        if final.exists():
+        if final.exists():  # a damaged one: a step is never saved twice
             shutil.rmtree(final)
         partial.rename(final)
         _flush(final.parent)
-    except (OSError, SafetensorError, RuntimeError) as error:
+    except BaseException as error:
         shutil.rmtree(partial, ignore_errors=True)
-        raise DataError(f"{final}: checkpoint could not be written: {error}") from error
-    for old in checkpoints(run_folder)[:-keep]:
-        shutil.rmtree(old, ignore_errors=True)
+        if isinstance(error, OSError | SafetensorError | RuntimeError):
+            raise DataError(f"{final}: checkpoint could not be written: {error}") from error
+        raise
+    _remove_old(run_folder, keep, keep_best)
     return final
 
 
 def checkpoints(run_folder: Path) -> list[Path]:
     """Whole checkpoints of a run folder, oldest first."""
-    return sorted(path for path in (run_folder / FOLDER).glob("step_*") if (path / META).is_file())
+    found = (run_folder / FOLDER).glob("step_*")
+    return sorted(path for path in found if path.name[5:].isdecimal() and (path / META).is_file())
 
 
 def latest(run_folder: Path) -> Path:
@@ -64,8 +77,36 @@ def latest(run_folder: Path) -> Path:
     return found[-1]
 
 
+def best(run_folder: Path) -> Path:
+    """The checkpoint with the lowest validation loss of those that are kept. DataError when none was evaluated."""
+    found = {path: loss for path in checkpoints(run_folder) if (loss := _val_loss(path)) is not None}
+    if not found:
+        raise DataError(
+            f"{run_folder}: holds no checkpoint with a validation loss; save some with trainer.keep_best=true"
+        )
+    return min(found, key=lambda path: found[path])
+
+
+def step_of(checkpoint: Path) -> int:
+    """The step in a checkpoint's name."""
+    return int(checkpoint.name.removeprefix("step_"))
+
+
+def verify(checkpoint: Path, *names: str) -> None:
+    """DataError unless the format is this one and the files (all, if none is named) are, byte for byte, what was written."""
+    problem = _problem(checkpoint, names or (WEIGHTS, STATE))
+    if problem is None:
+        return
+    # An older checkpoint that is whole is named and not used: whether to lose steps is the user's choice.
+    older = [path for path in checkpoints(checkpoint.parent.parent) if path.name < checkpoint.name]
+    whole = next((path for path in reversed(older) if _problem(path, (WEIGHTS, STATE)) is None), None)
+    advice = f"{whole.name} is whole: to go on from there, remove {checkpoint}" if whole else "no older one is whole"
+    raise DataError(f"{problem}; {advice}")
+
+
 def load_weights(checkpoint: Path, model: nn.Module) -> None:
-    """Fill the model's parameters. DataError names what is missing, left over or of another shape."""
+    """Fill the model's parameters. DataError names what is damaged, missing, left over or of another shape."""
+    verify(checkpoint, WEIGHTS)
     try:
         weights = load_file(checkpoint / WEIGHTS)
     except (OSError, SafetensorError) as error:
@@ -78,11 +119,64 @@ def load_weights(checkpoint: Path, model: nn.Module) -> None:
 
 def load_state(checkpoint: Path) -> dict[str, Any]:
     """Everything but the weights. Only tensors and plain values are read: a pickle that would run code is refused."""
+    verify(checkpoint, STATE)
     path = checkpoint / STATE
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for damaged or malicious files
         raise DataError(f"{path}: cannot be read: {str(error).splitlines()[0]}") from error
+    if not isinstance(state, dict):
+        raise DataError(f"{path}: is not the state of a run, got {type(state).__name__}")
+    return state
+
+
+def _remove_old(run_folder: Path, keep: int, keep_best: bool) -> None:
+    found = checkpoints(run_folder)
+    kept = set(found[-keep:])
+    if keep_best and any(_val_loss(path) is not None for path in found):
+        kept.add(best(run_folder))
+    for old in found:
+        if old not in kept:
+            aside = old.with_name(f".partial_{old.name}")  # renamed first: half removed it must not look whole
+            with contextlib.suppress(OSError):
+                old.rename(aside)
+            shutil.rmtree(aside, ignore_errors=True)
+
+
+def _problem(checkpoint: Path, names: tuple[str, ...]) -> str | None:
+    try:
+        meta = _meta(checkpoint)
+        if meta.get("format") != FORMAT:
+            age = "a newer" if type(meta.get("format")) is int and meta["format"] > FORMAT else "another"
+            return f"{checkpoint / META}: is of {age} version of ramen, got format {meta.get('format')!r}; allowed is {FORMAT}"
+        for name in names:
+            if meta["sha256"][name] != _sha256(checkpoint / name):
+                return f"{checkpoint / name}: is damaged, its sha256 is not the one in {META}"
+    except OSError as error:
+        return f"{error.filename or checkpoint}: cannot be read: {error.strerror}"
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        return f"{checkpoint / META}: is damaged: {error}"
+    return None
+
+
+def _meta(checkpoint: Path) -> dict[str, Any]:
+    meta = json.loads((checkpoint / META).read_bytes())
+    if not isinstance(meta, dict):
+        raise TypeError(f"got {type(meta).__name__}")
+    return meta
+
+
+def _val_loss(checkpoint: Path) -> float | None:
+    try:
+        loss = _meta(checkpoint).get("val_loss")
+    except (OSError, ValueError, TypeError, RecursionError):
+        return None
+    return float(loss) if type(loss) in (int, float) and math.isfinite(loss) else None
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _flush(path: Path) -> None:

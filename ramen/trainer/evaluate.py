@@ -1,5 +1,6 @@
 """Validation loss: the mean over every counted token of the validation rows. Returns a number, logs nothing."""
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -27,3 +28,8 @@ def evaluate(
         padded_targets = np.pad(targets[part], ((0, short), (0, 0)), constant_values=IGNORED)
         total += loss(torch.from_numpy(padded_tokens).to(device), torch.from_numpy(padded_targets).to(device))
     return total.item() / int((targets != IGNORED).sum())
+
+
+def bits_per_byte(loss: float, bytes_per_token: float) -> float:
+    """Nats a token -> bits a byte of text: what models with different tokenizers can be compared by."""
+    return loss / math.log(2) / bytes_per_token

@@ -4,78 +4,28 @@ A step's batch is cut into micro-batches whose losses are summed and divided by 
 result does not depend on the cut. The device is read back only when a record is due.
 """
 
+import contextlib
 import math
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ramen import device as machine
-from ramen.data.batches import Batch, Batches
-from ramen.errors import ConfigError
-from ramen.routing import Optimizers
+from ramen.errors import ConfigError, DataError
 from ramen.trainer import checkpoint
-from ramen.trainer.evaluate import evaluate
+from ramen.trainer.compiling import forward, loud
+from ramen.trainer.differentiate import Differentiate
+from ramen.trainer.evaluate import bits_per_byte, evaluate
+from ramen.trainer.feed import Feed
+from ramen.trainer.fit import tried_rows
+from ramen.trainer.health import Health, broken_weights
+from ramen.trainer.job import Job, Outcome, Progress, Status
 from ramen.trainer.plan import Plan
 from ramen.trainer.record import Record
+from ramen.trainer.stages import Stages
 from ramen.trainer.stop import StopSignal
-
-Status = Literal["finished", "stopped", "diverged"]
-
-
-@dataclass
-class Job:
-    """Everything a run is made of; the composition root (ramen.run) fills it."""
-
-    model: nn.Module
-    optimizers: Optimizers
-    lr_schedule: Callable[[float], float]
-    batch_schedule: Callable[[float], float]
-    batches: Batches
-    validation: Batch
-    bytes_per_token: float
-    device: torch.device
-    precision: torch.dtype
-    compiled: bool
-    flops_per_token: float
-    folder: Path
-    identity: dict[str, Any]  # config keys and hashes that a checkpoint must share to be resumed
-    record: Callable[[Record], None]
-    advance: Callable[[float], None]
-
-
-@dataclass
-class Progress:
-    """Where a run is: saved in every checkpoint."""
-
-    step: int = 0
-    tokens: int = 0
-    seconds: float = 0.0
-    evaluation_seconds: float = 0.0
-    compile_seconds: float = 0.0
-    best_val_loss: float = math.inf
-    first_loss: float | None = None
-    counted: int = 0  # targets since the last record
-    recorded_step: int = 0
-    recorded_tokens: int = 0
-    recorded_seconds: float = 0.0
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a run ended."""
-
-    status: Status
-    reason: str | None
-    final_val_loss: float | None
-    final_train_loss: float | None
-    progress: Progress
 
 
 class Trainer:
@@ -85,67 +35,109 @@ class Trainer:
         self.job, self.plan, self.budget = job, plan, plan.budget
         self.progress = Progress()
         self.loss_sum = torch.zeros((), device=job.device)  # since the last record
+        self.health = Health(plan.nonfinite, job.device)
+        self.stages = Stages(
+            job.model, job.optimizers, lambda progress: plan.rows(job.batch_schedule(progress)), job.windows, plan.rows(1.0),
+            plan.batch_lr_power, plan.freeze_scalar_steps,
+        )  # fmt: skip
         self.parameters = [p for p in job.model.parameters() if p.requires_grad]
-        self.loss = compiled(job.model) if job.compiled else job.model
+        self.loss = forward(job.model, job.compile, plan.activation_checkpointing)
+        self.differentiate = Differentiate(self.loss, plan.micro_rows, job.precision, job.device)
+        self.feed = Feed(job.batches, job.device, None if plan.prefetch_batches == "auto" else plan.prefetch_batches)
+
+    def fit(self, reserved: int) -> int:
+        """Settle trainer.micro_batch_tokens=auto on CUDA by trying, `reserved` bytes apart; returns the tokens of a micro-batch."""
+        rows = tried_rows(self.plan.micro_rows, self._try, self.job.device, reserved)
+        self.plan = self.plan.with_micro_rows(rows)
+        self.differentiate.micro_rows = rows
+        return rows * self.plan.sequence_length
 
     def warm_up(self) -> None:
-        """Compile before the clock starts, for every batch size of the schedule and for evaluation; changes no weight."""
-        if not self.job.compiled:
+        """Compile before the clock starts, for every stage of the run and for evaluation in it; changes no weight."""
+        if self.job.compile == "off":
             return
-        started = time.perf_counter()
-        stages = {self.plan.rows(self.job.batch_schedule(part / 100)) for part in range(101)}
-        for rows in {min(rows, self.plan.micro_rows) for rows in stages}:
-            tokens = torch.zeros((rows, self.plan.sequence_length), dtype=torch.long, device=self.job.device)
-            with self._autocast():
-                self.loss(tokens, tokens).backward()
-            self._drop_gradients()
-        self._evaluate()
-        self.progress.evaluation_seconds = 0.0
+        started, before = time.perf_counter(), self.progress.evaluation_seconds
+        with loud():
+            for rows in self.stages.each():
+                for size in self.differentiate.sizes(rows):
+                    self._try(size)
+                self._evaluate(self.plan.micro_rows)
+        self.progress.evaluation_seconds = before
         self.progress.compile_seconds += time.perf_counter() - started
+
+    def _try(self, rows: int) -> None:
+        """Differentiate rows of nothing, and forget it."""
+        tokens = torch.zeros((rows, self.plan.sequence_length), dtype=torch.long, device=self.job.device)
+        try:
+            self.differentiate.micro_batch(tokens, tokens, tokens.numel())
+        finally:
+            self._drop_gradients()
 
     def train(self) -> Outcome:
         """Run to the end of the budget, a divergence, `stop_after_steps` or a signal."""
         self.warm_up()
         p = self.progress
-        val_loss = train_loss = None
-        status: Status = "finished"
-        reason = None
-        with StopSignal() as stop:
-            while not self.budget.done(p.step, p.tokens, p.seconds):
+        ending: tuple[Status, str | None] | None = None
+        with StopSignal() as stop, contextlib.closing(self.feed):
+            while ending is None and not self._done():
                 started = time.perf_counter()
                 told = self._step()
                 self._wait()
                 p.seconds += time.perf_counter() - started
                 self.job.advance(self.budget.progress(p.step, p.tokens, p.seconds, 0))
-                last = self.budget.done(p.step, p.tokens, p.seconds)
-                early = stop.requested is not None or (
-                    self.plan.stop_after_steps is not None and p.step >= self.plan.stop_after_steps
-                )
-                if last or self._due(self.plan.evaluate_every_steps):
-                    val_loss = self._evaluate()
-                    p.best_val_loss = min(p.best_val_loss, val_loss)
-                if last or self._due(self.plan.record_every_steps) or self._due(self.plan.evaluate_every_steps):
-                    train_loss = self._record(
-                        told, val_loss if last or self._due(self.plan.evaluate_every_steps) else None
-                    )
-                    reason = self._divergence(train_loss, told.grad_norm)
-                    if reason:
-                        status = "diverged"
-                        break
-                if self._due(self.plan.checkpoint_every_steps) and not last:
-                    self.save()
-                if early and not last:
-                    status = "stopped"
-                    reason = stop.requested or f"trainer.stop_after_steps={self.plan.stop_after_steps}"
-                    break
-        if status == "finished" and val_loss is not None and p.first_loss is not None and not val_loss <= p.first_loss:
-            status, reason = (
-                "diverged",
-                f"validation loss {val_loss:.4f} is above the first training loss {p.first_loss:.4f}",
-            )
-        if status == "stopped" or (status == "finished" and self.plan.checkpoint_at_end):
+                ending = self._after(told, stop)
+            status, reason = ending or self._finished()
+            if status == "stopped" or (status == "finished" and self.plan.checkpoint_at_end):
+                self.save()
+        return Outcome(status, reason, None if status == "stopped" else p.val_loss, p.train_loss, p)
+
+    def _after(self, told: "_Told", stop: StopSignal) -> tuple[Status, str | None] | None:
+        """What is due between two steps; how the run ends if it ends here, before its budget is used up."""
+        p, plan, last = self.progress, self.plan, self._done()
+        lost = p.skipped_steps > plan.most_skipped_steps
+        evaluated = last or self._due(plan.evaluate_every_steps)
+        best = False
+        if evaluated:
+            p.val_loss, p.evaluated_step = self._evaluate(), p.step
+            best = p.val_loss < p.best_val_loss
+            p.best_val_loss = min(p.best_val_loss, p.val_loss)
+        if evaluated or lost or self._due(plan.record_every_steps):
+            self._record(told, p.val_loss if evaluated else None)
+            if trouble := self._trouble(evaluated):
+                return "diverged", trouble
+        early = stop.requested is not None or (plan.stop_after_steps is not None and p.step >= plan.stop_after_steps)
+        save = self._due(plan.checkpoint_every_steps) or (best and plan.keep_best)
+        if (save or early or last) and (trouble := self.health.trouble() or broken_weights(self.job.model)):
+            return "diverged", f"{trouble}, seen at step {p.step}"
+        if save and not (last or early):
             self.save()
-        return Outcome(status, reason, val_loss if status != "stopped" else None, train_loss, p)
+        if early and not last:
+            return "stopped", stop.requested or f"trainer.stop_after_steps={plan.stop_after_steps}"
+        return None
+
+    def _trouble(self, evaluated: bool) -> str | None:
+        p, plan = self.progress, self.plan
+        if p.skipped_steps > plan.most_skipped_steps:
+            return (
+                f"loss or gradient norm was not finite in {p.skipped_steps} steps, the last of them step {p.step}; "
+                f"allowed are trainer.most_skipped_steps={plan.most_skipped_steps}"
+            )
+        if trouble := self.health.trouble():
+            return f"{trouble}: training loss {p.train_loss} at step {p.step}"
+        if evaluated and not math.isfinite(p.val_loss or 0.0):
+            return f"validation loss {p.val_loss} at step {p.step}"
+        return None
+
+    def _finished(self) -> tuple[Status, str | None]:
+        p = self.progress
+        if p.evaluated_step != p.step:  # a checkpoint that is at the end of its budget already
+            p.val_loss, p.evaluated_step = self._evaluate(), p.step
+        if p.val_loss is not None and p.first_loss is not None and not p.val_loss <= p.first_loss:
+            return "diverged", f"validation loss {p.val_loss:.4f} is above the first training loss {p.first_loss:.4f}"
+        return "finished", None
+
+    def _done(self) -> bool:
+        return self.budget.done(self.progress.step, self.progress.tokens, self.progress.seconds)
 
     def save(self) -> Path:
         """Write a checkpoint of this step."""
@@ -154,59 +146,76 @@ class Trainer:
             "progress": vars(self.progress),
             "loss_sum": self.loss_sum.item(),
             "optimizers": self.job.optimizers.state_dict(),
-            "batches": self.job.batches.state_dict(),
+            "batches": self.feed.state_dict(),
+            "stages": self.stages.state_dict(),
+            "diagnostics": self.job.diagnostics.state_dict() if self.job.diagnostics else {},
         }
-        return checkpoint.save(self.job.folder, self.progress.step, self.job.model, state, self.plan.keep_checkpoints)
+        p, plan = self.progress, self.plan
+        val_loss = p.val_loss if p.evaluated_step == p.step else None
+        return checkpoint.save(
+            self.job.folder, p.step, self.job.model, state, keep=plan.keep_checkpoints, keep_best=plan.keep_best, val_loss=val_loss
+        )  # fmt: skip
 
     def resume(self, path: Path) -> None:
         """Continue from a checkpoint. ConfigError when it belongs to another computation, with what differs."""
         state = checkpoint.load_state(path)
-        differs = [
-            f"{key}: was {state['identity'].get(key)!r} in {path}, got {value!r}; a resumed run keeps it"
-            for key, value in self.job.identity.items()
-            if state["identity"].get(key) != value
-        ]
+        before, now = state.get("identity"), self.job.identity
+        if not isinstance(before, dict):
+            raise DataError(f"{path}: is not the checkpoint of a run")
+        told = [(key, before.get(key, "nothing"), now.get(key, "nothing")) for key in sorted({*before, *now}, key=str)]
+        differs = [f"{key}: was {a!r} in {path}, got {b!r}; a resumed run keeps it" for key, a, b in told if a != b]
         if differs:
             raise ConfigError(*differs)
         checkpoint.load_weights(path, self.job.model)
-        self.job.optimizers.load_state_dict(state["optimizers"])
-        self.job.batches.load_state_dict(state["batches"])
-        vars(self.progress).update(state["progress"])
-        self.loss_sum.fill_(state["loss_sum"])
+        try:
+            self.job.optimizers.load_state_dict(state["optimizers"])
+            self.feed.load_state_dict(state["batches"])
+            self.stages.load_state_dict(state["stages"])
+            vars(self.progress).update(state["progress"])
+            if self.job.diagnostics:
+                self.job.diagnostics.load_state_dict(state.get("diagnostics", {}))
+            self.loss_sum.fill_(state["loss_sum"])
+        except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+            raise DataError(f"{path}: is not a state of this run: {type(error).__name__}: {error}") from error
 
     def _step(self) -> "_Told":
         job, p = self.job, self.progress
-        # The batch schedule looks at what is behind, everything else at the middle of the step.
-        rows = self.plan.rows(job.batch_schedule(self.budget.progress(p.step, p.tokens, p.seconds, 0)))
+        # Stages look at what is behind, everything else at the middle of the step.
+        stage = self.stages.enter(self.budget.progress(p.step, p.tokens, p.seconds, 0))
+        rows = stage.rows
         batch_tokens = rows * self.plan.sequence_length
         progress = self.budget.progress(p.step, p.tokens, p.seconds, batch_tokens)
-        hyperparameters = job.optimizers.schedule(progress, job.lr_schedule(progress))
-        batch = job.batches.take(rows)
-        tokens, targets = self._on_device(batch.tokens), self._on_device(batch.targets)
-        for start in range(0, rows, self.plan.micro_rows):
-            part = slice(start, start + self.plan.micro_rows)
-            with self._autocast():
-                loss = self.loss(tokens[part], targets[part])
-            (loss / batch.counted).backward()
-            self.loss_sum += loss.detach()
+        hyperparameters = job.optimizers.schedule(progress, job.lr_schedule(progress) * stage.lr_factor)
+        batch = self.feed.take(rows)
+        step_loss = self.differentiate(batch)
+        self.stages.rest()
         norm = torch.nn.utils.clip_grad_norm_(
             self.parameters, math.inf if self.plan.grad_clip is None else self.plan.grad_clip
         )
-        job.optimizers.step()
-        job.model.after_step()  # type: ignore[operator]
-        self._drop_gradients()
         p.step += 1
         p.tokens += batch_tokens
-        p.counted += batch.counted
-        return _Told(norm, batch_tokens, hyperparameters)
+        if job.diagnostics:
+            job.diagnostics.before(p.step)
+        if self.health.takes(p.step, step_loss, norm):
+            self.loss_sum += step_loss
+            p.counted += batch.counted
+            job.optimizers.step()
+            job.model.after_step()  # type: ignore[operator]
+        else:
+            p.skipped_steps += 1
+        if job.diagnostics:
+            seconds = job.diagnostics.after(p.step)  # not training's: a budget of seconds must not see them
+            p.seconds, p.evaluation_seconds = p.seconds - seconds, p.evaluation_seconds + seconds
+        self._drop_gradients()
+        return _Told(norm, batch_tokens, hyperparameters | stage.told)
 
     def _drop_gradients(self) -> None:
         for parameter in self.parameters:
             parameter.grad = None
 
-    def _record(self, told: "_Told", val_loss: float | None) -> float:
+    def _record(self, told: "_Told", val_loss: float | None) -> None:
         job, p = self.job, self.progress
-        train_loss = self.loss_sum.item() / p.counted
+        train_loss = self.loss_sum.item() / p.counted if p.counted else None  # None: every step was skipped
         seconds = p.seconds - p.recorded_seconds
         rate = (p.tokens - p.recorded_tokens) / seconds if seconds > 0 else 0.0
         peak = machine.peak_rate(job.device)
@@ -214,12 +223,13 @@ class Trainer:
             Record(
                 step=p.step,
                 tokens=p.tokens,
-                epoch=job.batches.epoch,
+                epoch=self.feed.epoch,
                 seconds=p.seconds,
                 train_loss=train_loss,
                 val_loss=val_loss,
                 val_bits_per_byte=None if val_loss is None else self.bits_per_byte(val_loss),
                 grad_norm=told.grad_norm,
+                skipped_steps=p.skipped_steps,
                 batch_tokens=told.batch_tokens,
                 tokens_per_second=rate,
                 mfu=None if peak is None else rate * job.flops_per_token / peak,
@@ -228,22 +238,23 @@ class Trainer:
             )
         )
         self.loss_sum.zero_()
+        p.train_loss = train_loss
         p.first_loss = train_loss if p.first_loss is None else p.first_loss
         p.counted, p.recorded_step, p.recorded_tokens, p.recorded_seconds = 0, p.step, p.tokens, p.seconds
-        return train_loss
 
     def bits_per_byte(self, loss: float) -> float:
         """Nats a token -> bits a byte of text: what models with different tokenizers can be compared by."""
-        return loss / math.log(2) / self.job.bytes_per_token
+        return bits_per_byte(loss, self.job.bytes_per_token)
 
-    def _evaluate(self) -> float:
+    def _evaluate(self, rows: int | None = None) -> float:
+        """Validation loss, of the first `rows` rows alone where they are told."""
         started = time.perf_counter()
         self.job.model.eval()
-        with self._autocast():
+        with self.differentiate.autocast():
             loss = evaluate(
                 self.loss,
-                self.job.validation.tokens,
-                self.job.validation.targets,
+                self.job.validation.tokens[:rows],
+                self.job.validation.targets[:rows],
                 self.plan.micro_rows,
                 self.job.device,
             )
@@ -251,20 +262,8 @@ class Trainer:
         self.progress.evaluation_seconds += time.perf_counter() - started
         return loss
 
-    def _divergence(self, train_loss: float, grad_norm: float) -> str | None:
-        if math.isfinite(train_loss) and math.isfinite(grad_norm):
-            return None
-        return f"loss {train_loss} and gradient norm {grad_norm} at step {self.progress.step}"
-
     def _due(self, every: int | None) -> bool:
         return every is not None and self.progress.step % every == 0
-
-    def _autocast(self) -> AbstractContextManager[Any]:
-        narrow = self.job.precision != torch.float32
-        return torch.autocast(self.job.device.type, self.job.precision) if narrow else nullcontext()
-
-    def _on_device(self, array: np.ndarray) -> Tensor:
-        return torch.from_numpy(array).to(self.job.device, non_blocking=True)
 
     def _wait(self) -> None:
         """Let the clock see the device's work when someone will read it: at records, and always under a budget of seconds."""
@@ -286,12 +285,3 @@ class _Told:
     @property
     def grad_norm(self) -> float:
         return self._norm.item()
-
-
-def compiled(model: nn.Module) -> Callable[..., Tensor]:
-    """The model through torch.compile, which fails loudly rather than run eagerly past its recompile limit."""
-    import torch._dynamo
-
-    torch._dynamo.config.recompile_limit = 64
-    torch._dynamo.config.fail_on_recompile_limit_hit = True
-    return torch.compile(model, dynamic=False)

@@ -1,9 +1,11 @@
 """How long to train, on how much at a time, and when to record, evaluate and save."""
 
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, replace
+from typing import Literal
 
 from ramen.errors import ConfigError
 from ramen.trainer.budget import Budget
+from ramen.trainer.health import Policy
 
 NEVER_OFF = ("default_steps", "batch_tokens", "micro_batch_tokens", "record_every_steps", "keep_checkpoints")
 
@@ -20,18 +22,29 @@ class Plan:
     default_steps: int
     stop_after_steps: int | None
     batch_tokens: int
-    micro_batch_tokens: int
+    micro_batch_tokens: int | Literal["auto"]
+    activation_checkpointing: bool
+    prefetch_batches: int | Literal["auto"]
+    batch_lr_power: float | None
+    freeze_scalar_steps: int | None
     grad_clip: float | None
     record_every_steps: int
     evaluate_every_steps: int | None
     checkpoint_every_steps: int | None
     checkpoint_at_end: bool
     keep_checkpoints: int
+    keep_best: bool
+    nonfinite: Policy
+    most_skipped_steps: int
 
     def __post_init__(self) -> None:
         wrong = []
         for key, value in vars(self).items():
-            if not isinstance(value, bool) and value is not None and value <= 0:
+            if key in ("most_skipped_steps", "prefetch_batches") and not isinstance(value, str):
+                wrong += [f"trainer.{key}: must be >= 0, got {value}"] if value < 0 else []
+            elif isinstance(value, bool | str) or value is None:
+                continue
+            elif value <= 0:
                 wrong.append(f"trainer.{key}: must be > 0{'' if key in NEVER_OFF else ' or null'}, got {value}")
             elif key in ("batch_tokens", "micro_batch_tokens") and value < self.sequence_length:
                 wrong.append(
@@ -48,10 +61,14 @@ class Plan:
 
     @property
     def micro_rows(self) -> int:
-        """Rows in memory at a time."""
-        return self.micro_batch_tokens // self.sequence_length
+        """Rows in memory at a time: those of a batch where that is still to be found out (ramen.trainer.fit)."""
+        tokens = self.batch_tokens if self.micro_batch_tokens == "auto" else self.micro_batch_tokens
+        return tokens // self.sequence_length
+
+    def with_micro_rows(self, rows: int) -> "Plan":
+        """The same with so many rows in memory at a time."""
+        return replace(self, micro_batch_tokens=rows * self.sequence_length)
 
     def rows(self, multiplier: float) -> int:
-        """Rows of a step's batch under a multiplier: whole micro-batches where a batch has more than one."""
-        rows = max(1, round(self.batch_tokens * multiplier / self.sequence_length))
-        return rows if rows <= self.micro_rows else round(rows / self.micro_rows) * self.micro_rows
+        """Rows of a step's batch under a multiplier: the last micro-batch of a step may be a smaller one."""
+        return max(1, round(self.batch_tokens * multiplier / self.sequence_length))

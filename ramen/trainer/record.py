@@ -19,6 +19,7 @@ class Record:
     val_loss: float | None
     val_bits_per_byte: float | None
     grad_norm: float
+    skipped_steps: int  # since the start of the run
     batch_tokens: int
     tokens_per_second: float
     mfu: float | None  # share of the device's peak, 0 to 1; None where the peak is not known

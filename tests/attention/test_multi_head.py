@@ -8,7 +8,7 @@ from ramen.ops.document_mask import DocumentMask
 from ramen.ops.parameter import initialise
 from ramen.registry import factory
 
-DIM, HEADS, TIME = 16, 2, 11
+DIM, HEADS, TIME, LAYERS = 16, 2, 11, 4
 DOCUMENTS = torch.tensor([[1, 1, 1, 1, 1, 1, 1, 2, 2, 2, 2], [0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 1]])
 
 
@@ -16,11 +16,13 @@ DOCUMENTS = torch.tensor([[1, 1, 1, 1, 1, 1, 1, 2, 2, 2, 2], [0, 0, 1, 1, 1, 1, 
 def make(compose):
     """make(*overrides): MultiHead with output weights alive, and the chosen position."""
 
-    def build(*overrides: str, seed: int = 0):
+    def build(*overrides: str, seed: int = 0, layer: int = 0):
         config = compose("attention=multi_head", "attention.output_init_scale=1.0", *overrides)
-        module = factory(config["attention"])(DIM, HEADS, factory(config["linear"]))
+        position = factory(config["position"])(DIM // HEADS, TIME)
+        runtime = (DIM, HEADS, factory(config["linear"]), layer, LAYERS, position.turning)
+        module = factory(config["attention"])(*runtime)
         initialise(module, seed)
-        return module, factory(config["position"])(DIM // HEADS, TIME)
+        return module, position
 
     return build
 
@@ -54,7 +56,7 @@ def test_equals_an_explicit_softmax(make, position, qk_norm, window, scale):
     module, turn = make(
         f"position={position}",
         f"attention.qk_norm={qk_norm}",
-        f"attention.window_tokens={'null' if window is None else window}",
+        f"attention.long_window_tokens={'null' if window is None else window}",
         f"attention.scale={scale}",
     )
     module.double()
@@ -78,7 +80,7 @@ def test_with_qk_norm_the_size_of_query_and_key_maps_does_not_matter(make, index
 
 def test_every_option_changes_the_result(make):
     """No option is dead, and none equals another."""
-    changed = ["qk_norm=false", "window_tokens=3", "scale=0.5", "init_scale=2.0", "output_init_scale=0.5"]
+    changed = ["qk_norm=false", "long_window_tokens=3", "scale=0.5", "init_scale=2.0", "output_init_scale=0.5"]
     made = []
     for overrides in [[], *([f"attention.{option}"] for option in changed)]:
         module, turn = make(*overrides)

@@ -17,14 +17,16 @@ DOCUMENTS = torch.tensor([[1, 1, 1, 1, 1, 1, 2, 3, 3, 3], [0, 0, 1, 1, 1, 1, 1, 
 def attention(request, compose):
     """make(window, position): an attention of this option with every weight alive, and its position."""
 
-    def make(window=None, position="rope", length=DOCUMENTS.shape[1]):
+    def make(window=None, position="rope", length=DOCUMENTS.shape[1], **more):
         config = compose(f"attention={request.param}", f"position={position}")
-        module = factory(config["attention"] | {"window_tokens": window})(DIM, HEADS, factory(config["linear"]))
+        turn = factory(config["position"])(DIM // HEADS, length)
+        node = config["attention"] | {"long_window_tokens": window} | more
+        module = factory(node)(DIM, HEADS, factory(config["linear"]), 0, 4, turn.turning)
         initialise(module, 0)
         with torch.no_grad():
             for value in module.parameters():
                 value += 0.3 * torch.randn(value.shape, generator=torch.Generator().manual_seed(1))
-        return module, factory(config["position"])(DIM // HEADS, length)
+        return module, turn
 
     return make
 
@@ -92,5 +94,5 @@ def test_autocast_to_bfloat16_is_close(attention):
 
 
 def test_refuses_a_window_without_itself(attention):
-    with pytest.raises(ValueError, match="window_tokens must be >= 1 or null, got 0"):
+    with pytest.raises(ValueError, match="long_window_tokens must be >= 1 or null, got 0"):
         attention(window=0)

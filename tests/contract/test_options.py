@@ -40,6 +40,8 @@ def model_of(config):
     """A model in the middle of training, so to speak: no weight is at the zero it starts from."""
     model = assemble.model(config, TEXT)
     initialise(model, 0)
+    if hasattr(model.embedding, "split"):
+        model.embedding.split()
     with torch.no_grad():
         for name, value in model.named_parameters():
             value += 0.1 * torch.randn(value.shape, generator=generator(0, f"noise of {name}"))

@@ -51,7 +51,8 @@ def test_a_longer_table_begins_as_a_shorter_one(position):
 
 def test_has_no_weights_and_leaves_none_in_a_checkpoint(position):
     module = position()
-    assert not list(module.parameters()) and not module.state_dict()
+    assert not list(module.parameters())
+    assert hasattr(module, "rescale") or not module.state_dict()  # one that follows the window depends on its path
 
 
 def test_the_first_token_is_not_moved(position):

@@ -8,7 +8,17 @@ import pytest
 from ramen.logger.wandb import WandB
 
 LINE = {"step": 1, "tokens": 256, "seconds": 0.5, "train_loss": 5.0, "val_loss": None}
-FACTS = {"choices": {"optimizer": "bam", "mlp": "nff"}, "seed": 0, "job": 1, "run_id": "abc123"}
+CHOICES = {"optimizer": "bam", "mlp": "nff", "optimizer.momentum_schedule": "momentum", "logger": "wandb"}
+FACTS = {"choices": CHOICES, "seed": 0, "job": 1, "run_id": "abc123", "data": "1 token", "config_hash": "c0ffee"}
+
+
+def flatten_keys(config: dict[str, Any]) -> list[str]:
+    """Every key at every depth."""
+    return [
+        key
+        for name, value in config.items()
+        for key in (name, *(flatten_keys(value) if isinstance(value, dict) else ()))
+    ]
 
 
 class FakeRun:
@@ -19,7 +29,8 @@ class FakeRun:
         self.finished: int | None = None
         self.settings = type("Settings", (), {"sync_dir": "folder"})()
 
-    def log(self, values: dict[str, Any]) -> None:
+    def log(self, values: dict[str, Any], step: int) -> None:
+        assert step == values["step"]
         self.logged.append(values)
 
     def define_metric(self, name: str, **how: Any) -> None:
@@ -51,9 +62,16 @@ def test_a_run_can_be_grouped_filtered_and_drawn_without_a_click(
     logger, run, given = started
     assert given["group"] == f"{tmp_path.name}/sweep"
     assert given["name"] == "1-optimizer=bam"
-    assert given["tags"] == ["optimizer=bam", "mlp=nff", "mine"]
-    assert given["config"]["optimizer.lr"] == 0.02
-    assert given["config"]["choice/optimizer"] == "bam"
+    assert given["tags"] == ["optimizer=bam", "mlp=nff", "optimizer.momentum_schedule=momentum", "mine"]
+    assert given["config"]["optimizer"]["lr"] == 0.02
+    assert given["config"]["choice"] == {
+        "optimizer": "bam",
+        "mlp": "nff",
+        "optimizer_momentum_schedule": "momentum",
+        "logger": "wandb",
+    }
+    assert given["config"]["facts"]["seed"] == 0
+    assert not any("." in key for key in flatten_keys(given["config"]))  # which W&B could not group by
     assert {"step", "tokens", "seconds"} <= set(run.metrics)
     logger.record(LINE)
     assert run.logged == [{key: value for key, value in LINE.items() if value is not None}]
@@ -67,7 +85,7 @@ def test_a_failing_service_is_told_once_and_left_alone(
 ) -> None:
     logger, run, _ = started
 
-    def down(values: dict[str, Any]) -> None:
+    def down(values: dict[str, Any], step: int) -> None:
         raise ConnectionError("planted")
 
     run.log = down  # type: ignore[method-assign]
@@ -95,3 +113,10 @@ def test_wandb_is_not_imported_unless_used() -> None:
 
     code = "import sys, ramen.run\nassert not any(name == 'wandb' or name.startswith('wandb.') for name in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_diagnostics_stand_in_a_section_of_their_own(started: tuple[WandB, FakeRun, dict[str, Any]]) -> None:
+    logger, run, _ = started
+    logger.diagnose({"step": 100, "layer/0/update_rms": 0.1})
+    assert run.logged == [{"step": 100, "diagnostics/layer/0/update_rms": 0.1}]
+    assert run.metrics["*"]["step_metric"] == "step"

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from ramen.model.block import Block
+from ramen.model.block import Block, Reading
 from ramen.ops.document_mask import DocumentMask
 from ramen.ops.rms_norm import rms_norm
 
@@ -31,13 +31,29 @@ class Weighted(nn.Module):
         return self.weight * h + branch(h)
 
 
+class Noting(nn.Module):
+    """A value embedding that hands on what it was asked for."""
+
+    def forward(self, layer, tokens, x):
+        return layer, tokens
+
+
+READING = Reading(torch.zeros(2, 4), DocumentMask(torch.zeros(2, 4)), nn.Identity(), Noting())
+
+
 def test_each_sublayer_reads_the_stream_at_rms_one_through_its_own_connection():
     attention, mlp = Scaled(2.0), Scaled(-3.0)
-    block = Block(attention, Weighted(0.5), mlp, Weighted(0.25))
-    h, position, mask = torch.randn(2, 4, 8) * 10, nn.Identity(), DocumentMask(torch.zeros(2, 4))
+    block = Block(3, attention, Weighted(0.5), mlp, Weighted(0.25))
+    h = torch.randn(2, 4, 8) * 10
     middle = 0.5 * h + 2 * rms_norm(h)
-    torch.testing.assert_close(block(h, position, mask), 0.25 * middle - 3 * rms_norm(middle))
+    torch.testing.assert_close(block(h, READING), 0.25 * middle - 3 * rms_norm(middle))
     ((x, *more),) = attention.given
-    assert more == [position, mask]
+    assert more == [READING.position, READING.mask, (3, READING.tokens)]
     torch.testing.assert_close(x.square().mean(-1), torch.ones(2, 4))
     assert len(mlp.given) == 1 and len(mlp.given[0]) == 1
+
+
+def test_a_layer_without_attention_is_its_mlp_alone():
+    block = Block(0, None, None, Scaled(-3.0), Weighted(0.25))
+    h = torch.randn(2, 4, 8)
+    torch.testing.assert_close(block(h, READING), 0.25 * h - 3 * rms_norm(h))

@@ -87,7 +87,7 @@ def test_no_document_is_touched_by_another_and_no_token_by_its_future(build_gpt,
 
 def test_a_window_reaches_as_far_as_its_layers_together(build_gpt, rows):
     """Two layers of window 3 see 2 + 2 tokens back, and no further."""
-    model = build_gpt("attention.window_tokens=3", noise=0.3)
+    model = build_gpt("attention.long_window_tokens=3", noise=0.3)
     tokens = rows((16,))
     changed = tokens.clone()
     changed[0, 6] = tokens[0, 6] % 36 + 1
@@ -122,7 +122,7 @@ def test_rows_do_not_meet_and_micro_batches_sum_to_the_batch(build_gpt, rows, ki
         ("position=none",),
         ("model.layers=3",),
         ("embedding=untied",),
-        ("attention.window_tokens=4", "model.softcap=null"),
+        ("attention.long_window_tokens=4", "model.softcap=null"),
     ],
     ids=str,
 )
@@ -210,6 +210,8 @@ def test_a_gpt_knows_no_method_by_name(compose):
     config = compose("model.layers=1", "model.dim=8", "model.heads=2")
 
     class Silent(torch.nn.Module):
+        kind, window = "L", None
+
         def forward(self, x, *more):
             return torch.zeros_like(x)
 

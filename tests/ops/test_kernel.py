@@ -227,6 +227,6 @@ def test_without_a_compiler_torch_serves(anew, monkeypatch, name, value, told):
 def test_a_cache_folder_that_cannot_be_written_is_replaced(anew, monkeypatch, tmp_path):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    folder = kernel._cache_folder()
+    folder = kernel.cache_folder()
     assert folder.is_dir() and tmp_path not in folder.parents
     folder.rmdir()

@@ -25,7 +25,7 @@ def test_the_second_half_stands_still_exactly():
 
 
 def test_refuses_what_cannot_be_halved_into_pairs():
-    with pytest.raises(ValueError, match="head width divisible by 4, got 6"):
+    with pytest.raises(ValueError, match="head width must be divisible by 4, got 6"):
         HalfRoPE(6, 4, base=1024.0)
     with pytest.raises(ValueError, match=r"base must be > 1, got 1\.0"):
         HalfRoPE(8, 4, base=1.0)

@@ -11,8 +11,9 @@ GOOD: dict[str, Any] = {
     **dict.fromkeys(
         ("steps", "tokens", "seconds", "stop_after_steps", "evaluate_every_steps", "checkpoint_every_steps")
     ),
-    **dict(default_steps=7, batch_tokens=1024, micro_batch_tokens=512, grad_clip=1.0),
-    **dict(record_every_steps=1, checkpoint_at_end=True, keep_checkpoints=1),
+    **dict(default_steps=7, batch_tokens=1024, micro_batch_tokens=512, grad_clip=1.0, prefetch_batches=0),
+    **dict(record_every_steps=1, checkpoint_at_end=True, keep_checkpoints=1, keep_best=False),
+    **dict(activation_checkpointing=False, nonfinite="stop", most_skipped_steps=0),
 }
 
 
@@ -32,6 +33,7 @@ def test_all_problems_are_told_at_once_with_their_keys() -> None:
     }
 
 
-@pytest.mark.parametrize(("multiplier", "rows"), [(1.0, 4), (2.0, 8), (0.5, 2), (0.1, 1), (1.3, 4), (1.6, 6)])
-def test_batches_larger_than_a_micro_batch_are_whole_micro_batches(multiplier: float, rows: int) -> None:
-    assert Plan(256, **GOOD).rows(multiplier) == rows
+@pytest.mark.parametrize(("multiplier", "rows"), [(1.0, 4), (2.0, 8), (0.5, 2), (0.1, 1), (1.3, 5), (1.6, 6)])
+def test_the_batch_follows_its_schedule_whatever_fits_in_memory(multiplier: float, rows: int) -> None:
+    for micro in (256, 768, 4096, "auto"):
+        assert Plan(256, **GOOD | {"micro_batch_tokens": micro}).rows(multiplier) == rows

@@ -1,0 +1,87 @@
+"""A bank: matrices of one shape stacked (N, m, n), and the two passes over memory every matrix optimizer makes.
+
+accumulate   gradients into a bank of momentum, and Nesterov's
+descend      a bank of directions into the weights, with decay
+On a CPU each is one pass (bank.c) that reads gradients and writes weights where they are; eager torch takes 8 and 16 passes, and
+so do other devices and types, in as many kernels however many matrices there are.
+Cost: bound by memory.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor
+
+from ramen.ops.kernel import Library, kernels
+
+
+def stack(tensors: Iterable[Tensor]) -> Tensor:
+    """(N, m, n) in float32 or wider, of tensors (..., m, n); always a copy."""
+    bank = torch.cat([t.reshape(-1, *t.shape[-2:]) for t in tensors])
+    return bank.to(bank.dtype if bank.dtype.itemsize >= 4 else torch.float32)
+
+
+def unstack(bank: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
+    """Views of a bank (N, ...), one for each tensor (..., m, n), in its leading shape."""
+    parts = bank.split([math.prod(t.shape[:-2]) for t in like])
+    return [part.view((*t.shape[:-2], *bank.shape[1:])) for part, t in zip(parts, like, strict=True)]
+
+
+def accumulate(gradients: list[Tensor], momentum: Tensor, *, beta: float, nesterov: bool) -> Tensor:
+    """momentum (N, m, n) <- lerp(momentum, gradients, 1 - beta), in place; returns it, or a new lerp(gradients, momentum, beta)."""
+    if compiled := _compiled(momentum, gradients):
+        used = torch.empty_like(momentum) if nesterov else None
+        compiled.accumulate(gradients, _sizes(gradients), len(gradients), momentum, used, float(beta))
+        return momentum if used is None else used
+    if not nesterov and all(g.dtype == momentum.dtype for g in gradients):
+        torch._foreach_lerp_(unstack(momentum, gradients), gradients, 1 - beta)
+        return momentum
+    gradient = stack(gradients)
+    momentum.lerp_(gradient, 1 - beta)
+    return gradient.lerp_(momentum, beta) if nesterov else momentum
+
+
+def descend(
+    weights: Sequence[Tensor], direction: Tensor, *, rate: float, decay: float, cautious: bool, decayed: Tensor | None,
+    pace: Tensor | None, radius: Tensor | None,
+) -> None:  # fmt: skip
+    """W <- W - decay mask X - rate pace D in place, for a direction D (N, m, n); mask is 1, or when cautious 1[D W >= 0].
+
+    X is `decayed` (N, m, n), or W. pace (N, 1, 1) is 1 when None. radius (N): each W then goes to this Frobenius norm; where that
+    is 0, into the ball of sqrt(m).
+    """
+    operands = [t for t in (decayed, pace) if t is not None]
+    if radius is None and (compiled := _compiled(direction, weights, *operands)):
+        compiled.descend(
+            weights, _sizes(weights), len(weights), direction, decayed, pace, direction[0].numel(), float(rate), float(decay),
+            cautious,
+        )  # fmt: skip
+        return
+    weight = stack(weights)
+    if decay:
+        decayed = weight if decayed is None else decayed
+        if cautious:
+            weight.addcmul_((direction * weight).ge_(0), decayed, value=-decay)
+        else:
+            weight.add_(decayed, alpha=-decay)
+    if pace is None:
+        weight.add_(direction, alpha=-rate)
+    else:
+        weight.addcmul_(direction, pace, value=-rate)
+    if radius is not None:
+        norm = torch.linalg.vector_norm(weight, dim=(-2, -1)).clamp_min(torch.finfo(weight.dtype).tiny)
+        inside = (math.sqrt(weight.shape[-2]) / norm).clamp_max(1.0)
+        weight.mul_(torch.where(radius > 0, radius / norm, inside)[:, None, None])
+    torch._foreach_copy_(list(weights), unstack(weight, weights))
+
+
+def _compiled(bank: Tensor, tensors: Sequence[Tensor], *more: Tensor) -> Library | None:
+    """bank.c, if it can work on these as they lie in memory."""
+    found = kernels("bank", bank, *tensors, *more)
+    usable = bank.numel() and all(t.dtype == torch.float32 and t.is_contiguous() for t in (bank, *tensors, *more))
+    return found if usable else None
+
+
+def _sizes(tensors: Sequence[Tensor]) -> list[int]:
+    return [t.numel() for t in tensors]

@@ -1,0 +1,63 @@
+"""Which folder a run may have: one process at a time, nothing overwritten, and `resume=auto` finds what to go on with."""
+
+import contextlib
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ramen.config import config_hash
+from ramen.data.lock import exclusive
+from ramen.errors import ConfigError, DataError
+from ramen.trainer import checkpoint
+
+OVER = ("finished", "diverged")
+_held = contextlib.ExitStack()  # the lock of this process's run, until it ends
+
+
+def claim(folder: Path) -> None:
+    """Hold a run folder, made if need be, for the life of this process. DataError when another process is at work in it."""
+    if not _held.enter_context(exclusive(folder, wait=False)):
+        raise DataError(f"{folder}: another process is at work in it; wait for its end, or choose another hydra.run.dir")
+
+
+def refuse_used(folder: Path) -> None:
+    """ConfigError when a new run would overwrite another one's checkpoints or result."""
+    if checkpoint.checkpoints(folder) or status(folder) in (*OVER, "stopped"):
+        raise ConfigError(
+            f"hydra.run.dir: {folder} holds a run already, which would be overwritten; allowed are resume={folder}, to continue it, "
+            "or another folder"
+        )
+
+
+def status(folder: Path) -> str | None:
+    """How a run ended; None while it runs, or when it was killed."""
+    try:
+        summary = json.loads((folder / "summary.json").read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None
+    return summary.get("status") if isinstance(summary, dict) else None
+
+
+def unfinished(base: Path, config: dict[str, Any], is_run: bool = False) -> Path | None:
+    """The newest run of this config that has a checkpoint, has not ended, and nobody works in.
+
+    Looked for in `base/<date>/<run>`, or `base` is that run's folder.
+    """
+    wanted = config_hash(config)
+    found = [base] if is_run else (path.parent for path in base.glob("*/*/config.yaml"))
+    for folder in sorted(found, key=str, reverse=True):
+        if _hash(folder) == wanted and status(folder) not in OVER and checkpoint.checkpoints(folder):
+            with exclusive(folder, wait=False) as free:
+                if free:
+                    return folder
+    return None
+
+
+def _hash(folder: Path) -> str | None:
+    try:
+        config = yaml.safe_load((folder / "config.yaml").read_bytes())
+        return config_hash(config) if isinstance(config, dict) else None
+    except (OSError, ValueError, TypeError, yaml.YAMLError, RecursionError):
+        return None

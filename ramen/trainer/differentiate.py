@@ -1,0 +1,43 @@
+"""Loss and gradients of a batch, a micro-batch at a time: the device's part of a training step that is not the optimizer's."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ramen.trainer.feed import DeviceBatch
+
+
+class Differentiate:
+    """Adds the gradients of a batch's mean loss to those of the parameters."""
+
+    def __init__(
+        self, loss: Callable[[Tensor, Tensor], Tensor], micro_rows: int, precision: torch.dtype, device: torch.device
+    ):
+        self.loss, self.micro_rows, self.precision, self.device = loss, micro_rows, precision, device
+
+    def __call__(self, batch: DeviceBatch) -> Tensor:
+        """The summed loss (float32 scalar on the device). Nothing is read back."""
+        total = torch.zeros((), device=self.device)
+        for tokens, targets in zip(
+            batch.tokens.split(self.micro_rows), batch.targets.split(self.micro_rows), strict=True
+        ):
+            total += self.micro_batch(tokens, targets, batch.counted)
+        return total
+
+    def micro_batch(self, tokens: Tensor, targets: Tensor, counted: int) -> Tensor:
+        """The summed loss of some rows, with the gradients of its share of the mean over `counted` targets."""
+        with self.autocast():
+            loss = self.loss(tokens, targets)
+        (loss / counted).backward()
+        return loss.detach()
+
+    def sizes(self, rows: int) -> list[int]:
+        """The different numbers of rows that micro-batches of a batch of `rows` have."""
+        return sorted({min(rows, self.micro_rows), rows % self.micro_rows or min(rows, self.micro_rows)})
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        narrow = self.precision != torch.float32
+        return torch.autocast(self.device.type, self.precision) if narrow else nullcontext()

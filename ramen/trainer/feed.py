@@ -1,0 +1,49 @@
+"""Batches on the device. For CUDA a thread makes them ahead in pinned memory, from where a copy does not make the loop wait.
+
+On a CPU the batch is a thousandth of a step or less (docs/performance.md), and a thread would take its core.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ramen.data.batches import Batch, Batches
+from ramen.data.prefetch import Prefetch
+
+
+@dataclass(frozen=True)
+class DeviceBatch:
+    """tokens and targets (B, T) int64, and how many targets count."""
+
+    tokens: Tensor
+    targets: Tensor
+    counted: int
+
+
+class Feed:
+    """The batches of a run, on its device; `depth` are made ahead (None: 2 for CUDA, 0 for a CPU)."""
+
+    def __init__(self, batches: Batches, device: torch.device, depth: int | None):
+        self.device = device
+        pinned = device.type == "cuda"
+
+        def finish(batch: Batch) -> DeviceBatch:
+            tokens, targets = torch.from_numpy(batch.tokens), torch.from_numpy(batch.targets)
+            if pinned:  # torch's allocator gives pinned memory out again only when copies from it are done
+                tokens, targets = tokens.pin_memory(), targets.pin_memory()
+            return DeviceBatch(tokens, targets, batch.counted)
+
+        self._ahead = Prefetch(batches, finish, (2 if pinned else 0) if depth is None else depth)
+        self.state_dict, self.load_state_dict = self._ahead.state_dict, self._ahead.load_state_dict
+        self.close = self._ahead.close
+
+    @property
+    def epoch(self) -> int:
+        return self._ahead.epoch
+
+    def take(self, rows: int) -> DeviceBatch:
+        """The next rows; the copy to the device is queued behind its work."""
+        batch = self._ahead.take(rows)
+        tokens, targets = (t.to(self.device, non_blocking=True) for t in (batch.tokens, batch.targets))
+        return DeviceBatch(tokens, targets, batch.counted)

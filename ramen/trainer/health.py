@@ -1,0 +1,44 @@
+"""What becomes of a step whose loss or gradient is not finite: the run stops, or the step is skipped and counted.
+
+Cost: `stop` keeps the first bad step on the device (three scalar kernels a step) and is read when a record or a checkpoint is due.
+`skip` must know before the optimizers step, so it reads one number from the device each step: on CUDA the host then
+waits for the backward pass, which costs what it would have queued ahead. On a CPU both are free.
+"""
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+Policy = Literal["stop", "skip"]
+
+
+class Health:
+    """Judges each step by its loss and gradient norm, both scalars on the device."""
+
+    def __init__(self, policy: Policy, device: torch.device):
+        self.policy = policy
+        self.first_bad = torch.full((), math.inf, device=device)
+
+    def takes(self, step: int, loss: Tensor, norm: Tensor) -> bool:
+        """Whether the optimizers may use the gradients of this step; `stop` answers yes without looking, and remembers."""
+        if self.policy == "skip":
+            return math.isfinite((loss + norm).item())
+        here = torch.where(torch.isfinite(loss + norm), math.inf, float(step))
+        self.first_bad = torch.minimum(self.first_bad, here)
+        return True
+
+    def trouble(self) -> str | None:
+        """The first step whose loss or gradient was not finite, in words; reads the device."""
+        first = self.first_bad.item()
+        return None if math.isinf(first) else f"loss or gradient norm was not finite at step {first:.0f}"
+
+
+def broken_weights(model: nn.Module) -> str | None:
+    """What is not finite in the model, in words; one read from the device for all parameters."""
+    named = list(model.named_parameters())
+    if torch.stack([value.detach().isfinite().all() for _, value in named]).all().item():
+        return None
+    bad = [name for name, value in named if not value.detach().isfinite().all().item()]
+    return f"weights are not finite: {', '.join(bad[:3])}{f' and {len(bad) - 3} more' if len(bad) > 3 else ''}"

@@ -1,0 +1,74 @@
+"""What a run is made of, where it is, and how it ended: the nouns of the training loop."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from ramen.data.batches import Batch, Batches
+from ramen.routing import Optimizers
+from ramen.trainer.compiling import How
+from ramen.trainer.diagnostics import Diagnostics
+from ramen.trainer.record import Record
+from ramen.trainer.stages import Windows
+
+Status = Literal["finished", "stopped", "diverged"]
+
+
+@dataclass
+class Job:
+    """Everything a run is made of; the composition root (ramen.run) fills it."""
+
+    model: nn.Module
+    optimizers: Optimizers
+    lr_schedule: Callable[[float], float]
+    batch_schedule: Callable[[float], float]
+    windows: Callable[[float], Windows]
+    batches: Batches
+    validation: Batch
+    bytes_per_token: float
+    device: torch.device
+    precision: torch.dtype
+    compile: How
+    flops_per_token: float
+    folder: Path
+    identity: dict[str, Any]  # config keys and hashes that a checkpoint must share to be resumed
+    record: Callable[[Record], None]
+    advance: Callable[[float], None]
+    diagnostics: Diagnostics | None
+
+
+@dataclass
+class Progress:
+    """Where a run is: saved in every checkpoint."""
+
+    step: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+    evaluation_seconds: float = 0.0
+    compile_seconds: float = 0.0
+    skipped_steps: int = 0  # whose loss or gradient was not finite, under trainer.nonfinite=skip
+    train_loss: float | None = None  # of the last record
+    val_loss: float | None = None  # of the last evaluation
+    evaluated_step: int = 0
+    best_val_loss: float = math.inf
+    first_loss: float | None = None
+    counted: int = 0  # targets since the last record
+    recorded_step: int = 0
+    recorded_tokens: int = 0
+    recorded_seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended."""
+
+    status: Status
+    reason: str | None
+    final_val_loss: float | None
+    final_train_loss: float | None
+    progress: Progress

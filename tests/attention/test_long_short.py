@@ -1,0 +1,205 @@
+"""Long and short layers, layers without attention, key offset and gate: what each does, on its layers and on no others."""
+
+import pytest
+import torch
+
+from ramen.errors import ConfigError
+from ramen.ops.attention import attention, choose, offset_keys
+from ramen.ops.document_mask import DocumentMask
+
+LONG_SHORT = (
+    "model.layers=4",
+    "attention.pattern=SSL",
+    "attention.long_window_tokens=8",
+    "attention.short_window_tokens=2",
+)
+
+
+def reach(model, tokens, at):
+    """How many tokens after `at` a change of it moves the logits."""
+    changed = tokens.clone()
+    changed[0, at] = tokens[0, at] % 36 + 1
+    moved = (model(changed) != model(tokens)).any(-1)[0].nonzero().flatten()
+    assert moved.min() == at
+    return moved.max().item() - at
+
+
+def test_the_pattern_is_repeated_over_the_layers(build_gpt, rows):
+    model = build_gpt(*LONG_SHORT, noise=0.3)
+    assert [block.attention.kind for block in model.blocks] == ["S", "S", "L", "S"]
+    assert [block.attention.window for block in model.blocks] == [2, 2, 8, 2]
+    assert reach(model, rows((24,)), 4) == 1 + 1 + 7 + 1
+
+
+def test_windows_move_together(build_gpt, rows):
+    model = build_gpt(*LONG_SHORT, noise=0.3)
+    model.move_windows((11, 3))
+    assert reach(model, rows((30,)), 4) == 2 + 2 + 10 + 2
+    restored = build_gpt(*LONG_SHORT)
+    restored.load_state_dict(model.state_dict())
+    assert restored.windows == (11, 3)
+    assert [block.attention.window for block in restored.blocks] == [3, 3, 11, 3]
+
+
+def test_a_layer_without_attention_has_none(build_gpt, rows):
+    model = build_gpt("model.layers=3", "attention.pattern=LNL", noise=0.3)
+    assert [block.attention is None for block in model.blocks] == [False, True, False]
+    assert not [name for name, _ in model.named_parameters() if name.startswith("blocks.1.attention")]
+    assert model(rows((12,))).isfinite().all()
+
+
+@pytest.mark.parametrize("residual", ["standard", "hc", "mhc", "kromhc"])
+def test_any_layer_may_be_without_attention_under_any_residual(build_gpt, rows, residual):
+    for pattern in ("NLL", "LLN", "LNL"):
+        model = build_gpt("model.layers=3", f"attention.pattern={pattern}", f"residual={residual}", noise=0.3)
+        tokens = rows((12,))
+        model(tokens, tokens).backward()
+        assert [name for name, value in model.named_parameters() if value.grad is None] == []
+
+
+def test_key_offset_takes_the_predecessors_still_dimensions():
+    k = torch.randn(2, 6, 3, 8)
+    mask = DocumentMask(torch.tensor([[0, 0, 0, 1, 1, 1], [0, 1, 1, 1, 1, 2]]))
+    moved = offset_keys(k, 4, mask)
+    assert torch.equal(moved[..., :4], k[..., :4])
+    for row, firsts in enumerate(((0, 3), (0, 1, 5))):
+        for t in range(6):
+            source = t if t in firsts else t - 1
+            assert torch.equal(moved[row, t, :, 4:], k[row, source, :, 4:])
+
+
+def test_key_offset_is_on_long_layers_alone(build_gpt):
+    model = build_gpt(*LONG_SHORT, "attention.key_offset=true")
+    assert [block.attention.key_offset for block in model.blocks] == [None, None, 4, None]  # half of a head width of 8
+    nope = build_gpt("position=none", "attention.key_offset=true")
+    assert nope.blocks[0].attention.key_offset == 0
+
+
+def test_key_offset_changes_the_result_and_leaks_nothing(build_gpt, rows):
+    plain, model = (build_gpt(f"attention.key_offset={on}", noise=0.3) for on in ("false", "true"))
+    tokens = rows((6, 6))
+    before = model(tokens)
+    assert not torch.equal(before, plain(tokens))
+    for t in (3, 8):
+        changed = tokens.clone()
+        changed[0, t] = tokens[0, t] % 36 + 1
+        moved = (model(changed) != before).any(-1)[0].nonzero().flatten().tolist()
+        assert moved == list(range(t, 6 if t < 6 else 12))
+
+
+def test_the_gate_halves_attention_at_the_start(build_gpt):
+    """Zero weights: a sigmoid of 0."""
+    plain = build_gpt("attention.output_init_scale=1.0").blocks[0].attention
+    gated = build_gpt("attention.output_init_scale=1.0", "attention.gate_inputs=12").blocks[0].attention
+    x, mask = torch.randn(1, 5, 16), DocumentMask(torch.zeros(1, 5, dtype=torch.long))
+    torch.testing.assert_close(gated(x, torch.nn.Identity(), mask), plain(x, torch.nn.Identity(), mask) / 2)
+    assert gated.gate.shape == (2, 12) and gated.gate.role == "gate"
+
+
+def test_a_closed_gate_shuts_its_head(build_gpt):
+    module = build_gpt("attention.output_init_scale=1.0", "attention.gate_inputs=1").blocks[0].attention
+    with torch.no_grad():
+        module.gate[1] = -1000.0
+        module.qkvo.weight[3, :, :8] = 0  # head 0 is not heard
+    x = torch.rand(1, 5, 16) + 1
+    assert not module(x, torch.nn.Identity(), DocumentMask(torch.zeros(1, 5, dtype=torch.long))).any()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (("attention.pattern=LXS",), "letters L"),
+        (("attention.pattern=''",), "letters L"),
+        (("attention.pattern=LLL",), "3 letters for 2 layers"),
+        (("attention.pattern=LS",), "short_window_tokens belongs to the S layers of a pattern, got None and LS"),
+        (("attention.short_window_tokens=4",), "short_window_tokens belongs to the S layers of a pattern, got 4 and L"),
+        (("attention.pattern=S", "attention.short_window_tokens=0"), "short_window_tokens must be >= 1"),
+        (("attention.pattern=N", "attention.long_window_tokens=4"), "long_window_tokens belongs to the L layers"),
+        (("attention.pattern=LS", "attention.long_window_tokens=4", "attention.short_window_tokens=5"), "5 > 4"),
+        (("attention.pattern=N", "attention.key_offset=true"), "key_offset is for long layers"),
+        (("position=rope", "attention.key_offset=true"), "key_offset needs a position that leaves dimensions unturned"),
+        (("attention.gate_inputs=17",), "gate_inputs must be between 1 and model.dim = 16, or null, got 17"),
+    ],
+)
+def test_refuses_what_would_have_no_effect_or_no_meaning(build_gpt, overrides, message):
+    with pytest.raises(ConfigError, match=message):
+        build_gpt(*overrides)
+
+
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+
+
+@pytest.mark.parametrize(
+    ("device", "dtype", "compiling", "expected"),
+    [
+        (CPU, torch.float32, False, "kernel"),
+        (CPU, torch.bfloat16, False, "kernel"),
+        (CPU, torch.float64, False, "sdpa"),
+        (CPU, torch.float32, True, "sdpa"),
+        (CUDA, torch.bfloat16, False, "varlen"),
+        (CUDA, torch.bfloat16, True, "flex"),
+        (CUDA, torch.float32, False, "flex"),
+        (torch.device("mps"), torch.float32, False, "sdpa"),
+    ],
+)
+def test_auto_chooses_by_what_the_machine_can(device, dtype, compiling, expected):
+    assert choose("auto", device, dtype, compiling) == expected
+
+
+@pytest.mark.parametrize(
+    ("asked", "device", "dtype", "compiling"),
+    [
+        ("flex", CPU, torch.float32, False),
+        ("varlen", CPU, torch.bfloat16, False),
+        ("varlen", CUDA, torch.float32, False),
+        ("varlen", CUDA, torch.bfloat16, True),
+        ("kernel", CUDA, torch.float32, False),
+        ("kernel", CPU, torch.float32, True),
+    ],
+)
+def test_a_backend_that_cannot_serve_is_an_error(asked, device, dtype, compiling):
+    with pytest.raises(ValueError, match=f"backend: {asked} needs .*; allowed here are auto, sdpa"):
+        choose(asked, device, dtype, compiling)
+
+
+@pytest.mark.parametrize("window", [None, 1, 7])
+@pytest.mark.parametrize("offset", [None, 4])
+def test_backends_agree_forward_and_backward(build_gpt, window, offset):
+    """The kernel and torch's own attention, with value embeddings and key offset."""
+    documents = torch.tensor([[0] * 9 + [1] * 4 + [2] * 11, [0] * 1 + [1] * 23])
+    position, results = build_gpt().position, {}
+    for backend in ("kernel", "sdpa"):
+        torch.manual_seed(0)
+        qkv, value = torch.randn(2, 24, 3, 2, 8, requires_grad=True), torch.randn(2, 24, 2, 8, requires_grad=True)
+        y = attention(
+            qkv, position, DocumentMask(documents), window=window, scale=0.4, qk_norm=True, key_offset=offset, value=value,
+            backend=backend,
+        )  # fmt: skip
+        results[backend] = (y, *torch.autograd.grad(y.square().sum(), (qkv, value)))
+    for kernel, sdpa in zip(*results.values(), strict=True):
+        torch.testing.assert_close(kernel, sdpa, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("window", [None, 1, 7, 200])
+def test_flex_agrees_where_it_can_run(window):
+    """Its whole condition is in the mask function: uncompiled on the CPU, block lists are ignored."""
+    from ramen.ops.attention import BACKENDS
+
+    torch.manual_seed(0)
+    documents = torch.cat([torch.full((60,), 0), torch.full((3,), 1), torch.full((90,), 2)]).expand(2, -1)
+    q, k, v = torch.randn(3, 2, 153, 2, 16)
+    with torch.no_grad():
+        made = [BACKENDS[name](q, k, v, DocumentMask(documents), window, 0.25) for name in ("sdpa", "flex")]
+    torch.testing.assert_close(*made, rtol=1e-4, atol=1e-4)
+
+
+def test_flex_leaves_out_blocks_that_nobody_sees():
+    documents = torch.zeros(1, 1024, dtype=torch.long)
+    blocks = DocumentMask(documents).blocks(128)
+    assert blocks.kv_num_blocks.max().item() <= 2
+    assert DocumentMask(documents).blocks(None).sparsity() < blocks.sparsity()
+
+
+def test_boundaries_are_those_of_the_documents_end_to_end():
+    mask = DocumentMask(torch.tensor([[0, 0, 1, 1], [1, 2, 2, 2]]))
+    assert mask.boundaries.tolist() == [0, 2, 4, 5, 8] and mask.boundaries.dtype == torch.int32

@@ -1,0 +1,183 @@
+"""The W&B workspace: what its panels ask for is what the logger really logs, through the real client, offline."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from ramen.config import flatten
+from ramen.errors import ConfigError
+from ramen.run import Command, run
+
+pytest.importorskip("wandb_workspaces")
+ROOT = Path(__file__).resolve().parents[2]
+SMALL = (
+    "data.tokenizer=byte", "data.sequence_length=64", "data.validation_tokens=1000", "device=cpu", "precision=fp32", "threads=1",
+    "model.layers=2", "model.dim=16", "model.heads=2", "trainer.batch_tokens=256", "trainer.micro_batch_tokens=256",
+    "trainer.record_every_steps=1", "trainer.steps=3", "logger=wandb", "logger.mode=offline",
+)  # fmt: skip
+COMPUTED = {"_step"}  # W&B's own
+
+
+@pytest.fixture(scope="module")
+def script() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("dashboard_script", ROOT / "scripts" / "dashboard.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look themselves up
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def sweep(compose: Callable[..., dict[str, Any]], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two optimizers, trained offline as jobs of one sweep."""
+    folder = tmp_path_factory.mktemp("outputs") / "my_sweep"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WANDB_SILENT", "true")
+        for job, name in enumerate(("muon", "adamw")):
+            config = compose(*SMALL, f"optimizer={name}")
+            config["data"]["folder"] = str(folder / "data")
+            run(Command(config, folder / f"{job}-{name}", {"optimizer": name, "mlp": "default"}, [], job))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def spec(script: ModuleType, sweep: Path) -> dict[str, Any]:
+    return script.build(script.plan(script.parse([str(sweep)])))._spec
+
+
+@pytest.fixture(scope="module")
+def logged(sweep: Path, read_offline: Callable[[Path], dict[str, Any]]) -> list[dict[str, Any]]:
+    return [read_offline(path) for path in sorted(sweep.glob("*/wandb/offline-run-*/*.wandb"))]
+
+
+def panels(spec: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    for section in spec["spec"]["section"]["panelBankConfig"]["sections"]:
+        yield from section["panels"]
+
+
+def asked(spec: dict[str, Any]) -> tuple[set[str], set[str], set[str]]:
+    """Keys of the history, of the summary and of the config that panels and run table refer to."""
+    history, summary, config = set(), set(), set()
+    runs = spec["spec"]["section"]["runSets"][0]
+    accessors = [*runs["runFeed"]["columnOrder"]]
+    accessors += [
+        f"{key['section']}:{key['name']}" for key in (*runs["grouping"], *(s["key"] for s in runs["sort"]["keys"]))
+    ]
+    for panel in panels(spec):
+        made = panel["config"]
+        if panel["viewType"] == "Run History Line Plot":
+            history |= {made["xAxis"], *made["metrics"]}
+        elif panel["viewType"] == "Bar Chart":
+            summary |= {*made["metrics"]}
+        elif panel["viewType"] == "Scatter Plot":
+            accessors += [made["xAxis"], made["yAxis"]]
+        else:
+            accessors += [column["accessor"] for column in made["columns"]]
+        if made.get("groupBy"):
+            accessors.append(f"config:{made['groupBy']}")
+    for accessor in accessors:
+        kind, _, name = accessor.partition(":")
+        if kind != "run":
+            (summary if kind == "summary" else config).add(name)
+    return history, summary, config
+
+
+def test_every_key_of_every_panel_is_logged(spec: dict[str, Any], logged: list[dict[str, Any]]) -> None:
+    history, summary, config = asked(spec)
+    assert {"val_loss", "tokens", "seconds"} <= history
+    assert {"final_val_loss", "tokens_per_second"} <= summary
+    assert {"choice.value.optimizer", "optimizer.value.lr"} <= config
+    for one in logged:
+        assert history - COMPUTED <= {key for line in one["history"] for key in line}
+        assert summary <= set(one["summary"])
+        assert config <= set(flatten({key: {"value": value} for key, value in one["config"].items()}))
+
+
+def test_an_offline_run_is_complete(logged: list[dict[str, Any]], sweep: Path) -> None:
+    for one, name in zip(logged, ("muon", "adamw"), strict=True):
+        folder = next(sweep.glob(f"*-{name}"))
+        lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        summary = json.loads((folder / "summary.json").read_text())
+        assert one["ended"]
+        assert one["group"] == f"{sweep.parent.name}/{sweep.name}"
+        assert one["name"] == folder.name
+        assert {f"optimizer={name}", "mlp=default"} <= set(one["tags"])
+        assert one["config"]["facts"]["config_hash"] == summary["config_hash"]
+        assert [line["train_loss"] for line in one["history"]] == [line["train_loss"] for line in lines]
+        assert [line["_step"] for line in one["history"]] == [line["step"] for line in lines]
+        for key in ("final_val_loss", "best_val_loss", "final_val_bits_per_byte", "config_hash", "status"):
+            assert one["summary"][key] == summary[key]
+        assert one["metrics"]["*"] == "step"
+
+
+def test_wandb_sync_finds_the_runs(sweep: Path) -> None:
+    """As docs/wandb.md says it, up to where the network begins."""
+    found = sorted(map(str, sweep.glob("*/wandb/offline-run-*")))
+    command = [sys.executable, "-m", "wandb", "sync", "--dry-run", *found]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "Would sync 2 run(s)" in done.stdout + done.stderr
+
+
+def test_the_run_table_is_the_sweep_grouped_best_first(spec: dict[str, Any], sweep: Path) -> None:
+    runs = spec["spec"]["section"]["runSets"][0]
+    (only,) = runs["filters"]["filters"]
+    assert (only["key"], only["value"]) == ({"section": "run", "name": "group"}, [f"{sweep.parent.name}/{sweep.name}"])
+    assert [key["name"] for key in runs["grouping"]] == ["choice.value.optimizer"]
+    assert runs["sort"]["keys"] == [{"key": {"section": "summary", "name": "final_val_loss"}, "ascending": True}]
+
+
+def test_learning_rates_are_never_averaged_over(script: ModuleType, sweep: Path) -> None:
+    """Runs of one method at several rates are drawn apart: their mean is no result."""
+    by_mlp = script.build(script.plan(script.parse([str(sweep), "--by", "mlp"])))._spec
+    grouping = by_mlp["spec"]["section"]["runSets"][0]["grouping"]
+    assert [key["name"] for key in grouping][:2] == ["choice.value.mlp", "optimizer.value.lr"]
+    lines = [panel["config"] for panel in panels(by_mlp) if panel["viewType"] == "Run History Line Plot"]
+    assert all("groupBy" not in made for made in lines)  # they follow the run table
+    assert by_mlp["spec"]["section"]["settings"]["useRunsTableGroupingInPanels"]
+
+
+def test_the_script_prints_the_workspace(script: ModuleType, sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert script.main([str(sweep), "--dry-run", "--entity", "me", "--project", "mine"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["entity"], told["project"]) == ("me", "mine")
+
+
+def test_runs_without_wandb_are_told(script: ModuleType, trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert script.main([str(trained), "--dry-run"]) == 2
+    assert "none with logger=wandb" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("login", [False, ConnectionError("planted"), ValueError("key refused\nand more")])
+def test_without_login_or_network_one_line_says_so(
+    script: ModuleType, sweep: Path, login: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import wandb
+
+    def answer(**how: Any) -> bool:
+        if isinstance(login, Exception):
+            raise login
+        return login
+
+    monkeypatch.setattr(wandb, "login", answer)
+    assert script.main([str(sweep)]) == 2
+    told = capsys.readouterr().err.splitlines()
+    assert len(told) == 1
+    assert told[0].startswith("dashboard: ")
+    assert "wandb login" in told[0]
+
+
+def test_without_the_library_the_extra_is_named(
+    script: ModuleType, sweep: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "wandb_workspaces.workspaces", None)
+    with pytest.raises(ConfigError, match=r"ramen\[dashboard\]"):
+        script.build(script.plan(script.parse([str(sweep)])))

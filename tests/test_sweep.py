@@ -1,0 +1,198 @@
+"""A sweep's folder: what is done stays, what is not gets done once, by however many processes, killed or not."""
+
+import json
+import math
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ramen import sweep
+from ramen.config import config_hash
+from ramen.data.lock import exclusive
+from ramen.errors import ConfigError
+from ramen.report import compare
+from ramen.run import Command
+
+ROOT = Path(__file__).resolve().parent.parent
+SMALL = (
+    "data.tokenizer=byte", "data.sequence_length=64", "data.validation_tokens=1500", "device=cpu", "precision=fp32", "threads=1",
+    "model.layers=1", "model.dim=16", "model.heads=2", "trainer.batch_tokens=256", "trainer.micro_batch_tokens=256",
+    "trainer.record_every_steps=2",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture
+def job(compose: Callable[..., dict[str, Any]], data: str, tmp_path: Path) -> Callable[..., Command]:
+    """job(*overrides): a tiny job in the folder a sweep in tmp_path gives it."""
+
+    def make(*overrides: str) -> Command:
+        config = compose(*SMALL, "trainer.steps=4", *overrides)
+        config["data"]["folder"] = data
+        folder = tmp_path / sweep.job_folder(tmp_path, ",".join(overrides), config)
+        (folder / ".hydra").mkdir(parents=True, exist_ok=True)
+        return Command(config, folder, {}, list(overrides), 0)
+
+    return make
+
+
+@pytest.fixture(autouse=True)
+def of_a_new_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, empty in (("_failures", {}), ("_counts", Counter()), ("_postponed", [])):
+        monkeypatch.setattr(sweep, name, empty)
+
+
+def losses(folder: Path) -> list[tuple[int, float]]:
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [(line["step"], line["train_loss"]) for line in lines]
+
+
+def told(capsys: pytest.CaptureFixture[str], folder: Path) -> str:
+    sweep.tell(folder)
+    return " ".join(capsys.readouterr().err.split())
+
+
+def test_a_done_job_is_not_done_again_whatever_it_is_called(job: Callable[..., Command], tmp_path: Path) -> None:
+    first = sweep.work(job("optimizer.lr=0.01"), wait=False)
+    again = job("optimizer.lr=0.01", "seed=0", "name=other", "threads=2", "trainer.keep_checkpoints=3")
+    assert again.folder == job("optimizer.lr=0.01").folder
+    assert first and sweep.work(again, wait=False) == json.loads((again.folder / "summary.json").read_text())
+    assert sweep.work(job("optimizer.lr=0.02"), wait=False)
+    assert sweep._counts == {"run": 2, "done before": 1}
+    assert len(list(tmp_path.glob("*-*"))) == 2
+
+
+def test_a_diverged_job_is_done_and_a_failed_one_is_tried_again(job: Callable[..., Command], tmp_path: Path, capsys) -> None:
+    wild = job("optimizer.lr=1e30", "auxiliary.lr=1e30")
+    summary = sweep.work(wild, wait=False)
+    assert summary and summary["status"] == "diverged" and sweep.objective(summary) == math.inf
+    sweep.work(wild, wait=False)
+    wrong = job("optimizer.momentum=1.5")
+    for _ in range(2):
+        with pytest.raises(ConfigError) as error:
+            sweep.work(wrong, wait=False)
+        assert math.isnan(sweep.objective(sweep.failure(wrong.folder, error.value)))
+    assert sweep._counts == {"run": 2, "done before": 1, "tried again": 1}
+    table = told(capsys, tmp_path)
+    assert "optimizer.momentum=1.5 failed optimizer: momentum must be in [0, 1), got 1.5" in table
+    assert "diverged" in table and f"resume={tmp_path}" in table
+    assert sweep.tell(tmp_path) is False
+
+
+def test_a_stopped_job_goes_on_bitwise_from_its_checkpoint(job: Callable[..., Command]) -> None:
+    whole = job()
+    sweep.work(whole, wait=False)
+    expected = losses(whole.folder)
+    for path in (whole.folder / "summary.json", whole.folder / "metrics.jsonl"):
+        path.unlink()
+    for path in whole.folder.glob("checkpoint/*/*"):
+        path.unlink()
+    half = job("trainer.stop_after_steps=2")
+    assert half.folder == whole.folder
+    for _ in range(2):  # the second time there is nothing to do
+        stopped = sweep.work(half, wait=False)
+        assert stopped and (stopped["status"], stopped["steps"]) == ("stopped", 2)
+    finished = sweep.work(whole, wait=False)
+    assert finished and finished["status"] == "finished"
+    assert losses(whole.folder) == expected
+    assert sweep._counts == {"run": 2, "done before": 1, "continued": 1}
+
+
+def test_a_folder_of_another_config_is_left_alone(job: Callable[..., Command]) -> None:
+    first, second = job("optimizer.lr=0.01"), job("optimizer.lr=0.02")
+    sweep.work(first, wait=False)
+    before = (first.folder / "summary.json").read_text()
+    with pytest.raises(ConfigError, match=f"another config, got hash {config_hash(first.config)}"):
+        sweep.work(Command(second.config, first.folder, {}, [], 0), wait=False)
+    assert (first.folder / "summary.json").read_text() == before
+
+
+def test_a_job_that_another_process_has_is_left_to_it_and_taken_over_when_it_dies(
+    job: Callable[..., Command], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = job("optimizer.lr=0.01")
+    hold = "import sys, time; from pathlib import Path; from ramen.data.lock import exclusive\n"
+    hold += "with exclusive(Path(sys.argv[1])): print(flush=True), time.sleep(60)"
+    other = subprocess.Popen([sys.executable, "-c", hold, str(mine.folder)], cwd=ROOT, stdout=subprocess.PIPE)
+    assert other.stdout and other.stdout.readline()
+    assert sweep.work(mine, wait=False) is None
+    assert "running" in told(capsys, tmp_path)
+    assert not (mine.folder / "summary.json").exists()
+    other.kill()
+    other.wait()
+    monkeypatch.setattr(sweep, "_configure_log", lambda context: None)
+    sweep._postponed.append((mine, None))
+    sweep.settle()
+    assert "finished" in told(capsys, tmp_path)
+
+
+def test_a_lock_that_is_not_waited_for_is_not_held(tmp_path: Path) -> None:
+    with exclusive(tmp_path) as first, exclusive(tmp_path, wait=False) as second:
+        assert (first, second) == (True, False)
+    with exclusive(tmp_path, wait=False) as third:
+        assert third
+
+
+@pytest.mark.parametrize("overrides", ["", "optimizer=bam,seed=0", "data.files=/a/b*.txt", "x=" + "y" * 300, "attention=ü/é"])
+def test_a_jobs_folder_has_a_name_that_every_file_system_takes(overrides: str, tmp_path: Path) -> None:
+    for name in (sweep.folder_name(overrides), sweep.job_folder(tmp_path, overrides, {"seed": 0})):
+        assert 0 < len(name) <= sweep.FOLDER_NAME_LENGTH and not set(name) & set("/\\:*?\"<>| '")
+        (tmp_path / name).mkdir()
+    assert sweep.folder_name("x" * 300) != sweep.folder_name("x" * 301)
+    assert sweep.job_folder(tmp_path, "other=words", {"seed": 0}) == name
+
+
+def start(folder: Path, data: str, *words: str) -> subprocess.Popen[str]:
+    command = [sys.executable, str(ROOT / "train.py"), *words, f"hydra.sweep.dir={folder}", f"data.folder={data}"]
+    return subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+
+
+def table(stderr: str) -> list[str]:
+    """The rows of the last table, without tokens a second."""
+    return [re.sub(r"\s+", " ", re.sub(r"[\d,]+\s*$", "", row)) for row in stderr.rpartition("reason")[2].splitlines()[1:4]]
+
+
+def test_two_processes_share_what_a_killed_one_left_and_end_with_the_same_table_and_report(tmp_path: Path, data: str) -> None:
+    words = [*SMALL, "trainer.steps=150", "-m", "optimizer=adamw,bam,muon"]
+    whole, shared = tmp_path / "whole", tmp_path / "shared"
+    reference = start(whole, data, *words)
+    expected = reference.communicate(timeout=300)[1]
+    assert reference.returncode == 0, expected
+
+    killed = start(shared, data, *words, "trainer.checkpoint_every_steps=20")
+    while not list(shared.glob("optimizer=bam-*/checkpoint/step_*")):
+        assert killed.poll() is None
+        time.sleep(0.005)
+    os.kill(killed.pid, signal.SIGKILL)
+    killed.communicate()
+    statuses = {path.name[:13]: (path / "summary.json").is_file() for path in shared.glob("optimizer=*")}
+    assert statuses == {"optimizer=ada": True, "optimizer=bam": False}
+
+    both = [start(shared, data, *words) for _ in range(2)]
+    ends = [process.communicate(timeout=300)[1] for process in both]
+    assert [process.returncode for process in both] == [0, 0], ends
+    counts = Counter()
+    for end in ends:
+        counts.update({what: int(n) for n, what in re.findall(r"(\d) (run|continued|tried again|done before)\b", end)})
+        assert table(end) == table(expected)
+    assert counts["run"] + counts["continued"] == 2 and counts["continued"] == 1, ends
+    for done in whole.glob("optimizer=*"):
+        assert losses(shared / done.name) == losses(done)
+    reports = [compare(folder, out=tmp_path / f"of_{folder.name}") for folder in (whole, shared)]
+    seconds = [column for column in reports[0].ranking if "second" in column or "memory" in column]
+    first, second = (report.ranking.drop(columns=seconds) for report in reports)
+    assert first.equals(second)
+    assert [report.warnings for report in reports][0] == reports[1].warnings

@@ -1,0 +1,139 @@
+"""Stages of a run: windows, batch, split and freeze change when they should, show in the records, and survive a resume."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from ramen import assemble
+from ramen.errors import ConfigError
+from ramen.loading import open_run
+from ramen.trainer import checkpoint
+from ramen.trainer.stages import Stages
+
+Train = Callable[..., dict[str, Any]]
+EVERYTHING = (
+    "position=yarn", "position.original_tokens=null", "embedding=split", "embedding.split_at=0.6", "stream=modded",
+    "model.layers=3", "attention.pattern=SSL", "attention.long_window_tokens=16", "attention.short_window_tokens=4",
+    "schedule@long_window_schedule=stepped", "long_window_schedule.values=[1.0,2.0,4.0]",
+    "long_window_schedule.boundaries=[0.25,0.75]",
+    "schedule@short_window_schedule=stepped", "short_window_schedule.values=[1.0,2.0]",
+    "short_window_schedule.boundaries=[0.5]",
+    "schedule@batch_schedule=stepped", "batch_schedule.values=[1.0,2.0]", "batch_schedule.boundaries=[0.5]",
+    "trainer.freeze_scalar_steps=2", "trainer.batch_lr_power=0.5", "trainer.record_every_steps=1",
+)  # fmt: skip
+
+
+def records(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("stop", [3, 5, 6])
+def test_resumed_in_any_stage_equals_uninterrupted_bitwise(train: Train, tmp_path: Path, stop: int) -> None:
+    train("whole", *EVERYTHING)
+    assert train("parts", *EVERYTHING, f"trainer.stop_after_steps={stop}")["status"] == "stopped"
+    assert train("parts", *EVERYTHING, "resume=here")["status"] == "finished"
+    whole, parts = (load_file(checkpoint.latest(tmp_path / name) / checkpoint.WEIGHTS) for name in ("whole", "parts"))
+    assert [name for name in whole if not torch.equal(whole[name], parts[name])] == []
+    assert not torch.equal(whole["embedding.weight"], whole["embedding.head_weight"])
+
+
+def test_records_show_every_change(train: Train, tmp_path: Path) -> None:
+    train("run", *EVERYTHING, "schedule=constant")
+    made = records(tmp_path / "run")
+    lengths = [(int(r["long_window_tokens"]), int(r["short_window_tokens"])) for r in made]
+    assert lengths[0] == (16, 4) and lengths[-1] == (64, 8) and (32, 4) in lengths and sorted(lengths) == lengths
+    split = [r["embedding_split"] for r in made]
+    assert split == sorted(split) and {0, 1} == set(split)
+    ratio = made[-1]["lr"] / made[0]["lr"]
+    assert ratio == pytest.approx(2**0.5) and made[-1]["batch_tokens"] == 2 * made[0]["batch_tokens"]
+    assert made[0]["scalars_frozen"] == 0 and 1 in [r["scalars_frozen"] for r in made]
+
+
+def test_a_trained_run_opens_with_its_last_windows_and_its_split(train: Train, tmp_path: Path) -> None:
+    train("run", *EVERYTHING)
+    model: Any = open_run(tmp_path / "run").model
+    assert model.windows == (64, 8) and model.embedding.is_split and model.position.gain > 1
+
+
+def stages_of(compose: Any, build_gpt: Any, *overrides: str) -> Stages:
+    config = compose("model.layers=2", "model.dim=16", "model.heads=2", *overrides)
+    model = build_gpt(*overrides)
+    optimizers = assemble.optimizers(config, assemble.groups(config, model))
+    steps = assemble.curve(config, "batch_schedule")
+    return Stages(model, optimizers, lambda progress: round(4 * steps(progress)), assemble.windows(config), 4, None, 3)
+
+
+def test_scalars_keep_still_for_exactly_the_steps_asked_for(compose: Any, build_gpt: Any, rows: Any) -> None:
+    """Values and optimizer state, from the step of the change on."""
+    stages = stages_of(
+        compose, build_gpt, "stream=modded", "schedule@batch_schedule=stepped", "batch_schedule.values=[1.0,2.0]",
+        "batch_schedule.boundaries=[0.5]",
+    )  # fmt: skip
+    model, scalar = stages.model, stages.model.stream.residual
+    moved = []
+    for step in range(10):
+        before = scalar.detach().clone()
+        stages.enter(step / 10)
+        tokens = rows((12,), seed=step)
+        model(tokens, tokens).backward()
+        stages.rest()
+        stages.optimizers.step()
+        model.zero_grad()
+        moved.append(not torch.equal(before, scalar))
+    assert moved == [True] * 5 + [False] * 3 + [True] * 2
+    state = stages.optimizers.by_name["auxiliary"].state[scalar]
+    assert state["step"] == 7
+
+
+def test_the_split_copies_the_optimizers_state(compose: Any, build_gpt: Any, rows: Any) -> None:
+    stages = stages_of(compose, build_gpt, "embedding=split", "embedding.split_at=0.5")
+    embedding, tokens = stages.model.embedding, rows((12,))
+    stages.enter(0.0)
+    stages.model(tokens, tokens).backward()
+    stages.optimizers.step()
+    stages.model.zero_grad()
+    stages.enter(0.5)
+    held = stages.optimizers.by_name["auxiliary"].state
+    assert held[embedding.weight].keys() == held[embedding.head_weight].keys() != set()
+    for key, value in held[embedding.weight].items():
+        copied = held[embedding.head_weight][key]
+        assert torch.equal(copied, value) and copied.data_ptr() != value.data_ptr()
+    # With the same gradient both move alike; the head's learning rate is the table's, not scheduled twice.
+    for value in (embedding.weight, embedding.head_weight):
+        value.grad = torch.ones_like(value)
+    stages.optimizers.schedule(0.5, 0.25)
+    stages.optimizers.step()
+    assert torch.equal(embedding.weight, embedding.head_weight)
+
+
+def test_every_stage_is_visited_before_the_clock_and_nothing_is_left_behind(compose: Any, build_gpt: Any) -> None:
+    stages = stages_of(
+        compose, build_gpt, "embedding=split", "attention.long_window_tokens=8", "schedule@long_window_schedule=stepped",
+        "long_window_schedule.values=[1.0,2.0]", "long_window_schedule.boundaries=[0.25]",
+    )  # fmt: skip
+    seen = [(stages.model.windows[0], stages.model.embedding.is_split) for _ in stages.each()]
+    assert seen == [(8, False), (16, False), (16, True)]
+    assert stages.model.windows == (8, None) and not stages.model.embedding.is_split
+    assert not stages.model.embedding.saved_is_split
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (("schedule@long_window_schedule=stepped",), "long_window_schedule: needs attention.long_window_tokens, got null"),
+        (
+            ("attention.long_window_tokens=2", "schedule@long_window_schedule=stepped", "long_window_schedule.values=[1.0,0.1]",
+             "long_window_schedule.boundaries=[0.5]"),
+            "takes attention.long_window_tokens = 2 below one token",
+        ),
+        (("position=yarn", "position.original_tokens=null"), "there are none: choose position=half_rope"),
+    ],
+)  # fmt: skip
+def test_refuses_stages_that_cannot_be(dry: Any, compose: Any, overrides: tuple[str, ...], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        dry(compose(*overrides))
