@@ -270,19 +270,21 @@ class SweepCallback(Callback):
         words += list(config.hydra.overrides.task)
         by_key = {override.get_key_element(): override for override in parser.parse_overrides(words)}
         parsed = sorted(by_key.values(), key=lambda o: not _is_group(o.input_line or ""))
-        _name_by_what_varies(config, [key for key, override in by_key.items() if not override.is_sweep_override()])
+        constant = [key for key, override in by_key.items() if not override.is_sweep_override()]
+        if len(constant) < len(parsed):
+            _name_by_what_varies(config, constant)
         first = [_values(override)[0] for override in parsed]
+        others = [(i, value) for i, override in enumerate(parsed) for value in _values(override)[1:]]
         problems: dict[str, None] = {}
-        for index, override in enumerate(parsed):
-            for value in _values(override):
-                try:
-                    check(plain(compose("config", [*first[:index], value, *first[index + 1 :]])))
-                except ConfigError as error:
-                    problems |= dict.fromkeys(error.problems)
-                except (HydraException, OmegaConfBaseException) as error:
-                    if value == first[index]:  # Hydra composes all jobs itself and the error comes to main
-                        return
-                    problems[f"{value}: {_first_line(error)}"] = None
+        for index, value in [(0, first[0] if first else ""), *others]:
+            try:
+                check(plain(compose("config", [*first[:index], *filter(None, [value]), *first[index + 1 :]])))
+            except ConfigError as error:
+                problems |= dict.fromkeys(error.problems)
+            except (HydraException, OmegaConfBaseException) as error:
+                if value in first:  # Hydra composes all jobs itself and the error comes to main
+                    return
+                problems[f"{value}: {_first_line(error)}"] = None
         if problems:
             fail("\n".join(problems))  # an exit, for Hydra only warns of a callback's exceptions
 

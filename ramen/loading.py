@@ -26,7 +26,7 @@ from ramen.trainer import checkpoint
 from ramen.trainer.evaluate import evaluate
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Run:
     """A run's config and summary, its model with a checkpoint's weights (in evaluation mode), and its tokenizer.
 
@@ -40,6 +40,10 @@ class Run:
     tokenizer: Tokenizer
     step: int
     precision: torch.dtype
+
+    def __repr__(self) -> str:
+        size = sum(p.numel() for p in self.model.parameters())
+        return f"Run({self.folder}, step {self.step:,}, {size:,} parameters, tokenizer {self.tokenizer.name})"
 
     @property
     def text(self) -> Text:
@@ -84,9 +88,11 @@ class Run:
     def evaluate(self, tokens: np.ndarray, targets: np.ndarray) -> float:
         """Mean loss in nats a counted target of rows (R, T), computed as the trainer does."""
         plan = assemble.section(self.config, "trainer", self.text.sequence_length)
+        found = self.summary.get("micro_batch_tokens", "auto")  # what `auto` came to
+        rows = plan.micro_rows if found == "auto" else max(1, found // self.text.sequence_length)
         narrow = self.precision != torch.float32
         with torch.autocast(self.device.type, self.precision) if narrow else nullcontext():
-            return evaluate(self.model, tokens, targets, plan.micro_rows, self.device)
+            return evaluate(self.model, tokens, targets, rows, self.device)
 
 
 def open_run(run_folder: str | Path, device: str | torch.device = "cpu", step: int | None = None) -> Run:

@@ -2,7 +2,7 @@
 
     python scripts/soak.py --cycles 50
 
-Every kill is a SIGKILL of a real `train.py` that saves a checkpoint every step: some hit a step, some a checkpoint being written,
+Every kill is a SIGKILL of a real `train.py` that saves a checkpoint every other step: some hit a step, some a checkpoint being written,
 some a record. Weights, metrics.jsonl and summary.json (but for clocks and names) must come out the same. Exit code 1 if not.
 """
 
@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SMALL = (
     "data.tokenizer=byte", "data.sequence_length=64", "data.validation_tokens=1500", "device=cpu", "precision=fp32", "threads=1",
     "model.layers=2", "model.dim=32", "model.heads=2", "trainer.batch_tokens=256", "trainer.micro_batch_tokens=128",
-    "trainer.record_every_steps=3", "trainer.evaluate_every_steps=50", "trainer.checkpoint_every_steps=1", "trainer.keep_checkpoints=2",
+    "trainer.record_every_steps=3", "trainer.evaluate_every_steps=50", "trainer.checkpoint_every_steps=2", "trainer.keep_checkpoints=2",
 )  # fmt: skip
 CLOCKS = ("seconds", "train_seconds", "evaluation_seconds", "compile_seconds", "tokens_per_second", "peak_memory")
 NAMES = ("run_id", "overrides")  # of the folder, and of the words that led to it

@@ -3,7 +3,9 @@
 import importlib.util
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +15,8 @@ from ramen.data.tokenizer import byte_tokenizer
 from ramen.errors import ConfigError, DataError
 from ramen.evaluation import evaluate_on
 from ramen.loading import Run, open_run
+from ramen.run import Command
+from ramen.run import run as train
 
 ROOT = Path(__file__).resolve().parent.parent
 TEXT = "The quality of mercy is not strain'd; it droppeth as the gentle rain.\n" * 9
@@ -29,6 +33,24 @@ def test_the_own_validation_split_gives_what_training_reported(run: Run) -> None
     assert found.bits_per_byte == run.summary["final_val_bits_per_byte"]
     assert found.data_hash == run.summary["data_hash"]
     assert found.tokenizer_known
+
+
+def test_windows_and_a_split_embedding_are_as_training_left_them(
+    compose: Callable[..., dict[str, Any]], trained: Path, tmp_path: Path
+) -> None:
+    """They follow from progress, which a checkpoint's reader does not know: the checkpoint holds them."""
+    words = ("embedding=split", "embedding.split_at=0.5", "schedule@long_window_schedule=stepped", "trainer.steps=5")
+    config = compose(*words)
+    config |= {"model": {**config["model"], "layers": 2, "dim": 16, "heads": 2}, "threads": 1, "device": "cpu"}
+    config["data"] |= {"folder": str(trained.parent / "data"), "tokenizer": "byte", "sequence_length": 64}
+    config["data"]["validation_tokens"] = 1000
+    config["trainer"] |= {"batch_tokens": 256, "micro_batch_tokens": 256}
+    config["attention"]["long_window_tokens"] = 4
+    config["long_window_schedule"] |= {"values": [1.0, 8.0], "boundaries": [0.5]}
+    summary = train(Command(config, tmp_path / "run", {}, [], None))
+    opened = open_run(tmp_path / "run")
+    assert opened.model.windows == (32, None)
+    assert evaluate_on(opened).loss == summary["final_val_loss"]
 
 
 def test_more_of_the_split_can_be_asked_for(run: Run) -> None:

@@ -26,6 +26,7 @@ def test_a_notebook_finds_what_it_expects(opened: Run, trained: Path) -> None:
     assert opened.summary == json.loads((trained / "summary.json").read_text())
     assert opened.decode(opened.encode("To be, or not — to be")) == "To be, or not — to be"
     assert opened.model.training is False
+    assert len(repr(opened)) < 200 + len(str(opened.folder))  # a cell that ends with it shows a line, not a module
     logits = opened.model(torch.tensor([[opened.tokenizer.bos, *opened.encode("To")]]))
     assert logits.shape[-1] == opened.tokenizer.vocabulary
     assert opened.generate("KING", tokens=12, seed=3) == opened.generate("KING", tokens=12, seed=3)

@@ -166,13 +166,13 @@ def table(stderr: str) -> list[str]:
 
 
 def test_two_processes_share_what_a_killed_one_left_and_end_with_the_same_table_and_report(tmp_path: Path, data: str) -> None:
-    words = [*SMALL, "trainer.steps=150", "-m", "optimizer=adamw,bam,muon"]
+    words = [*SMALL, "trainer.steps=150", "trainer.checkpoint_every_steps=20", "-m", "optimizer=adamw,bam,muon"]
     whole, shared = tmp_path / "whole", tmp_path / "shared"
     reference = start(whole, data, *words)
     expected = reference.communicate(timeout=300)[1]
     assert reference.returncode == 0, expected
 
-    killed = start(shared, data, *words, "trainer.checkpoint_every_steps=20")
+    killed = start(shared, data, *words)
     while not list(shared.glob("optimizer=bam-*/checkpoint/step_*")):
         assert killed.poll() is None
         time.sleep(0.005)

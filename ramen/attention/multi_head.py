@@ -5,9 +5,13 @@ normalised to RMS 1 before the rotation, so logits are bounded by scale x sqrt(K
 pattern       one letter a layer, repeated over the depth: L long window, S short window, N no attention in this layer
 gate          each head's output times sigmoid(W_g x[:gate_inputs]), half of it at the start: a head can be switched off by token
 key offset    on long layers, the dimensions that do not turn with the position are the predecessor's: a key says what came before
+paired heads  in chosen layers, head i and head i + H / 2 share one softmax over the keys of both, tokens laid out t, t, t + 1, t + 1
+xsa           y -= tanh(a) (y v / v v) v with a token's own value v and a number a head, 0 at first: attention is for the others
+qk matrices   query and key maps of so many heads are one matrix each, orthogonalised by itself; value and output maps stay whole
 Sources: Vaswani et al. 2017, arXiv 1706.03762; QK norm: Henry et al. 2020, arXiv 2010.04245; windows: Beltagy et al. 2020,
-arXiv 2004.05150; merged QKVO, key offset, sparse gate: modded-nanogpt.
-Cost: 8 D^2 FLOPs a token for the maps and 4 D for each visible key.
+arXiv 2004.05150; merged QKVO, key offset, sparse gate, paired heads, gated XSA, matrices of head pairs: modded-nanogpt.
+Cost: 8 D^2 FLOPs a token for the maps and 4 D for each visible key, of which paired heads see twice as many.
+Differs from the source: paired heads are both at their token's position, and see exactly the window's tokens.
 """
 
 from collections.abc import Callable
@@ -16,7 +20,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from ramen.ops.attention import Backend, attention
+from ramen.ops.attention import Backend, attention, exclude_self
 from ramen.ops.document_mask import DocumentMask
 from ramen.ops.parameter import constant, parameter
 
@@ -44,6 +48,9 @@ class MultiHead(nn.Module):
         short_window_tokens: int | None,
         key_offset: bool,
         gate_inputs: int | None,
+        paired_layers: list[int],
+        xsa: bool,
+        qk_matrix_heads: int | None,
         qk_norm: bool,
         scale: float,
         init_scale: float,
@@ -61,22 +68,32 @@ class MultiHead(nn.Module):
             raise ValueError(f"key_offset is for long layers, of which pattern {pattern} has none")
         if key_offset and turning == width:
             raise ValueError("key_offset needs a position that leaves dimensions unturned: half_rope, yarn or none")
+        _check_heads(heads, pattern, layers, paired_layers, qk_matrix_heads)
         self.kind: Kind = pattern[layer % len(pattern)]  # type: ignore[assignment]
         self.window = long_window_tokens if self.kind == "L" else short_window_tokens
         self.key_offset = turning if key_offset and self.kind == "L" else None
         self.heads, self.qk_norm, self.backend = heads, qk_norm, backend
-        self.scale = scale * width**-0.5
+        self.scale, self.paired = scale * width**-0.5, layer in paired_layers
+        self.split = qk_matrix_heads is not None
         if self.kind != "N":
-            std = dim**-0.5
-            self.qkvo = linear(dim, dim, (init_scale * std,) * 3 + (output_init_scale * std,))
+            std, output_std = init_scale * dim**-0.5, output_init_scale * dim**-0.5
+            if qk_matrix_heads is None:
+                self.qkvo = linear(dim, dim, (std, std, std, output_std))
+            else:
+                self.qk = linear(qk_matrix_heads * width, dim, (std,) * (2 * heads // qk_matrix_heads))
+                self.vo = linear(dim, dim, (std, output_std))
             self.gate: Any
             gate = None if gate_inputs is None else parameter((heads, gate_inputs), constant(0.0), "gate")
             self.register_parameter("gate", gate)
+            self.xsa: Any
+            self.register_parameter("xsa", parameter((heads,), constant(0.0), "scalar") if xsa else None)
 
     def forward(self, x: Tensor, position: nn.Module, mask: DocumentMask, value: Tensor | None = None) -> Tensor:
         """x (B, T, D) -> what to add to the stream (B, T, D); `value` (B, T, D) is added to the heads' values."""
         batch, time, dim = x.shape
-        qkv = self.qkvo(x, 0, 3).view(batch, time, 3, self.heads, -1)  # (B, T, 3, H, K)
+        qkv = torch.cat((self.qk(x), self.vo(x, 0, 1)), dim=-1) if self.split else self.qkvo(x, 0, 3)
+        qkv = qkv.view(batch, time, 3, self.heads, -1)  # (B, T, 3, H, K)
+        value = None if value is None else value.view(batch, time, self.heads, -1)
         y = attention(
             qkv,
             position,
@@ -85,18 +102,35 @@ class MultiHead(nn.Module):
             scale=self.scale,
             qk_norm=self.qk_norm,
             key_offset=self.key_offset,
-            value=None if value is None else value.view(batch, time, self.heads, -1),
+            value=value,
+            paired=self.paired,
             backend=self.backend,
         )  # (B, T, H, K)
+        if self.xsa is not None:
+            own = qkv[:, :, 2]
+            y = exclude_self(y, own if value is None else own + value.to(own.dtype), torch.tanh(self.xsa))
         if self.gate is not None:
             opened = torch.sigmoid(x[..., : self.gate.shape[1]] @ self.gate.T)  # (B, T, H)
             y = y * opened.unsqueeze(-1).to(y.dtype)
-        return self.qkvo(y.reshape(batch, time, dim), 3)
+        y = y.reshape(batch, time, dim)
+        return self.vo(y, 1) if self.split else self.qkvo(y, 3)
 
     def visible_keys(self, length: int) -> float:
         """Mean number of keys a query of a row of `length` tokens sees, document borders aside: what its FLOPs grow with."""
         window = min(self.window or length, length)
+        if self.paired:  # two queries a token, in half as many heads, of a row twice as long
+            window, length = min(2 * window - 1 if self.window else 2 * length, 2 * length), 2 * length
         return window - (window - 1) * window / 2 / length
+
+
+def _check_heads(heads: int, pattern: str, layers: int, paired: list[int], matrix_heads: int | None) -> None:
+    attending = [layer for layer in range(layers) if pattern[layer % len(pattern)] != "N"]
+    if wrong := sorted(set(paired) - set(attending)) or (paired if len(set(paired)) < len(paired) else []):
+        raise ValueError(f"paired_layers must be different layers that have attention, of {attending}, got {wrong}")
+    if paired and heads % 2:
+        raise ValueError(f"paired_layers needs an even number of heads, got {heads}")
+    if matrix_heads is not None and (matrix_heads < 1 or heads % matrix_heads):
+        raise ValueError(f"qk_matrix_heads must divide model.heads = {heads}, or null, got {matrix_heads}")
 
 
 def _check_pattern(pattern: str, layers: int, long_window: int | None, short_window: int | None) -> None:

@@ -36,7 +36,7 @@ class ConsoleLogger(Logger):
     def show(self, *what: Any, style: str | None = None) -> None:
         """Print, as long as there is someone to print to."""
         try:
-            self.console.print(*what, style=style, highlight=False, soft_wrap=True)
+            self.console.print(*what, style=style, highlight=False, markup=False, soft_wrap=True)
         except (OSError, SystemExit) as error:  # rich ends the process when a pipe breaks
             self.console.quiet = True
             log.warning("the console is gone, and train.log goes on: %s", error)

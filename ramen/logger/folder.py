@@ -3,6 +3,7 @@
 diagnostics.jsonl appears with the first line of diagnostics.
 """
 
+import contextlib
 import json
 import math
 import os
@@ -30,6 +31,8 @@ class RunFolder(Logger):
 
     def start(self, folder: Path, config: dict[str, Any], facts: dict[str, Any]) -> None:
         self.folder = folder
+        with contextlib.suppress(OSError):
+            (folder / SUMMARY).unlink(missing_ok=True)  # of what was before: from here on the run has no end yet
         write(folder / CONFIG, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
         write(folder / ENVIRONMENT, json.dumps(self.environment, indent=1))
         for path in (folder / METRICS, folder / DIAGNOSTICS):

@@ -20,8 +20,8 @@ PATIENCE_SECONDS = 60.0
 class Guarded(Logger):
     """Another logger, in a thread."""
 
-    def __init__(self, logger: Logger, patience_seconds: float = PATIENCE_SECONDS):
-        self.logger, self.patience_seconds = logger, patience_seconds
+    def __init__(self, logger: Logger, patience_seconds: float | None = None):
+        self.logger, self.patience_seconds = logger, patience_seconds or PATIENCE_SECONDS
         self.off = False
         self._calls: queue.SimpleQueue[tuple[str, tuple[Any, ...], threading.Event]] = queue.SimpleQueue()
         self._busy_since: float | None = None

@@ -68,8 +68,9 @@ class GPT(nn.Module):
         self.embedding: Any = parts.embedding(text.vocabulary, dim)
         self.stream: Any = parts.stream(dim, layers)
         self.position: Any = parts.position(dim // heads, text.sequence_length)
-        self.blocks: Any = nn.ModuleList(self._block(parts, layer, layers, dim, heads) for layer in range(layers))
-        attending: dict[int, Any] = {block.layer: block.attention for block in self.blocks if block.attention is not None}
+        blocks = [self._block(parts, layer, layers, dim, heads) for layer in range(layers)]
+        self.blocks: Any = nn.ModuleList(blocks)
+        attending: dict[int, Any] = {block.layer: block.attention for block in blocks if block.attention is not None}
         self.value_embedding = parts.value_embedding(text.vocabulary, dim, heads, tuple(attending))
         windows: dict[str, int | None] = {attention.kind: attention.window for attention in attending.values()}
         self.windows: Windows = windows.get("L"), windows.get("S")

@@ -37,17 +37,19 @@ def attention(
     qk_norm: bool,
     key_offset: int | None = None,
     value: Tensor | None = None,
+    paired: bool = False,
     backend: Backend = "auto",
 ) -> Tensor:
     """qkv (B, T, 3, H, K) -> (B, T, H, K): softmax(scale q k^T) v, with q and k at RMS 1 if `qk_norm`, then at their positions.
 
-    From dimension `key_offset` on, a key is its predecessor's in the document; `value` (B, T, H, K) is added to v. A `position`
+    From dimension `key_offset` on, a key is its predecessor's in the document; `value` (B, T, H, K) is added to v; `paired`: head i
+    and head i + H / 2 share one softmax over both their keys, the second head's of a token being after the first's. A `position`
     with a `table` (see ramen.ops.rotary) does no more than rotate by it, or nothing if it is None: so can the kernel.
     ValueError when `backend` cannot serve tensors like these.
     """
     scale *= getattr(position, "gain", 1.0)
     chosen, compiled = _serve(backend, qkv, mask)
-    if compiled and key_offset is None and value is None and hasattr(position, "table"):
+    if compiled and key_offset is None and value is None and not paired and hasattr(position, "table"):
         table = None if position.table is None else positions(position.table, qkv.shape[1]).float()
         return _Compiled.apply(qkv, table, mask.starts, window or qkv.shape[1], scale, qk_norm, compiled)
     qk, v = qkv.split((2, 1), dim=2)  # split, for its backward pass is one concatenation
@@ -58,10 +60,22 @@ def attention(
         k = offset_keys(k, key_offset, mask)
     if value is not None:
         v = v + value.to(v.dtype)
+    if paired:  # 2 w - 1 places reach the w-th token back from both heads, and no further
+        q, k, v = (z.reshape(z.shape[0], 2 * z.shape[1], -1, z.shape[3]) for z in (q, k, v))  # (B, 2 T, H / 2, K)
+        mask, window = mask.paired(), window and 2 * window - 1
     if compiled:
         merged = torch.stack((q, k, v), dim=2)
-        return _Compiled.apply(merged, None, mask.starts, window or qkv.shape[1], scale, False, compiled)
-    return BACKENDS[chosen](q, k, v, mask, window, scale)
+        y = _Compiled.apply(merged, None, mask.starts, window or q.shape[1], scale, False, compiled)
+    else:
+        y = BACKENDS[chosen](q, k, v, mask, window, scale)
+    return y.reshape(qkv.shape[:2] + qkv.shape[3:]) if paired else y
+
+
+def exclude_self(y: Tensor, v: Tensor, share: Tensor) -> Tensor:
+    """y (B, T, H, K) less `share` (H,) of its part along v (B, T, H, K), each token's own value."""
+    wide, v = y.float(), v.float()
+    along = (wide * v).sum(-1, keepdim=True) / v.square().sum(-1, keepdim=True).clamp_min(torch.finfo(v.dtype).tiny)
+    return (wide - share[:, None] * along * v).to(y.dtype)
 
 
 def choose(asked: Backend, device: torch.device, dtype: torch.dtype, compiling: bool) -> Backend:
@@ -120,14 +134,14 @@ def _sdpa(q: Tensor, k: Tensor, v: Tensor, mask: DocumentMask, window: int | Non
 
 def _flex(q: Tensor, k: Tensor, v: Tensor, mask: DocumentMask, window: int | None, scale: float) -> Tensor:
     q, k, v = (x.transpose(1, 2) for x in (q, k, v))  # (B, H, T, K)
-    return _flex_attention()(q, k, v, block_mask=mask.blocks(window), scale=scale).transpose(1, 2)
+    return _flex_attention(q.is_cuda)(q, k, v, block_mask=mask.blocks(window), scale=scale).transpose(1, 2)
 
 
-def _flex_attention() -> Any:
+def _flex_attention(on_cuda: bool) -> Any:
     from torch.nn.attention.flex_attention import flex_attention
 
     # Uncompiled it would form all T x T scores, and on the CPU it serves tests only.
-    return flex_attention if torch.compiler.is_compiling() or not torch.cuda.is_available() else _compiled_flex()
+    return flex_attention if torch.compiler.is_compiling() or not on_cuda else _compiled_flex()
 
 
 @functools.cache

@@ -3,7 +3,6 @@
 allow(q, k) = k <= q and document(q) == document(k) and q - k < window
 """
 
-import functools
 from typing import Any
 
 import torch
@@ -18,27 +17,30 @@ class DocumentMask:
 
     def __init__(self, documents: Tensor):
         self.documents = documents
+        self.first = torch.ones_like(documents, dtype=torch.bool)
+        """Which tokens are the first of their document in their row: bool (B, T)."""
+        self.first[:, 1:] = documents[:, 1:] != documents[:, :-1]
+        position = torch.arange(documents.shape[1], device=documents.device)
+        self.starts = torch.where(self.first, position, 0).cummax(dim=1).values.int()
+        """Where the document of each token starts in its row: int32 (B, T), contiguous."""
+        self._boundaries: Tensor | None = None
         self._additive: dict[tuple[int | None, torch.dtype], Tensor] = {}
         self._blocks: dict[int | None, Any] = {}
+        self._paired: DocumentMask | None = None
 
-    @functools.cached_property
-    def first(self) -> Tensor:
-        """Which tokens are the first of their document in their row: bool (B, T)."""
-        first = torch.ones_like(self.documents, dtype=torch.bool)
-        first[:, 1:] = self.documents[:, 1:] != self.documents[:, :-1]
-        return first
+    def paired(self) -> "DocumentMask":
+        """The same documents with every token twice in a row: (B, 2 T)."""
+        if self._paired is None:
+            self._paired = DocumentMask(self.documents.repeat_interleave(2, dim=1))
+        return self._paired
 
-    @functools.cached_property
-    def starts(self) -> Tensor:
-        """Where the document of each token starts in its row: int32 (B, T), contiguous."""
-        position = torch.arange(self.documents.shape[1], device=self.documents.device)
-        return torch.where(self.first, position, 0).cummax(dim=1).values.int()
-
-    @functools.cached_property
+    @property
     def boundaries(self) -> Tensor:
         """Where documents begin in the rows laid end to end, and the number of tokens: int32 (documents + 1,)."""
-        begins = self.first.flatten().nonzero().squeeze(1)
-        return torch.cat((begins, begins.new_full((1,), self.documents.numel()))).int()
+        if self._boundaries is None:
+            begins = self.first.flatten().nonzero().squeeze(1)
+            self._boundaries = torch.cat((begins, begins.new_full((1,), self.documents.numel()))).int()
+        return self._boundaries
 
     def dense(self, window: int | None) -> Tensor:
         """Boolean (B, 1, T, T), True where query (axis -2) may see key (axis -1); every token sees itself."""

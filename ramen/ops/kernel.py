@@ -80,7 +80,7 @@ def _as_c(value: Argument) -> Any:
         return ((ctypes.c_long if isinstance(value[0], int) else ctypes.c_void_p) * len(values))(*values)
     if isinstance(value, float):
         return ctypes.c_float(value)
-    return ctypes.c_void_p(None) if value is None else ctypes.c_long(value)
+    return ctypes.c_void_p(None) if value is None else ctypes.c_long(value)  # type: ignore[arg-type]
 
 
 def _plain(tensor: Tensor) -> bool:

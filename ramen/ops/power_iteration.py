@@ -8,6 +8,8 @@ Differs from the sources: the start vector is a fixed formula, so it moves no ra
 it was; nothing is read back from the device.
 """
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -22,16 +24,15 @@ def spectral_norm(x: Tensor, u: Tensor, *, steps: int = 1) -> tuple[Tensor, Tens
     if u.shape != x.shape[:-1]:
         raise ValueError(f"u has shape {tuple(u.shape)}; allowed {tuple(x.shape[:-1])} for x of {tuple(x.shape)}")
     x = x.to(u.dtype)
-    tiny = torch.finfo(u.dtype).tiny
     if x.numel() == 0:
         return u.new_zeros(x.shape[:-2]), u.clone()
-    scale = x.abs().amax(dim=(-2, -1), keepdim=True)
-    x = x / scale.clamp_min(tiny)  # squares neither over- nor underflow
+    scale = torch.linalg.vector_norm(x, math.inf, dim=(-2, -1), keepdim=True)
+    inverse = scale.clamp_min(torch.finfo(u.dtype).tiny).reciprocal_()  # of the vectors: squares neither over- nor underflow
     left = u.unsqueeze(-1)  # (..., m, 1)
     sigma = scale
     for _ in range(steps):
-        right, _length = _unit(x.mT @ left)  # (..., n, 1)
-        moved, sigma = _unit(x @ right)  # (..., m, 1), (..., 1, 1)
+        right, _length = _unit(x.mT @ (left * inverse))  # (..., n, 1)
+        moved, sigma = _unit(x @ (right * inverse))  # (..., m, 1), (..., 1, 1)
         left = torch.where(sigma > 0, moved, left)
     return (sigma * scale)[..., 0, 0], left.squeeze(-1)
 

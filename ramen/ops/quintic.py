@@ -26,6 +26,8 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from ramen.ops.kernel import kernels
+
 Quintic = tuple[float, float, float]
 Form = Literal["auto", "plain", "gram"]
 
@@ -65,7 +67,12 @@ def apply_quintics(
 
 
 def _normalize(x: Tensor, dtype: torch.dtype) -> Tensor:
-    """x / ||x||_F in dtype; the largest entry goes first, so that no square over- or underflows."""
+    """x / ||x||_F in dtype; the largest entry goes first, so that no square over- or underflows (quintic.c in one pass)."""
+    if x.dtype == torch.float32 and (compiled := kernels("quintic", x)):
+        x = x.contiguous()
+        out = torch.empty_like(x)
+        compiled.unit_norm(x, out, len(x), x[0].numel())
+        return out.to(dtype)
     work = torch.float32 if x.dtype.itemsize < 4 else x.dtype
     tiny = torch.finfo(work).tiny
     x = x / x.abs().amax(dim=(-2, -1), keepdim=True).to(work).clamp_min_(tiny)
@@ -102,15 +109,19 @@ def _runs(quintics: Sequence[Quintic], dtype: torch.dtype) -> list[Sequence[Quin
 def _gram_run(gram: Tensor, quintics: Sequence[Quintic]) -> Tensor:
     """Product of the step factors a I + b A + c A^2, A the Gram matrix each step would see; (N, s, s)."""
     q = None
+    apart = gram.dtype.itemsize < 4  # a I stays out of the products, or 16-bit types round it away; wider ones are faster so
     for k, (a, b, c) in enumerate(quintics):
         factor = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
-        if k + 1 < len(quintics):  # A <- (a I + factor) A (a I + factor); a I apart, or 16-bit types round it away
-            half = torch.baddbmm(gram, gram, factor, beta=a)
-            gram = torch.baddbmm(half, factor, half, beta=a)
-        if q is None:
-            q = factor
+        if not apart:
+            factor.diagonal(dim1=-2, dim2=-1).add_(a)
+        if k + 1 < len(quintics):  # A <- (a I + factor) A (a I + factor)
+            half = torch.baddbmm(gram, gram, factor, beta=a) if apart else gram @ factor
+            gram = torch.baddbmm(half, factor, half, beta=a) if apart else factor @ half
+        if q is not None:
+            q = torch.baddbmm(q, q, factor, beta=a) if apart else q @ factor
+            continue
+        q = factor
+        if apart:
             q.diagonal(dim1=-2, dim2=-1).add_(a)
-        else:
-            q = torch.baddbmm(q, q, factor, beta=a)
     assert q is not None  # there is at least one step
     return q

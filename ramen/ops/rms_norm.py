@@ -30,10 +30,11 @@ class _RMSNorm(torch.autograd.Function):
         return y
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
         y, inverse = ctx.saved_tensors  # (..., D), (..., 1)
-        along = (grads[0] * y).mean(dim=-1, keepdim=True)
-        return torch.addcmul(grads[0], y, along, value=-1).mul_(inverse.to(y.dtype))
+        along = (grad * y).mean(dim=-1, keepdim=True)
+        return torch.addcmul(grad, y, along, value=-1).mul_(inverse.to(y.dtype))
 
 
 class _Compiled(torch.autograd.Function):

@@ -19,18 +19,16 @@ static float weighted(const float *x, const float *c, float s, long n)
     return rest;
 }
 
+/* The largest size of n numbers, by their bits, whose order is that of sizes; NaN if there is one. */
 static float largest(const float *x, long n)
 {
-    float most[LANES] = {0};
-    long i = 0;
-    for (; i + LANES <= n; i += LANES)
-        for (int l = 0; l < LANES; l++) {
-            float size = fabsf(x[i + l]);
-            most[l] = size > most[l] ? size : most[l];
-        }
-    for (; i < n; i++) most[0] = fabsf(x[i]) > most[0] ? fabsf(x[i]) : most[0];
-    for (int l = 1; l < LANES; l++) most[0] = most[l] > most[0] ? most[l] : most[0];
-    return most[0];
+    typedef uint32_t __attribute__((may_alias)) word;
+    union { uint32_t bits; float value; } most = {0};
+    for (long i = 0; i < n; i++) {
+        uint32_t size = ((const word *)x)[i] & 0x7fffffff;
+        most.bits = size > most.bits ? size : most.bits;
+    }
+    return most.value;
 }
 
 /* rows (m) and columns (n): squared factors, of which the last one to be set holds; `part` (n) is scratch. */

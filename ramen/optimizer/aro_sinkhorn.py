@@ -57,10 +57,11 @@ class AROSinkhorn(MatrixOptimizer):
         x = momentum if rows else momentum.mT  # (N, s, l)
         rotation, steps = state[ROTATION], group["sinkhorn_steps"]
         rotation.copy_(orthonormal_factor(x @ sinkhorn(rotation.mT @ x, steps=steps).mT))
-        step = rotation @ sinkhorn(rotation.mT @ x, steps=steps)
+        basis = sinkhorn(rotation.mT @ x, steps=steps)  # the step in the basis
+        step = rotation @ basis if rows else basis.mT @ rotation.mT  # (N, m, n)
         norm = torch.linalg.vector_norm(step, dim=(-2, -1), keepdim=True)
         step.div_(norm.clamp_min_(TINY).div_(group["rms"] * math.sqrt(step[0].numel())))
-        return step if rows else step.mT
+        return step
 
 
 def _rotates_rows(matrices: Tensor, group: Group) -> bool:

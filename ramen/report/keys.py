@@ -41,10 +41,10 @@ def same(a: Value, b: Value) -> bool:
 
 
 def varying_choices(runs: list[Run]) -> list[str]:
-    """Config groups whose chosen option is not the same in all runs that record choices."""
+    """Config groups whose chosen option is not the same in all runs that record it; a run that is not done may not."""
     recorded = [run.choices for run in runs if run.choices]
     kinds = dict.fromkeys(kind for choices in recorded for kind in choices)
-    return [kind for kind in kinds if len({choices.get(kind) for choices in recorded}) > 1]
+    return [kind for kind in kinds if len({choices[kind] for choices in recorded if kind in choices}) > 1]
 
 
 def parse_by(by: str | Iterable[str] | None, runs: list[Run]) -> list[str] | None:

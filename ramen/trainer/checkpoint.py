@@ -55,7 +55,7 @@ def save(
     except BaseException as error:
         shutil.rmtree(partial, ignore_errors=True)
         if isinstance(error, OSError | SafetensorError | RuntimeError):
-            raise DataError(f"{final}: checkpoint could not be written: {error}") from error
+            raise DataError(f"{final}: checkpoint could not be written: {error}; {_free(run_folder)}") from error
         raise
     _remove_old(run_folder, keep, keep_best)
     return final
@@ -172,6 +172,13 @@ def _val_loss(checkpoint: Path) -> float | None:
     except (OSError, ValueError, TypeError, RecursionError):
         return None
     return float(loss) if type(loss) in (int, float) and math.isfinite(loss) else None
+
+
+def _free(folder: Path) -> str:
+    try:  # torch does not say that a disk is full
+        return f"{shutil.disk_usage(folder).free:,} bytes are free there"
+    except OSError as error:
+        return f"{folder}: {error.strerror}"
 
 
 def _sha256(path: Path) -> str:

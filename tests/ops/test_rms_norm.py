@@ -56,3 +56,11 @@ def test_strided_inputs_and_gradients():
     reference = merged.detach().clone().requires_grad_()
     F.rms_norm(reference[:, :, :2], (8,), eps=EPS).backward(grad.transpose(0, 1))
     torch.testing.assert_close(merged.grad, reference.grad, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_a_second_derivative_is_refused_rather_than_wrong(dtype):
+    x = values(3, 8).to(dtype).requires_grad_()
+    (gradient,) = torch.autograd.grad(rms_norm(x).square().sum() + x.sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        gradient.square().sum().backward()

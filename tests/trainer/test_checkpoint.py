@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+import os
 import pickle
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -134,6 +136,49 @@ def test_the_best_one_is_kept_besides_the_last_ones(tmp_path: Path) -> None:
     assert checkpoint.step_of(checkpoint.best(tmp_path)) == 2
     checkpoint.save(tmp_path, 7, nn.Linear(1, 1), {}, keep=2, keep_best=True, val_loss=2.0)
     assert [checkpoint.step_of(path) for path in checkpoint.checkpoints(tmp_path)] == [6, 7]
+
+
+def killed_at(event: int, folder: Path, work: Callable[[], object]) -> bool:
+    """Whether a child process, doing the work, came as far as this file operation in the folder, and died there."""
+    child = os.fork()
+    if child == 0:
+        left = event
+
+        def hook(name: str, arguments: tuple[object, ...]) -> None:
+            nonlocal left
+            if name in ("open", "os.rename", "os.mkdir", "os.remove", "os.rmdir") and str(folder) in str(arguments[0]):
+                left -= 1
+                if left < 0:
+                    os._exit(9)
+
+        sys.addaudithook(hook)
+        try:
+            work()
+        finally:
+            os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+
+
+def test_a_kill_at_any_file_operation_leaves_whole_checkpoints_only(tmp_path: Path) -> None:
+    states = [nn.Linear(2, 2) for _ in range(3)]
+    event, died, newest = 0, True, set()
+    while died:
+        folder = tmp_path / str(event)
+        for step in (1, 2):
+            checkpoint.save(folder, step, states[step - 1], {"step": step}, keep=2)
+        died = killed_at(event, folder, lambda: checkpoint.save(folder, 3, states[2], {"step": 3}, keep=2))  # noqa: B023
+        for path in checkpoint.checkpoints(folder):
+            checkpoint.verify(path)
+        last = checkpoint.latest(folder)
+        newest.add(checkpoint.step_of(last))
+        assert checkpoint.load_state(last)["step"] == checkpoint.step_of(last)
+        model = nn.Linear(2, 2)
+        checkpoint.load_weights(last, model)
+        assert torch.equal(model.weight, states[checkpoint.step_of(last) - 1].weight)
+        checkpoint.save(folder, 4, states[0], {}, keep=2)
+        assert len(list((folder / "checkpoint").iterdir())) == 2  # no debris, whatever the kill left
+        event += 1
+    assert event > 10 and newest == {2, 3}
 
 
 def test_without_an_evaluation_there_is_no_best(tmp_path: Path) -> None:

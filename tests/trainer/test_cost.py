@@ -17,7 +17,7 @@ SIZE = ("embedding.pad_to_multiple=1",)
     ("overrides", "hidden", "maps", "keys"),
     [
         ((), 64, 2, (LENGTH + 1) / 2),
-        (("attention.window_tokens=4",), 64, 2, (1 + 2 + 3 + 29 * 4) / 32),
+        (("attention.long_window_tokens=4",), 64, 2, (1 + 2 + 3 + 29 * 4) / 32),
         (("mlp.activation=swiglu",), 43, 3, (LENGTH + 1) / 2),
     ],
 )

@@ -52,13 +52,13 @@ def plant(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
         real = Trainer._step
 
         def step(self: Trainer) -> Any:
-            sound = self.loss
+            sound = self.differentiate.loss
             if self.progress.step + 1 in steps:
-                self.loss = lambda *batch: FAULTS[fault](sound(*batch))
+                self.differentiate.loss = lambda *batch: FAULTS[fault](sound(*batch))
             try:
                 return real(self)
             finally:
-                self.loss = sound
+                self.differentiate.loss = sound
 
         monkeypatch.setattr(Trainer, "_step", step)
 

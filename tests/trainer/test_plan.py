@@ -9,7 +9,16 @@ from ramen.trainer.plan import Plan
 
 GOOD: dict[str, Any] = {
     **dict.fromkeys(
-        ("steps", "tokens", "seconds", "stop_after_steps", "evaluate_every_steps", "checkpoint_every_steps")
+        (
+            "steps",
+            "tokens",
+            "seconds",
+            "stop_after_steps",
+            "evaluate_every_steps",
+            "checkpoint_every_steps",
+            "batch_lr_power",
+            "freeze_scalar_steps",
+        )
     ),
     **dict(default_steps=7, batch_tokens=1024, micro_batch_tokens=512, grad_clip=1.0, prefetch_batches=0),
     **dict(record_every_steps=1, checkpoint_at_end=True, keep_checkpoints=1, keep_best=False),

@@ -1,0 +1,112 @@
+"""A service that raises or hangs: told once, then left alone; training waits for nothing but start and finish, and not for ever."""
+
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ramen.logger import none
+from ramen.logger.base import Logger
+from ramen.logger.guarded import Guarded
+from ramen.run import Command, run
+
+METHODS = ("start", "record", "diagnose", "finish")
+
+
+class Faulty(Logger):
+    """Does `fault` in one method and notes what the others get."""
+
+    def __init__(self, method: str, fault: Callable[[], Any]):
+        self.told: list[str] = []
+        for name in METHODS:
+            setattr(self, name, self._made(name, fault if name == method else None))
+
+    def _made(self, name: str, fault: Callable[[], Any] | None) -> Callable[..., None]:
+        def method(*arguments: Any) -> None:
+            self.told.append(name)
+            if fault:
+                fault()
+
+        return method
+
+
+@pytest.fixture
+def hang() -> Iterator[Callable[[], Any]]:
+    """Waits until the test is over."""
+    over = threading.Event()
+    yield over.wait
+    over.set()
+
+
+def use(logger: Logger) -> None:
+    logger.start(Path(), {}, {})
+    logger.record({"step": 1})
+    logger.diagnose({"step": 1})
+    logger.record({"step": 2})
+    logger.finish({})
+
+
+def raises(error: BaseException) -> Callable[[], None]:
+    def fault() -> None:
+        raise error
+
+    return fault
+
+
+def test_a_sound_logger_is_told_everything_in_order() -> None:
+    sound = Faulty("none", lambda: None)
+    use(Guarded(sound))
+    assert sound.told == ["start", "record", "diagnose", "record", "finish"]
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("error", [ConnectionError("planted"), SystemExit(3), KeyboardInterrupt()], ids=lambda e: type(e).__name__)
+def test_what_it_raises_is_told_once(method: str, error: BaseException, caplog: pytest.LogCaptureFixture) -> None:
+    faulty = Faulty(method, raises(error))
+    use(Guarded(faulty))
+    (warning,) = [record.getMessage() for record in caplog.records]
+    assert f"Faulty failed in {method}: {type(error).__name__}" in warning and "training goes on" in warning
+    assert faulty.told[-1] == method  # nothing after it
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_that_it_hangs_is_told_once(method: str, hang: Callable[[], Any], caplog: pytest.LogCaptureFixture) -> None:
+    faulty = Faulty(method, hang)
+    use(Guarded(faulty, patience_seconds=0.05))
+    (warning,) = [record.getMessage() for record in caplog.records]
+    assert f"Faulty hangs in {method}" in warning and "training goes on" in warning
+    assert faulty.told[-1] == method
+
+
+def test_records_of_a_service_that_hangs_do_not_pile_up(hang: Callable[[], Any], caplog: pytest.LogCaptureFixture) -> None:
+    guarded = Guarded(Faulty("record", hang), patience_seconds=0.05)
+    guarded.start(Path(), {}, {})
+    while not guarded.off:  # a caller that never waits finds out by itself
+        guarded.record({"step": 1})
+    before = guarded._calls.qsize()
+    guarded.record({"step": 2})
+    assert guarded._calls.qsize() == before
+    assert len(caplog.records) == 1
+
+
+@pytest.mark.parametrize("method", ["start", "record", "finish"])
+def test_a_run_ends_as_if_the_service_were_not_there(
+    compose: Callable[..., dict[str, Any]], trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    hang: Callable[[], Any], method: str,
+) -> None:  # fmt: skip
+    words = (
+        "data.tokenizer=byte", "data.sequence_length=64", "data.validation_tokens=1500", "device=cpu", "precision=fp32",
+        "threads=1", "model.layers=1", "model.dim=16", "model.heads=2", "trainer.batch_tokens=256",
+        "trainer.micro_batch_tokens=256", "trainer.steps=2", "trainer.record_every_steps=1",
+    )  # fmt: skip
+    monkeypatch.setattr("ramen.run.NoLogger", type("Another", (), {}))  # so that the planted one is guarded
+    monkeypatch.setattr("ramen.logger.guarded.PATIENCE_SECONDS", 0.05)
+    for name in METHODS:
+        monkeypatch.setattr(none.NoLogger, name, lambda *arguments, name=name: hang() if name == method else None)
+    config = compose(*words)
+    config["data"]["folder"] = str(trained.parent / "data")
+    summary = run(Command(config, tmp_path, {"optimizer": "planted"}, [], None))
+    assert (summary["status"], summary["steps"]) == ("finished", 2)
+    assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 2

@@ -1,0 +1,81 @@
+"""Every experiment: sizes are the source's, cards have room for theirs, and small stand-ins run."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from ramen import assemble
+from ramen.model.gpt import Text
+from ramen.run import Command, run
+
+CARDS = {f"gpu_{size}": size for size in (8, 16, 24, 80)}
+TINY_TEXT = (
+    "data=shakespeare", "data.tokenizer=byte", "data.sequence_length=64", "data.validation_tokens=1500", "device=cpu", "precision=fp32",
+    "compile=off", "threads=1", "trainer.batch_tokens=128", "trainer.micro_batch_tokens=128", "trainer.tokens=null", "trainer.steps=6",
+    "trainer.record_every_steps=1",
+)  # fmt: skip
+NARROW = ("model.dim=32", "model.heads=4", "model.layers=6")
+
+
+def text_of(config: dict[str, Any]) -> Text:
+    source = assemble.section(config, "data")
+    return Text(source.vocabulary, source.vocabulary - 1, source.sequence_length)
+
+
+@pytest.mark.parametrize("name", CARDS)
+def test_a_cards_experiment_has_room_on_it(compose: Callable[..., dict[str, Any]], name: str) -> None:
+    """At least a tenth is left for the context and what a kernel takes, and at least half is used."""
+    config = compose(f"experiment={name}")
+    text = text_of(config)
+    rows = assemble.section(config, "trainer", text.sequence_length).micro_rows
+    peak = sum(assemble.memory(config, text, rows, torch.bfloat16).values())
+    assert 0.5 * CARDS[name] < peak / 1e9 < 0.9 * CARDS[name]
+    assert (config["compile"], config["precision"]) == ("on", "bf16")
+
+
+@pytest.mark.parametrize(
+    ("name", "embeddings", "others"),
+    [
+        # tables V D: one tied 50,304 x 256 and its split head, three of values; blocks 12 D^2, gates, lambdas, smear, skip, backout
+        ("baseline", 2 * 50304 * 256 + 3 * 50257 * 256, 8 * 12 * 256**2 + 8 * 4 * 12 + 5 * 4 * 12 + 2 * 8 + 2 * 12 + 3),
+        ("gpt2_124m", 50304 * 768, 12 * 12 * 768**2),
+        ("track3", 2 * 50304 * 768, 12 * 12 * 768**2),
+    ],
+)
+def test_sizes_are_those_of_the_source(
+    compose: Callable[..., dict[str, Any]], name: str, embeddings: int, others: int
+) -> None:
+    config = compose(f"experiment={name}")
+    with FakeTensorMode():
+        model: Any = assemble.model(config, text_of(config))
+        assert model.embedding_parameters() == embeddings
+        assert sum(value.numel() for value in model.parameters()) == embeddings + others
+
+
+def test_the_baseline_goes_through_the_predecessors_stages(compose: Callable[..., dict[str, Any]]) -> None:
+    """Batches of 1, 2, 4, 8 units from steps 80, 160, 240; the window from 320; the split at 378."""
+    config = compose("experiment=baseline")
+    batch, windows = assemble.curve(config, "batch_schedule"), assemble.windows(config)
+    budget = assemble.section(config, "trainer", 512).budget
+    assert budget.steps == 420
+    at = [budget.progress(step, 0, 0, 0) for step in range(420)]
+    assert [sum(batch(p) == units for p in at) for units in (1, 2, 4, 8)] == [80, 80, 80, 180]
+    assert [windows(p)[0] for p in at] == [384] * 320 + [768] * 100
+    assert sum(p < config["embedding"]["split_at"] for p in at) == 378
+    assert sum(batch(p) for p in at) * 32768 == 65_536_000  # tokens of the run
+
+
+@pytest.mark.parametrize("name", ["baseline", "gpt2_124m", "track3", "gpu_8"])
+def test_a_small_stand_in_runs(
+    compose: Callable[..., dict[str, Any]], tmp_path_factory: pytest.TempPathFactory, tmp_path: Path, name: str
+) -> None:
+    """The same parts and schedules on byte tokens; six steps reach every stage, the last of them too."""
+    needless = [word for word in ("~data.shards",) if "shards" in compose(f"experiment={name}")["data"]]
+    config = compose(f"experiment={name}", *TINY_TEXT, *NARROW, *needless)
+    config["data"]["folder"] = str(tmp_path_factory.getbasetemp() / "experiment_data")
+    summary = run(Command(config, tmp_path / "run", {}, [], None))
+    assert summary["status"] == "finished" and summary["steps"] == 6

@@ -1,0 +1,278 @@
+"""What goes wrong at night: kills, signals, full and read-only disks, no memory, clocks set back, services that hang.
+
+Real processes where the fault is one of processes; a run in this process where it is not.
+"""
+
+import ast
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from ramen.errors import ConfigError, DataError
+from ramen.run import Command, run
+from ramen.trainer import checkpoint
+from ramen.trainer.loop import Trainer
+
+ROOT = Path(__file__).resolve().parent.parent
+SMALL = (
+    "data.tokenizer=byte", "data.sequence_length=64", "data.validation_tokens=1500", "device=cpu", "precision=fp32", "threads=1",
+    "model.layers=1", "model.dim=16", "model.heads=2", "trainer.batch_tokens=256", "trainer.micro_batch_tokens=256",
+    "trainer.record_every_steps=1", "trainer.steps=6",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("data")
+
+
+@pytest.fixture
+def train(compose: Callable[..., dict[str, Any]], data: Path) -> Callable[..., dict[str, Any]]:
+    """train(folder, *overrides): a small run in this process; its summary."""
+
+    def train(folder: Path, *overrides: str) -> dict[str, Any]:
+        config = compose(*SMALL, *overrides)
+        config["data"]["folder"] = str(data)
+        if config["resume"]:
+            config["resume"] = str(folder)
+        return run(Command(config, folder, {"optimizer": "planted"}, list(overrides), None))
+
+    return train
+
+
+def door(*words: str, code: str | None = None) -> subprocess.Popen[str]:
+    """A real `train.py`, or a program around its main."""
+    program = ["-c", f"import sys; sys.argv[0] = 'train.py'\n{code}"] if code else [str(ROOT / "train.py")]
+    command = [sys.executable, *program, *words]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+
+
+def summary(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "summary.json").read_text())
+
+
+def test_a_run_killed_at_random_moments_ends_bitwise_as_the_one_nobody_touched(data: Path) -> None:
+    """A short soak; scripts/soak.py --cycles 50 is the long one."""
+    words = ["--cycles", "2", "--steps", "40", "--seconds", "0.3", "--data", str(data)]
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "scripts" / "soak.py"), *words], capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.startswith("2 kills")
+
+
+def test_a_folder_has_one_process_and_its_lock_goes_with_it(tmp_path: Path, data: Path) -> None:
+    folder = tmp_path / "run"
+    words = [*SMALL, f"data.folder={data}", "trainer.steps=1000000", f"hydra.run.dir={folder}"]
+    first = door(*words)
+    while not (folder / "metrics.jsonl").exists():
+        assert first.poll() is None, first.communicate()[1]
+        time.sleep(0.05)
+    hydra = (folder / ".hydra" / "overrides.yaml").read_bytes()
+    second = door(*words, "seed=7")
+    told = second.communicate(timeout=120)[1]
+    assert (second.returncode, "Traceback" in told) == (2, False)
+    assert f"{folder}: another process is at work in it" in told
+    assert (folder / ".hydra" / "overrides.yaml").read_bytes() == hydra  # refused before it wrote anything
+    assert first.poll() is None
+    first.send_signal(signal.SIGKILL)
+    first.communicate()
+    third = door(*words, "trainer.steps=2", "trainer.checkpoint_at_end=false")
+    told = third.communicate(timeout=120)[1]
+    assert third.returncode == 0, told
+    assert summary(folder)["steps"] == 2
+
+
+def test_a_second_ctrl_c_ends_at_once_with_the_shells_code(tmp_path: Path, data: Path) -> None:
+    code = """
+import os, signal
+from ramen.trainer.loop import Trainer
+from ramen.command import main
+real = Trainer._step
+def step(self):
+    if self.progress.step == 3:
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+    return real(self)
+Trainer._step = step
+main()
+"""
+    process = door(*SMALL, f"data.folder={data}", "trainer.checkpoint_every_steps=2", f"hydra.run.dir={tmp_path}", code=code)
+    told = process.communicate(timeout=120)[1]
+    assert (process.returncode, "Traceback" in told) == (130, False), told
+    assert summary(tmp_path)["status"] == "failed"
+    assert "interrupted" in summary(tmp_path)["error"]
+    assert checkpoint.latest(tmp_path).name == "step_00000002"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_a_checkpoint_is_written_waits_for_it(
+    train: Callable[..., dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    real = torch.save
+
+    def save(*arguments: Any) -> None:
+        monkeypatch.setattr(torch, "save", real)
+        os.kill(os.getpid(), number)
+        real(*arguments)
+
+    monkeypatch.setattr(torch, "save", save)
+    done = train(tmp_path, "trainer.checkpoint_every_steps=2")
+    assert (done["status"], done["error"]) == ("stopped", number.name)
+    checkpoint.verify(checkpoint.latest(tmp_path))
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of one megabyte."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(place)], capture_output=True).returncode:
+        pytest.skip("no right to mount a file system")
+    yield place
+    subprocess.run(["umount", "--lazy", str(place)], check=True)
+
+
+def test_a_full_disk_is_told_and_what_was_saved_is_whole(
+    train: Callable[..., dict[str, Any]], small_disk: Path, tmp_path: Path
+) -> None:
+    """The first checkpoint fits, the second does not; with room again the run goes on and ends as if nothing had been."""
+    folder, options = small_disk / "run", ("trainer.checkpoint_every_steps=2", "trainer.keep_checkpoints=3")
+    train(tmp_path / "whole", *options)
+    filler = small_disk / "filler"
+    size = sum(path.stat().st_size for path in checkpoint.latest(tmp_path / "whole").iterdir())
+    filler.write_bytes(bytes((1 << 20) - 2 * size))
+    with pytest.raises(DataError, match="could not be written: .* bytes are free there"):
+        train(folder, *options)
+    kept = checkpoint.checkpoints(folder)
+    assert 1 <= len(kept) < 3
+    checkpoint.verify(kept[-1])
+    assert not list((folder / "checkpoint").glob(".partial*"))
+    filler.unlink()
+    assert train(folder, *options, "resume=here")["final_val_loss"] == summary(tmp_path / "whole")["final_val_loss"]
+
+
+def test_a_disk_that_takes_no_byte_more_is_told_wherever_the_run_is(
+    train: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    """A limit on the size of files stands for a full disk where none can be mounted."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    for limit in (0, 300, 2000, 30_000):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+        try:
+            with pytest.raises(DataError, match="written"):
+                train(tmp_path / str(limit), "trainer.checkpoint_every_steps=1")
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        assert checkpoint.checkpoints(tmp_path / str(limit)) == []
+
+
+def test_a_read_only_folder_is_told(tmp_path: Path) -> None:
+    place = tmp_path / "fixed"
+    place.mkdir()
+    place.chmod(0o555)
+    mounted = os.access(place, os.W_OK) and not subprocess.run(  # to root every folder is open
+        ["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", str(place)], capture_output=True
+    ).returncode
+    try:
+        if os.access(place, os.W_OK):
+            pytest.skip("no way to a read-only folder")
+        for folder in (place, place / "run"):
+            process = door(*SMALL, f"hydra.run.dir={folder}")
+            told = process.communicate(timeout=120)[1]
+            assert (process.returncode, "Traceback" in told) == (2, False), told
+            assert str(place) in told
+    finally:
+        if mounted:
+            subprocess.run(["umount", "--lazy", str(place)], check=True)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        MemoryError(),
+        RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+    ],
+    ids=["cuda", "python", "cpu"],
+)
+def test_out_of_memory_says_what_to_lower(
+    train: Callable[..., dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def step(self: Trainer) -> None:
+        raise error
+
+    monkeypatch.setattr(Trainer, "_step", step)
+    with pytest.raises(ConfigError, match=r"trainer.micro_batch_tokens: memory is not enough, got 256 .*lower it") as told:
+        train(tmp_path)
+    assert told.value.__context__ is None  # it holds the frames, and they the model
+    assert summary(tmp_path)["status"] == "failed"
+    assert "lower it" in summary(tmp_path)["error"]
+
+
+def test_memory_that_is_not_there_is_told(train: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+    """A real allocation: a batch of 10^15 tokens."""
+    with pytest.raises(ConfigError, match="memory is not enough"):
+        train(tmp_path, "trainer.batch_tokens=1000000000000000")
+
+
+def test_a_clock_that_is_set_back_changes_nothing(
+    train: Callable[..., dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = iter(range(2_000_000_000, 0, -3600))
+    monkeypatch.setattr(time, "time", lambda: float(next(now)))
+    done = train(tmp_path)
+    assert done["status"] == "finished" and done["train_seconds"] > 0 and done["evaluation_seconds"] > 0
+    seconds = [json.loads(line)["seconds"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert seconds == sorted(seconds)
+
+
+def test_durations_are_measured_with_a_clock_that_cannot_be_set() -> None:
+    """The wall clock is for comparing with a file's date (download.py) only."""
+    wall = []
+    for path in (ROOT / "ramen").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Attribute) and ast.unparse(node) in ("time.time", "datetime.now", "datetime.utcnow"):
+                wall.append(path.name)
+    assert set(wall) <= {"download.py"}
+
+
+def test_a_used_folder_is_not_overwritten(train: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+    train(tmp_path, "trainer.stop_after_steps=2")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(ConfigError, match="holds a run already, which would be overwritten"):
+        train(tmp_path)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_a_checkpoint_of_the_last_step_without_a_summary_gives_the_same_summary(
+    train: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    """Killed between its last checkpoint and its summary."""
+    whole = train(tmp_path)
+    (tmp_path / "summary.json").unlink()
+    again = train(tmp_path, "resume=here")
+    clocks = ("compile_seconds", "peak_memory", "overrides")
+    assert {k: v for k, v in again.items() if k not in clocks} == {k: v for k, v in whole.items() if k not in clocks}
+
+
+def test_a_run_that_goes_on_has_no_summary_of_its_past(
+    train: Callable[..., dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a run that is killed after it was resumed with a larger budget would pass for finished."""
+    train(tmp_path)
+    seen = []
+    monkeypatch.setattr(Trainer, "warm_up", lambda self: seen.append((tmp_path / "summary.json").exists()))
+    train(tmp_path, "resume=here", "trainer.steps=8")
+    assert seen == [False]
