@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check bench clean
+.PHONY: help install demo compare test check bench clean
 
 PYTHON ?= python3.11
 VENV := .venv
@@ -14,6 +14,13 @@ install: $(VENV)/.installed  ## .venv with everything a run needs, every version
 demo: install  ## Train adamw, normuon and bam on Shakespeare and compare them: about four minutes on two cores
 	$(RUN) train.py -m experiment=demo optimizer=adamw,normuon,bam hydra.sweep.dir=outputs/demo/$(STAMP)
 	$(RUN) scripts/compare.py outputs/demo/$(STAMP) --baseline optimizer=adamw
+
+compare: install  ## The protocol: seven optimizers, five learning rates, three seeds; an hour on two cores, and again to go on
+	for worker in 1 2; do \
+	  ( for sweep in compare compare_low_rank; do \
+	    $(RUN) train.py -m sweep=$$sweep threads=1 hydra.sweep.dir=outputs/compare; done ) & \
+	done; wait
+	$(RUN) scripts/compare.py outputs/compare --by optimizer,linear --baseline optimizer=adamw,linear=dense
 
 test: $(VENV)/.dev  ## All tests
 	$(RUN) -m pytest -n auto

@@ -25,7 +25,7 @@ from ramen.trainer.memory import Sizes, step_memory
 
 PARTS = ("attention", "mlp", "residual", "stream", "position", "embedding", "value_embedding", "linear")
 WINDOWS = ("long_window", "short_window")
-CURVES = ("schedule", "batch_schedule", *(f"{name}_schedule" for name in WINDOWS))
+CURVES = ("schedule", "batch_schedule", "ahead_schedule", *(f"{name}_schedule" for name in WINDOWS))
 
 
 def section(config: Mapping[str, Any], name: str, *runtime: Any) -> Any:
@@ -78,6 +78,14 @@ def windows(config: Mapping[str, Any]) -> Callable[[float], Windows]:
     return at
 
 
+def ahead(config: Mapping[str, Any]) -> Callable[[float], float]:
+    """How much of the configured losses on tokens after the next one counts, as a function of progress."""
+    made = curve(config, "ahead_schedule")
+    if not config["model"]["ahead_weights"] and {made(part / 100) for part in range(101)} != {1.0}:
+        raise ConfigError("ahead_schedule: needs model.ahead_weights, got []")
+    return made
+
+
 def attention_backend(config: Mapping[str, Any], device: torch.device, precision: torch.dtype, compiled: bool) -> str:
     """What attention runs on, in one word; ConfigError when what is asked for cannot serve here."""
     asked = config["attention"].get("backend", "auto")
@@ -101,6 +109,7 @@ def sketch(config: Mapping[str, Any], text: Text, micro_rows: int, precision: to
         curve(config, name)
     moving = len({windows(config)(part / 100)[0] for part in range(101)}) > 1
     section(config, "diagnostics")
+    ahead(config)
     with FakeTensorMode():
         made = model(config, text)
         routed = groups(config, made)
@@ -111,7 +120,7 @@ def sketch(config: Mapping[str, Any], text: Text, micro_rows: int, precision: to
         costs = {
             "parameters": elements,
             "parameters_without_embeddings": elements - made.embedding_parameters(),  # type: ignore[operator]
-            "flops_per_token": flops_per_token(made, text.sequence_length),
+            "flops_per_token": _once(lambda: flops_per_token(made, text.sequence_length), _shapes(config), text),
             "memory": memory(config, text, micro_rows, precision),
         }
     return Sketch(routed, costs)
@@ -119,20 +128,33 @@ def sketch(config: Mapping[str, Any], text: Text, micro_rows: int, precision: to
 
 def memory(config: Mapping[str, Any], text: Text, micro_rows: int, precision: torch.dtype) -> Sizes:
     """Bytes at the peak of a training step, by what they hold; worked out once for configs that differ in numbers alone."""
-    kept = [config[name] for name in ("model", *PARTS, "routing")], _without_floats([config["optimizer"], config["auxiliary"]])
-    trainer = config["trainer"]
-    accumulates = trainer["batch_tokens"] > micro_rows * text.sequence_length
-    key = json.dumps([kept, text, micro_rows, str(precision), accumulates, trainer["activation_checkpointing"]], default=vars)
-    if key not in _MEMORY:
+    recompute = config["trainer"]["activation_checkpointing"]
+    accumulates = config["trainer"]["batch_tokens"] > micro_rows * text.sequence_length
+
+    def simulate() -> Sizes:
         with FakeTensorMode():
             made = model(config, text)
-            forward(made, "off", trainer["activation_checkpointing"])
+            forward(made, "off", recompute)
             stepped = optimizers(config, groups(config, made))
-            _MEMORY[key] = step_memory(made, stepped, micro_rows, text.sequence_length, precision, accumulates=accumulates)
-    return dict(_MEMORY[key])
+            return step_memory(made, stepped, micro_rows, text.sequence_length, precision, accumulates=accumulates)
+
+    stepping = _without_floats([config["routing"], config["optimizer"], config["auxiliary"]])
+    return dict(_once(simulate, _shapes(config), text, stepping, micro_rows, str(precision), accumulates, recompute))
 
 
-_MEMORY: dict[str, Sizes] = {}
+_known: dict[str, Any] = {}
+
+
+def _once(work_out: Callable[[], Any], *of: Any) -> Any:
+    """What is the same for many jobs of a sweep, worked out for the first of them."""
+    key = json.dumps([work_out.__qualname__, *of], default=vars)
+    if key not in _known:
+        _known[key] = work_out()
+    return _known[key]
+
+
+def _shapes(config: Mapping[str, Any]) -> Any:
+    return [config[name] for name in ("model", *PARTS)]
 
 
 def _without_floats(value: Any) -> Any:

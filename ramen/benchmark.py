@@ -1,11 +1,5 @@
-"""How fast training is on this machine: whole steps, optimizers, the head, the loader, the start.
+"""How fast training is on this machine: whole steps, optimizers, the head, the loader, the start, the jobs of a sweep."""
 
-What is compared is timed in turn, round after round, so that a noisy machine slows all of it alike; a ratio is the median of the
-rounds' own ratios. On one CPU thread the clock counts the process's CPU time, which other processes do not disturb.
-"""
-
-import ctypes
-import gc
 import os
 import re
 import statistics
@@ -13,99 +7,36 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from hydra import compose, initialize_config_dir
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
 
-from ramen import assemble
 from ramen import device as machine
-from ramen.command import plain
-from ramen.config import check, settings
-from ramen.data.batches import Batches
+from ramen.config import settings
 from ramen.errors import ConfigError
-from ramen.model.gpt import Text
+from ramen.measure.jobs import sweep
+from ramen.measure.loader import loader
+from ramen.measure.machine import Machine, Row, Workload, ratio
+from ramen.measure.step import against_peer, compare, model
 from ramen.ops.cross_entropy import linear_cross_entropy
-from ramen.ops.kernel import status
-from ramen.ops.parameter import declare_factors, initialise
+from ramen.ops.kernel import plain_torch, status
+from ramen.ops.parameter import declare_factors
 from ramen.ops.softcap import Softcap
 from ramen.registry import CONF, options
 from ramen.routing import make_optimizer
 
-Row = dict[str, Any]  # one line of a section: its name, and figures with their units in the keys
 
+def benchmark(
+    work: Workload, sections: list[str], told: Callable[[str, list[Row]], None], lists: list[list[str]] | None = None
+) -> dict[str, Any]:
+    """Measure the sections, and steps under each of `lists` of overrides; each section is handed to `told` when it is done.
 
-@dataclass(frozen=True)
-class Workload:
-    """What is measured: a run's config, and the sizes that a config does not have."""
-
-    overrides: tuple[str, ...] = ()
-    vocabulary: int | None = None  # None: 2,048 for a model, 50,304 for the head alone
-    head_tokens: int = 2048
-    matrices: tuple[int, int, int] = (24, 1024, 256)  # number, rows, columns
-    rounds: int = 5
-
-    def config(self, *more: str) -> dict[str, Any]:
-        """The checked config."""
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            config = plain(compose("config", [*self.overrides, *more]))
-        check(config)
-        return config
-
-
-@dataclass(frozen=True)
-class Machine:
-    """Where it is measured."""
-
-    device: torch.device
-    precision: torch.dtype
-
-    def autocast(self) -> torch.autocast:
-        return torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32)
-
-    def seconds(self, task: Callable[[], object]) -> float:
-        """Time of one call."""
-        alone = self.device.type == "cpu" and torch.get_num_threads() == 1
-        clock = time.process_time if alone else time.perf_counter
-        started = clock()
-        task()
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        return clock() - started
-
-    def rounds(self, tasks: Mapping[str, Callable[[], object]], count: int) -> dict[str, list[float]]:
-        """Seconds of every task in every round, in turn; two rounds before warm up and do not count."""
-        found: dict[str, list[float]] = {name: [] for name in tasks}
-        for _ in range(count + 2):
-            for name, task in tasks.items():
-                found[name].append(self.seconds(task))
-        return {name: seconds[2:] for name, seconds in found.items()}
-
-    def peak_megabytes(self, task: Callable[[], object]) -> float | None:
-        """Memory a call takes at its peak, beyond what was held before; None where that cannot be seen."""
-        gc.collect()
-        if self.device.type == "cuda":
-            before = torch.cuda.memory_allocated(self.device)
-            torch.cuda.reset_peak_memory_stats(self.device)
-            task()
-            return (torch.cuda.max_memory_allocated(self.device) - before) / 1e6
-        try:
-            ctypes.CDLL(None).malloc_trim(0)
-            Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts anew
-            held = _process_kilobytes("VmRSS")
-            task()
-            return (_process_kilobytes("VmHWM") - held) / 1e3
-        except (OSError, AttributeError):
-            return None
-
-
-def benchmark(work: Workload, sections: list[str], told: Callable[[str, list[Row]], None]) -> dict[str, Any]:
-    """Measure the sections; each is handed to `told` when it is done. ConfigError for a config that is wrong."""
+    ConfigError for a config that is wrong.
+    """
     config = work.config()
     own = settings(config)
     device = machine.select_device(own.device)
@@ -116,66 +47,21 @@ def benchmark(work: Workload, sections: list[str], told: Callable[[str, list[Row
     for name in sections:
         found[name] = SECTIONS[name](work, here)
         told(name, found[name])
+    if lists:
+        found["compare"] = compare(work, here, lists)
+        told("compare", found["compare"])
     return found
 
 
-def model(work: Workload, here: Machine) -> list[Row]:
-    """Training steps of the config's model on random text, against the peak of matrix products of the same number type."""
-    config = work.config()
-    length = config["data"]["sequence_length"]
-    vocabulary = work.vocabulary or 2048
-    text = Text(vocabulary, vocabulary - 1, length)
-    plan = assemble.section(config, "trainer", length)
-    costs = assemble.sketch(config, text, plan.micro_rows, here.precision).costs
-    made = assemble.model(config, text)
-    initialise(made, 0)
-    made.to(here.device)
-    optimizers = assemble.optimizers(config, assemble.groups(config, made))
-    loss = torch.compile(made, dynamic=False) if config["compile"] == "on" else made
-    tokens = torch.randint(0, vocabulary - 1, (plan.micro_rows, length), device=here.device)
-    tokens[:, 0] = text.bos
-    size = 8192 if here.device.type == "cuda" else 1536
-    square = torch.randn(size, size, device=here.device).to(here.precision)
-
-    def differentiate() -> None:
-        made.zero_grad(set_to_none=True)
-        with here.autocast():
-            summed = loss(tokens, tokens)
-        (summed / tokens.numel()).backward()
-
-    def update() -> None:
-        torch.nn.utils.clip_grad_norm_(made.parameters(), 1.0)
-        optimizers.step()
-        made.after_step()  # type: ignore[operator]
-
-    tasks = {"differentiate": differentiate, "update": update, "matmul": lambda: square @ square}
-    found = here.rounds(tasks, work.rounds)
-    steps = [sum(parts) for parts in zip(found["differentiate"], found["update"], strict=True)]
-    seconds = statistics.median(steps)
-    peaks = [2 * size**3 / matmul for matmul in found["matmul"]]
-    return [
-        {
-            "name": "training step",
-            "tokens_per_step": tokens.numel(),
-            "parameters": costs["parameters"],
-            "flops_per_token": costs["flops_per_token"],
-            "milliseconds": seconds * 1e3,
-            "tokens_per_second": tokens.numel() / seconds,
-            "gflops_per_second": tokens.numel() * costs["flops_per_token"] / seconds / 1e9,
-            "matmul_gflops_per_second": statistics.median(peaks) / 1e9,
-            "share_of_matmul_peak": statistics.median(
-                tokens.numel() * costs["flops_per_token"] / step / peak for step, peak in zip(steps, peaks, strict=True)
-            ),
-            "optimizer_share": statistics.median(u / s for u, s in zip(found["update"], steps, strict=True)),
-            "threads": torch.get_num_threads(),
-        }
-    ]
-
-
 def optimizer(work: Workload, here: Machine) -> list[Row]:
-    """One step of every optimizer of conf/optimizer on the same matrices, and its time as a multiple of torch.optim.Muon's."""
+    """One step of every optimizer of conf/optimizer on the same matrices: against torch.optim.Muon, against a loop over matrices
+    in plain torch (LOOPS), and over the time its matrix products would take at the machine's peak.
+    """
     tasks: dict[str, Callable[[], object]] = {}
     missing: list[Row] = []
+    size = 8192 if here.device.type == "cuda" else 1536
+    square = torch.randn(size, size, device=here.device)
+    square = square.bfloat16() if here.device.type == "cuda" else square  # iteration_dtype=auto
     for name, option in options("optimizer").items():
         needs = re.findall(r"needs (\w+=\w+)", option.summary)
         node = work.config(f"optimizer={name}", *needs)["optimizer"]
@@ -184,19 +70,44 @@ def optimizer(work: Workload, here: Machine) -> list[Row]:
             step = make_optimizer(node, [{"params": parameters}], []).step
             step()
         except (ConfigError, RuntimeError) as error:  # an optional package that is not installed; out of memory
-            missing.append({"name": name, "milliseconds": None, "ratio_to_torch_muon": None, "note": str(error)})
-        else:
-            tasks[name] = step
-    found = here.rounds(tasks, work.rounds)
-    rows: list[Row] = [
-        {
-            "name": name,
-            "milliseconds": statistics.median(seconds) * 1e3,
-            "ratio_to_torch_muon": _ratio(seconds, found["torch_muon"]),
-        }
-        for name, seconds in found.items()
-    ]
+            missing.append({"name": name, "milliseconds": None, "note": str(error)})
+            continue
+        tasks[name] = step
+        if name in LOOPS:
+            tasks[f"{name}, loop"] = _loop(node | LOOPS[name], parameters)
+    found = here.rounds(tasks | {"peak": lambda: square @ square}, work.rounds)
+    rows: list[Row] = []
+    for name in (name for name in tasks if "loop" not in name):
+        with FlopCounterMode(display=False) as counter:
+            tasks[name]()
+        at_peak = [seconds * counter.get_total_flops() / (2 * size**3) for seconds in found["peak"]]
+        loop = found.get(f"{name}, loop")
+        rows.append(
+            {
+                "name": name,
+                "milliseconds": statistics.median(found[name]) * 1e3,
+                "times_faster_than_torch_muon": ratio(found["torch_muon"], found[name]),
+                "times_faster_than_loop": ratio(loop, found[name]) if loop else None,
+                "products_at_peak_milliseconds": statistics.median(at_peak) * 1e3,
+            }
+        )
     return sorted(rows, key=lambda row: row["milliseconds"]) + missing
+
+
+LOOPS: dict[str, dict[str, Any]] = {"normuon": {}, "bam": {}, "aro_sinkhorn": {"side": "long"}}
+"""What is also timed one matrix after the other, and with what changed: ARO's loop rotates the long side, as first written."""
+
+
+def _loop(node: dict[str, Any], parameters: list[nn.Parameter]) -> Callable[[], None]:
+    """A step of an optimizer for each matrix, in plain torch."""
+    alone = [make_optimizer(node, [{"params": [p]}], []) for p in parameters]
+
+    def loop() -> None:
+        with plain_torch():
+            for one in alone:
+                one.step()
+
+    return loop
 
 
 def head(work: Workload, here: Machine) -> list[Row]:
@@ -232,29 +143,11 @@ def head(work: Workload, here: Machine) -> list[Row]:
             "tokens": work.head_tokens,
             "vocabulary": vocabulary,
             "milliseconds": statistics.median(found[name]) * 1e3,
-            "times_faster_than_plain": _ratio(found["plain torch"], found[name]),
+            "times_faster_than_plain": ratio(found["plain torch"], found[name]),
             "peak_megabytes": here.peak_megabytes(task),
         }
         for name, task in tasks.items()
     ]
-
-
-def loader(work: Workload, here: Machine) -> list[Row]:
-    """Rows of the config's data set, prepared if it is not."""
-    config = work.config()
-    source = assemble.section(config, "data")
-    dataset = source.dataset(progress=False)
-    batches = Batches(
-        dataset.train,
-        bos=source.vocabulary - 1,
-        sequence_length=source.sequence_length,
-        seed=0,
-        shuffle=True,
-        long_documents=source.long_documents,
-    )
-    rows = max(1, 65536 // source.sequence_length)
-    seconds = statistics.median(here.rounds({"take": lambda: batches.take(rows)}, work.rounds)["take"])
-    return [{"name": "batches of rows", "tokens_per_second": rows * source.sequence_length / seconds}]
 
 
 def startup(work: Workload, here: Machine) -> list[Row]:
@@ -292,15 +185,13 @@ def startup(work: Workload, here: Machine) -> list[Row]:
 
 SECTIONS: dict[str, Callable[[Workload, Machine], list[Row]]] = {
     "model": model,
+    "peer": against_peer,
     "optimizer": optimizer,
     "head": head,
     "loader": loader,
     "startup": startup,
+    "sweep": sweep,
 }
-
-
-def _ratio(seconds: list[float], base: list[float]) -> float:
-    return statistics.median(a / b for a, b in zip(seconds, base, strict=True))
 
 
 def _matrices(sizes: tuple[int, int, int], device: torch.device, factors: bool) -> list[nn.Parameter]:
@@ -317,8 +208,3 @@ def _matrices(sizes: tuple[int, int, int], device: torch.device, factors: bool) 
             declare_factors(*group)
         made += group
     return made
-
-
-def _process_kilobytes(key: str) -> int:
-    status_file = Path("/proc/self/status").read_text()
-    return int(next(line.split()[1] for line in status_file.splitlines() if line.startswith(key + ":")))

@@ -163,9 +163,9 @@ def diagnose(words: list[str], error: Exception) -> str:
         for word in sorted(words, key=lambda w: not _is_group(w)):  # groups first: keys depend on them
             try:
                 override = OverridesParser.create().parse_override(word)
-                for single in _values(override):
+                for single in sweep_values(override):
                     compose("config", [*accepted, single])
-                accepted.append(_values(override)[0])
+                accepted.append(sweep_values(override)[0])
             except HydraException as problem:
                 found.append(_explain(word, problem, accepted))
         try:
@@ -183,7 +183,7 @@ def _is_group(word: str) -> bool:
     return (CONF / word.lstrip("+~").partition("=")[0].partition("@")[0]).is_dir()
 
 
-def _values(override: Override) -> list[str]:
+def sweep_values(override: Override) -> list[str]:
     """The override once for each value of its sweep."""
     if not override.is_sweep_override():
         return [override.input_line or ""]
@@ -247,7 +247,8 @@ class RunCallback(Callback):
             task = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
             base = folder if given else folder.parent.parent
             found = resume.unfinished(base, plain(task), given)
-            print(f"resume=auto: {f'continues {found}' if found else f'nothing to continue in {base}; starts anew'}", file=sys.stderr)  # noqa: T201
+            what = f"continues {found}" if found else f"nothing to continue in {base}; starts anew"
+            print(f"resume=auto: {what}", file=sys.stderr)  # noqa: T201
             with flag_override(config, ["readonly", "struct"], [False, False]):
                 config.resume = str(found) if found else None
                 config.hydra.run.dir = str(found or folder)
@@ -273,8 +274,8 @@ class SweepCallback(Callback):
         constant = [key for key, override in by_key.items() if not override.is_sweep_override()]
         if len(constant) < len(parsed):
             _name_by_what_varies(config, constant)
-        first = [_values(override)[0] for override in parsed]
-        others = [(i, value) for i, override in enumerate(parsed) for value in _values(override)[1:]]
+        first = [sweep_values(override)[0] for override in parsed]
+        others = [(i, value) for i, override in enumerate(parsed) for value in sweep_values(override)[1:]]
         problems: dict[str, None] = {}
         for index, value in [(0, first[0] if first else ""), *others]:
             try:

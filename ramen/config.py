@@ -25,7 +25,7 @@ SCHEDULE_SUFFIX = "_schedule"
 FOLDER_NAME = re.compile(r"(?!\.)[\w.,=@+-]{1,100}", re.ASCII)
 SECTIONS = (
     "model", "attention", "mlp", "residual", "stream", "position", "embedding", "value_embedding", "linear", "optimizer", "auxiliary", "routing",
-    "schedule", "batch_schedule", "long_window_schedule", "short_window_schedule", "data", "trainer", "diagnostics", "logger",
+    "schedule", "batch_schedule", "long_window_schedule", "short_window_schedule", "ahead_schedule", "data", "trainer", "diagnostics", "logger",
 )  # fmt: skip
 # What a run is called, where it runs and is written, who watches it and how its data comes in do not change what is computed.
 NOT_HASHED = (
@@ -88,8 +88,9 @@ def check(config: dict[str, Any]) -> None:
 
 def check_node(node: dict[str, Any], path: str, allow: Sequence[str] = ()) -> list[str]:
     """The problems of one component's node; `path` is where it stands in the config."""
+    kind = path.rpartition(".")[2]
     try:
-        target = locate(node["_target_"], allow)
+        target = locate(node["_target_"], allow, "schedule" if kind.endswith(SCHEDULE_SUFFIX) else kind)
     except ConfigError as error:
         return [f"{path}.{problem}" for problem in error.problems]
     known, required = parameters(target)

@@ -1,13 +1,14 @@
 """The face of the config groups: from a config node to an object, and from a kind to its options.
 
-`_target_` is data read from a file, so only ramen's own components, torch's optimizers, the packages of EXTRAS and what the user
-opts in (`allow_targets`) are ever imported. A node is never built recursively: a nested `_target_` would make one object shared
-by every layer, which silently ties weights. What that leaves of Hydra's instantiate is functools.partial, at a hundredth of its
-cost a call.
+`_target_` is data read from a file, so only ramen's own components (what some yaml of conf/ names), torch's optimizers, the
+packages of EXTRAS and what the user opts in (`allow_targets`) are ever built. A node is never built recursively: a nested
+`_target_` would make one object shared by every layer, which silently ties weights. What that leaves of Hydra's instantiate is
+functools.partial, at a hundredth of its cost a call.
 """
 
 import functools
 import re
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -21,11 +22,17 @@ from ramen.errors import ConfigError
 EXTRAS = {"pytorch_optimizer": "pytorch-optimizer>=4.1,<5"}  # package -> what to install for it
 TRUSTED = ("ramen", "torch.optim", *EXTRAS)
 CONF = Path(__file__).resolve().parent.parent / "conf"
+OPTIMIZERS, OPTIMIZER = ("optimizer", "auxiliary"), ("torch.optim.optimizer", "Optimizer")
 
 
-def locate(target: str, allow: Sequence[str] = ()) -> Callable[..., Any]:
-    """The class or function a `_target_` names. ConfigError when it may not be imported, or cannot be: with the real reason."""
+def locate(target: str, allow: Sequence[str] = (), kind: str | None = None) -> Callable[..., Any]:
+    """The class or function a `_target_` names, for a section of this kind.
+
+    ConfigError when it may not be imported or built, or cannot be: with the real reason.
+    """
     allowed = (*TRUSTED, *allow)
+    if own := sorted(name for name in allow if name.partition(".")[0] in ("", *sys.stdlib_module_names)):
+        raise ConfigError(f"_target_: Python's own modules hold no components, got allow_targets: {', '.join(map(repr, own))}")
     if not isinstance(target, str) or not any(target.startswith(f"{prefix}.") for prefix in allowed):
         raise ConfigError(
             f"_target_: may not be built, got {target!r}; allowed are {', '.join(p + '.*' for p in allowed)}"
@@ -44,7 +51,32 @@ def locate(target: str, allow: Sequence[str] = ()) -> Callable[..., Any]:
     home = str(getattr(found, "__module__", ""))
     if not callable(found) or not any(f"{home}.".startswith(f"{prefix}.") for prefix in allowed):
         raise ConfigError(f"_target_: {target!r} is not a class or function of {' or '.join(allowed)}")
+    if problem := _misplaced(found, target, kind, allow):
+        raise ConfigError(f"_target_: {target!r} {problem}")
     return found
+
+
+def _misplaced(found: Callable[..., Any], target: str, kind: str | None, allow: Sequence[str]) -> str | None:
+    """Why this is no component for a section of this kind: a function that deletes a folder is in ramen, too."""
+    if target.startswith("ramen."):
+        own = components(kind)
+        return None if target in own else f"is no component for {kind or 'a config'}; allowed are {', '.join(sorted(own))}"
+    opted_in = any(target.startswith(f"{name}.") for name in allow)
+    if kind in OPTIMIZERS or not opted_in:
+        if kind not in (*OPTIMIZERS, None):
+            return f"is no component for {kind}"
+        if not any((base.__module__, base.__name__) == OPTIMIZER for base in getattr(found, "__mro__", ())):
+            return "is not a torch.optim.Optimizer"
+    elif kind != "schedule" and not isinstance(found, type):
+        return "is not a class"
+    return None
+
+
+@functools.cache
+def components(kind: str | None = None) -> frozenset[str]:
+    """The targets of ramen's own that a section may name: those that the yamls of its kind do; without a kind those of all."""
+    of = kinds() if kind is None else OPTIMIZERS if kind in OPTIMIZERS else (kind,)
+    return frozenset(option.target for one in of for option in options(one).values() if option.target)
 
 
 def factory(node: Mapping[str, Any], allow: Sequence[str] = ()) -> Callable[..., Any]:

@@ -26,8 +26,8 @@ def refuse_used(folder: Path) -> None:
     """ConfigError when a new run would overwrite another one's checkpoints or result."""
     if checkpoint.checkpoints(folder) or status(folder) in (*OVER, "stopped"):
         raise ConfigError(
-            f"hydra.run.dir: {folder} holds a run already, which would be overwritten; allowed are resume={folder}, to continue it, "
-            "or another folder"
+            f"hydra.run.dir: {folder} holds a run already, which would be overwritten; allowed are resume={folder}, to continue "
+            "it, or another folder"
         )
 
 
@@ -43,12 +43,12 @@ def status(folder: Path) -> str | None:
 def unfinished(base: Path, config: dict[str, Any], is_run: bool = False) -> Path | None:
     """The newest run of this config that has a checkpoint, has not ended, and nobody works in.
 
-    Looked for in `base/<date>/<run>`, or `base` is that run's folder.
+    Looked for in `base/<date>/<run>`; or `base` is that run's folder, and then it may have ended: it ends the same again, at once.
     """
     wanted = config_hash(config)
     found = [base] if is_run else (path.parent for path in base.glob("*/*/config.yaml"))
     for folder in sorted(found, key=str, reverse=True):
-        if _hash(folder) == wanted and status(folder) not in OVER and checkpoint.checkpoints(folder):
+        if _hash(folder) == wanted and status(folder) not in (OVER[1:] if is_run else OVER) and checkpoint.checkpoints(folder):
             with exclusive(folder, wait=False) as free:
                 if free:
                     return folder

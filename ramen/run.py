@@ -63,6 +63,7 @@ class Command:
 def run(command: Command) -> dict[str, Any]:
     """Train and return the summary. A RamenError is the user's to mend; any failure leaves a summary that says so."""
     started = time.monotonic()
+    gc.freeze()  # modules, and what the jobs before have compiled: the collection after this job need not look at them
     logging.raiseExceptions = False  # a log that cannot be written is no news, and no traceback
     try:
         try:
@@ -83,46 +84,70 @@ def run(command: Command) -> dict[str, Any]:
             torch.cuda.reset_peak_memory_stats()
 
 
-def _run(command: Command, console: Console) -> dict[str, Any]:
-    config = command.config
+@dataclass(frozen=True)
+class Intent:
+    """A checked config, and all that is known of its run before data is read and memory taken."""
+
+    own: Settings
+    device: torch.device
+    precision: torch.dtype
+    source: Source
+    plan: Plan
+    service: Logger
+    text: Text
+    how: Any  # to compile
+    backend: str
+    sketch: assemble.Sketch
+
+
+def intend(config: dict[str, Any]) -> Intent:
+    """Check a config and try it on fake tensors. ConfigError tells what is wrong with it."""
     check(config)
     own = settings(config)
-    if own.resume is None:
-        refuse_used(command.folder)
     device = machine.select_device(own.device)
     machine.prepare(device, own.threads)
     precision = machine.select_precision(own.precision, device)
-
     source: Source = assemble.section(config, "data")
     plan: Plan = assemble.section(config, "trainer", source.sequence_length)
     service: Logger = assemble.section(config, "logger")
-    service = service if isinstance(service, NoLogger) else Guarded(service)
-    text = Text(
-        source.vocabulary, source.vocabulary - 1, source.sequence_length
-    )  # every tokenizer's last id opens documents
+    # Every tokenizer's last id opens documents.
+    text = Text(source.vocabulary, source.vocabulary - 1, source.sequence_length)
     how = choose(own.compile, device)
     backend = assemble.attention_backend(config, device, precision, how != "off")
-    automatic = plan.micro_batch_tokens == "auto"
-    if automatic:
+    if plan.micro_batch_tokens == "auto":
         largest = max(plan.rows(assemble.curve(config, "batch_schedule")(part / 100)) for part in range(101))
-        rows = estimated_rows(largest, lambda rows: assemble.memory(config, text, rows, precision), device)
-        plan = plan.with_micro_rows(rows)
+        plan = plan.with_micro_rows(
+            estimated_rows(largest, lambda rows: assemble.memory(config, text, rows, precision), device)
+        )
     sketch = assemble.sketch(config, text, plan.micro_rows, precision)
-    resume_from = checkpoint.latest(Path(own.resume)) if own.resume else None
+    return Intent(own, device, precision, source, plan, service, text, how, backend, sketch)
 
-    dataset = source.dataset(progress=console.is_terminal)
-    facts = _facts(command, own, dataset) | sketch.costs | {"attention_backend": backend, "compile": how}
+
+def _run(command: Command, console: Console) -> dict[str, Any]:
+    config = command.config
+    intent = intend(config)
+    own, device, precision, plan = intent.own, intent.device, intent.precision, intent.plan
+    automatic = config["trainer"]["micro_batch_tokens"] == "auto"
+    if own.resume is None:
+        refuse_used(command.folder)
+    resume_from = checkpoint.latest(Path(own.resume)) if own.resume else None
+    service = intent.service if isinstance(intent.service, NoLogger) else Guarded(intent.service)
+
+    dataset = intent.source.dataset(progress=console.is_terminal)
+    facts = _facts(command, own, dataset) | intent.sketch.costs
+    facts |= {"attention_backend": intent.backend, "compile": intent.how}
     facts |= {"memory_peak": peak_bytes(facts["memory"], device), "micro_batch_tokens": plan.micro_batch_tokens}
     screen = ConsoleLogger(console)
-    screen.show(start_table(config, facts, sketch.groups, plan, device, precision))
+    screen.show(start_table(config, facts, intent.sketch.groups, plan, device, precision))
     environment = {
         **machine.describe(device), **_code(), "precision": str(precision).removeprefix("torch."), "data_hash": dataset.hash,
+        "choices": command.choices,  # from the start: a report of a sweep that is not done needs them
     }  # fmt: skip
     kept_steps = checkpoint.step_of(resume_from) if resume_from else None
     loggers = [RunFolder(environment, kept_steps), screen, service]
 
     machine.forget_peak_memory(device)
-    trainer = Trainer(_job(command, own, source, dataset, text, facts, precision, device, loggers, screen), plan)
+    trainer = Trainer(_job(command, intent, dataset, facts, loggers, screen), plan)
     if resume_from:
         trainer.resume(resume_from)
     if automatic and device.type == "cuda":
@@ -149,10 +174,10 @@ def _run(command: Command, console: Console) -> dict[str, Any]:
 
 
 def _job(
-    command: Command, own: Settings, source: Source, dataset: Dataset, text: Text, facts: dict[str, Any],
-    precision: torch.dtype, device: torch.device, loggers: list[Logger], screen: ConsoleLogger,
-) -> Job:  # fmt: skip
-    config = command.config
+    command: Command, intent: Intent, dataset: Dataset, facts: dict[str, Any], loggers: list[Logger], screen: ConsoleLogger
+) -> Job:
+    config, own, source, text = command.config, intent.own, intent.source, intent.text
+    device, precision = intent.device, intent.precision
     model = assemble.model(config, text)
     initialise(model, own.seed)
     model.after_step()  # type: ignore[operator]  # what holds after a step holds before the first
@@ -176,6 +201,7 @@ def _job(
         lr_schedule=assemble.curve(config, "schedule"),
         batch_schedule=assemble.curve(config, "batch_schedule"),
         windows=assemble.windows(config),
+        ahead=assemble.ahead(config),
         batches=Batches(
             dataset.train,
             bos=text.bos,
@@ -280,9 +306,10 @@ def _out_of_memory(config: dict[str, Any], error: BaseException) -> RamenError |
     if not (on_cpu or isinstance(error, MemoryError | torch.OutOfMemoryError)):
         return None
     now, least = config["trainer"]["micro_batch_tokens"], config["data"]["sequence_length"]
+    reason = (text or "out of memory").splitlines()[0]
     return ConfigError(
-        f"trainer.micro_batch_tokens: memory is not enough, got {now} ({(text or 'out of memory').splitlines()[0]}); lower it, which "
-        f"leaves the result as it is, down to data.sequence_length={least} if need be; or take a smaller model"
+        f"trainer.micro_batch_tokens: memory is not enough, got {now} ({reason}); lower it, which leaves the result "
+        f"as it is, down to data.sequence_length={least} if need be; or take a smaller model"
     )
 
 

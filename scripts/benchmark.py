@@ -1,9 +1,11 @@
 """How fast is training here: `python scripts/benchmark.py [section ...] [overrides of train.py ...]`, or `make bench`.
 
-Sections: model (tokens a second, FLOP/s, share of the matmul peak), optimizer (one step of each against torch.optim.Muon), head
-(fused against plain torch), loader, startup; all of them when none is named. Examples:
+Sections: model (tokens a second, FLOP/s, share of the matmul peak), peer (the same model in plain torch), optimizer (one step of
+each against torch.optim.Muon), head (fused against plain torch), loader, startup, sweep (time between jobs); all of them when none
+is named. --compare measures training steps of several lists of overrides in turn. Examples:
   python scripts/benchmark.py model model.dim=256 precision=bf16 compile=on threads=1 --vocabulary 512
   python scripts/benchmark.py head optimizer --rounds 9 --out bench.json
+  python scripts/benchmark.py threads=1 --compare "precision=fp32" "precision=bf16 mlp=nff"
 """
 
 import argparse
@@ -14,7 +16,7 @@ from typing import Any
 
 from ramen.errors import EXIT_CODE, RamenError
 
-SECTIONS = ("model", "optimizer", "head", "loader", "startup")
+SECTIONS = ("model", "peer", "optimizer", "head", "loader", "startup", "sweep")
 
 
 def main() -> None:
@@ -24,6 +26,10 @@ def main() -> None:
     parser.add_argument("--head-tokens", type=int, default=2048, help="tokens of the head's batch")
     parser.add_argument("--matrices", default="24x1024x256", help="what the optimizers step: NUMBERxROWSxCOLUMNS")
     parser.add_argument("--rounds", type=int, default=5, help="timed rounds; medians count")
+    parser.add_argument("--gigabytes", type=float, default=10.0, help="size of the loader's sparse shards")
+    parser.add_argument(
+        "--compare", nargs="+", metavar="OVERRIDES", help="lists of overrides whose steps are timed in turn"
+    )
     parser.add_argument("--out", type=Path, help="write all figures here, as json")
     arguments = parser.parse_args()
     sections = [word for word in arguments.words if "=" not in word]
@@ -46,10 +52,13 @@ def main() -> None:
         head_tokens=arguments.head_tokens,
         matrices=matrices,
         rounds=arguments.rounds,
+        loader_gigabytes=arguments.gigabytes,
     )
+    lists = [words.split() for words in arguments.compare or []]
+    sections = sections or ([] if lists else list(SECTIONS))
     console = Console()
     try:
-        found = benchmark(work, sections or list(SECTIONS), lambda name, rows: console.print(table(name, rows)))
+        found = benchmark(work, sections, lambda name, rows: console.print(table(name, rows)), lists)
         if arguments.out:
             arguments.out.write_text(json.dumps(found, indent=1) + "\n")
     except (RamenError, OSError) as error:

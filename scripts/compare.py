@@ -65,7 +65,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (RamenError, OSError) as error:
         print(error, file=sys.stderr)
         return EXIT_CODE
-    show(report, Console())
+    console = Console()
+    show(report, console if console.is_terminal else Console(width=120))  # a log has no edge to wrap at
     return 0
 
 

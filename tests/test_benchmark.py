@@ -58,8 +58,9 @@ def test_every_optimizer_is_timed_or_says_what_it_misses(figures):
     found, _ = figures("optimizer", "--matrices", "2x16x8")
     rows = {row["name"]: row for row in found["optimizer"]}
     assert rows.keys() == options("optimizer").keys()
-    assert rows["torch_muon"]["ratio_to_torch_muon"] == 1
+    assert rows["torch_muon"]["times_faster_than_torch_muon"] == 1
     assert all(row["milliseconds"] is not None or "pip install" in row["note"] for row in rows.values())
+    assert rows["bam"]["times_faster_than_loop"] > 0 and rows["muon"]["products_at_peak_milliseconds"] > 0
 
 
 def test_the_head_is_timed_against_plain_torch(figures):
@@ -72,10 +73,22 @@ def test_the_head_is_timed_against_plain_torch(figures):
 def test_the_loader_reads_a_data_set(figures, tmp_path):
     text = tmp_path / "text.jsonl"
     text.write_text("".join(json.dumps({"text": f"line {n} of a small corpus " * 9}) + "\n" for n in range(200)))
-    found, _ = figures(
-        "loader", "data=text", f"data.files={text}", f"data.folder={tmp_path}", "data.tokenizer=byte", "data.workers=1"
-    )
-    assert found["loader"][0]["tokens_per_second"] > 0
+    words = ("data=text", f"data.files={text}", f"data.folder={tmp_path}", "data.tokenizer=byte", "data.workers=1")
+    found, _ = figures("loader", "sweep", *words, "--gigabytes", "0.002")
+    own, large = found["loader"]
+    assert own["tokens_per_second"] > 0 and large["tokens_per_second"] > 0
+    assert large["name"] == "0.002 GB of sparse shards" and large["megabytes_at_the_end"] > 0
+    (jobs,) = found["sweep"]
+    assert jobs["seconds_between_jobs"] > 0 and jobs["compile_seconds_later"] == 0
+
+
+def test_two_configs_and_a_plain_peer_are_timed_in_turn(figures):
+    found, _ = figures("peer", "--vocabulary", "50", "--compare", "model.layers=2", "model.layers=3 mlp=nff")
+    ours, plain = found["peer"]
+    assert ours["times_faster_than_plain"] > 0 and plain["times_faster_than_plain"] == 1
+    first, second = found["compare"]
+    assert (first["name"], second["name"]) == ("model.layers=2", "model.layers=3 mlp=nff")
+    assert first["times_faster_than_first"] == 1 and second["milliseconds"] > 0
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 SMALL = (
@@ -107,14 +108,38 @@ finally:
     assert "bam" in done.stdout
 
 
-def test_a_sweep_survives_a_failing_job_and_says_why(tmp_path: Path, data: str) -> None:
-    done = ramen(*SMALL, data, "-m", "optimizer=bam,muon", "attention.window_tokens=4,0", f"hydra.sweep.dir={tmp_path}")
-    summaries = [json.loads((folder / "summary.json").read_text()) for folder in sorted(tmp_path.glob("[0-9]-*"))]
-    assert [summary["status"] for summary in summaries] == ["finished", "failed", "finished", "failed"]
-    assert summaries[1]["error"] == "attention.window_tokens must be >= 1 or null, got 0"
+def test_a_sweep_survives_a_failing_job_says_why_and_is_continued_by_its_folder(tmp_path: Path, data: str) -> None:
+    words = [*SMALL, data, "-m", "optimizer=bam", "optimizer.momentum=1.5,0.9", f"hydra.sweep.dir={tmp_path}"]
+    done = ramen(*words)
+    summaries = [json.loads(path.read_text()) for path in sorted(tmp_path.glob("optimizer.momentum=*/summary.json"))]
+    assert [summary["status"] for summary in summaries] == ["finished", "failed"]
+    assert summaries[1]["error"] == "optimizer: momentum must be in [0, 1), got 1.5"
     assert done.returncode == 1
-    assert one_line(done.stderr).count("attention.window_tokens must be >= 1") >= 2
+    assert one_line(done.stderr).count("momentum must be in [0, 1)") >= 2
     assert f"scripts/compare.py {tmp_path}" in done.stderr
+    again = ramen(f"resume={tmp_path}", "optimizer.momentum=0.9,0.8")  # what is wrong is replaced, what is done is not done again
+    assert "3 jobs: 1 done before, 1 run" in one_line(again.stderr)
+
+
+def test_a_search_minimises_the_loss_and_finds_its_trials_again(tmp_path: Path, data: str) -> None:
+    pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
+    words = [*SMALL, data, "-m", "sweep=optuna", "optimizer=bam", f"hydra.sweep.dir={tmp_path}"]
+    words += ["optimizer.momentum=choice(0.9,1.5)"]
+    assert "2 jobs: 2 run" in one_line(ramen(*words, "hydra.sweeper.n_trials=2").stderr)
+    done = ramen(*words, "hydra.sweeper.n_trials=4")
+    assert "4 jobs: 2 " in one_line(done.stderr), done.stderr  # 2 done before, or tried again
+    told = [json.loads(path.read_text()) for path in tmp_path.glob("*/summary.json")]
+    assert {summary["status"] for summary in told} == {"finished", "failed"}
+    best = yaml.safe_load((tmp_path / "optimization_results.yaml").read_text())
+    assert best["best_value"] == min(summary.get("final_val_loss", 99) for summary in told)
+
+
+def test_a_launcher_of_other_processes_ends_with_the_same_folder_and_table(tmp_path: Path, data: str) -> None:
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
+    done = ramen(*SMALL, data, "-m", "optimizer=bam", "hydra/launcher=submitit_local", f"hydra.sweep.dir={tmp_path}")
+    assert done.returncode == 0, done.stderr
+    [summary] = [json.loads(path.read_text()) for path in tmp_path.glob("*/summary.json")]
+    assert summary["status"] == "finished" and f"{summary['final_val_loss']:.4f}" in done.stderr
 
 
 def test_a_stopped_run_is_resumed_in_its_folder(tmp_path: Path, data: str) -> None:

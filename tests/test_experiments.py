@@ -14,9 +14,9 @@ from ramen.run import Command, run
 
 CARDS = {f"gpu_{size}": size for size in (8, 16, 24, 80)}
 TINY_TEXT = (
-    "data=shakespeare", "data.tokenizer=byte", "data.sequence_length=64", "data.validation_tokens=1500", "device=cpu", "precision=fp32",
-    "compile=off", "threads=1", "trainer.batch_tokens=128", "trainer.micro_batch_tokens=128", "trainer.tokens=null", "trainer.steps=6",
-    "trainer.record_every_steps=1",
+    "data=shakespeare", "data.tokenizer=byte", "data.sequence_length=64", "data.validation_tokens=1500", "device=cpu",
+    "precision=fp32", "compile=off", "threads=1", "trainer.batch_tokens=128", "trainer.micro_batch_tokens=128",
+    "trainer.tokens=null", "trainer.steps=6", "trainer.record_every_steps=1",
 )  # fmt: skip
 NARROW = ("model.dim=32", "model.heads=4", "model.layers=6")
 

@@ -44,12 +44,66 @@ def test_what_is_not_trusted_is_never_imported(target):
         ("ramen..mlp", "ModuleNotFoundError"),
         ("ramen.registry.CONF", "is not a class or function"),
         ("ramen.mlp", "is not a class or function"),
+        # what is in ramen and is no component
+        ("ramen.data.lock.discard", "is no component for a config; allowed are "),
+        ("ramen.run.run", "is no component"),
+        ("ramen.command.main", "is no component"),
+        ("ramen.logger.folder.write", "is no component"),
+        ("ramen.registry.locate", "is no component"),
+        ("ramen.registry.import_module", "is not a class or function"),
+        ("ramen.mlp.default.MLP.__init__", "ModuleNotFoundError"),
+        ("ramen.mlp.default.MLP.__class__", "ModuleNotFoundError"),
+        ("ramen.mlp.default.__builtins__", "is not a class or function"),
+        ("ramen.run.subprocess", "is not a class or function"),
+        ("ramen.run.Path", "is not a class or function"),
+        ("ramen.run.log.info", "ModuleNotFoundError"),
+        ("ramen/../os.system", "may not be built"),
+        ("ramen.__import__", "AttributeError"),
+        ("ramen.mlp.default.MLP\n", "AttributeError"),
+        ("torch.optim.adam.adam", "is not a torch.optim.Optimizer"),
+        ("torch.optim.lr_scheduler.LambdaLR", "is not a torch.optim.Optimizer"),
+        ("torch.optim.optimizer.defaultdict", "is not a class or function"),
+        ("pytorch_optimizer.load_optimizer", "is not a torch.optim.Optimizer"),
     ],
 )
-def test_what_cannot_be_imported_is_told_with_the_real_reason(target, reason):
+def test_what_cannot_be_built_is_told_with_the_real_reason(target, reason):
+    pytest.importorskip(target.partition(".")[0].partition("/")[0])
     with pytest.raises(ConfigError) as caught:
         locate(target)
     assert repr(target) in str(caught.value) and reason in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "target"),
+    [
+        ("mlp", "ramen.linear.dense.Dense"),
+        ("logger", "ramen.data.shakespeare.Shakespeare"),
+        ("schedule", "ramen.mlp.nff.MLP"),
+        ("data", "torch.optim.SGD"),
+        ("optimizer", "ramen.schedule.constant.constant"),
+    ],
+)
+def test_a_component_of_another_kind_is_refused(kind, target):
+    with pytest.raises(ConfigError, match=f"is no component for {kind}|cannot be imported"):
+        locate(target, (), kind)
+
+
+def test_an_optimizer_may_be_the_auxiliary_one():
+    assert locate("ramen.optimizer.muon.Muon", (), "auxiliary") is locate("ramen.optimizer.muon.Muon", (), "optimizer")
+
+
+@pytest.mark.parametrize("name", ["os", "subprocess", "builtins", "", "os.path", "pickle"])
+def test_pythons_own_modules_cannot_be_opted_in(name):
+    with pytest.raises(ConfigError, match="Python's own modules hold no components"):
+        locate(f"{name}.system", [name])
+
+
+def test_a_function_of_a_package_that_was_opted_in_is_not_called(package):
+    with pytest.raises(ConfigError, match="is not a class"):
+        locate(f"{package}.whole.stir", [package], "mlp")
+    assert locate(f"{package}.whole.stir", [package], "schedule")
+    with pytest.raises(ConfigError, match="is not a torch.optim.Optimizer"):
+        locate(f"{package}.whole.Soup", [package], "optimizer")
 
 
 @pytest.fixture
@@ -60,7 +114,7 @@ def package(tmp_path, monkeypatch):
     (folder / "__init__.py").write_text("")
     (folder / "broken.py").write_text("raise RuntimeError('needs a GPU of the year 2030')")
     (folder / "whole.py").write_text(
-        "class Soup:\n    def __init__(self, dim, *, salt):\n        self.made = dim, salt"
+        "class Soup:\n    def __init__(self, dim, *, salt):\n        self.made = dim, salt\ndef stir(progress):\n    return 1.0"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
     return "noodle_extras"

@@ -75,7 +75,9 @@ def test_a_done_job_is_not_done_again_whatever_it_is_called(job: Callable[..., C
     assert len(list(tmp_path.glob("*-*"))) == 2
 
 
-def test_a_diverged_job_is_done_and_a_failed_one_is_tried_again(job: Callable[..., Command], tmp_path: Path, capsys) -> None:
+def test_a_diverged_job_is_done_and_a_failed_one_is_tried_again(
+    job: Callable[..., Command], tmp_path: Path, capsys
+) -> None:
     wild = job("optimizer.lr=1e30", "auxiliary.lr=1e30")
     summary = sweep.work(wild, wait=False)
     assert summary and summary["status"] == "diverged" and sweep.objective(summary) == math.inf
@@ -146,7 +148,9 @@ def test_a_lock_that_is_not_waited_for_is_not_held(tmp_path: Path) -> None:
         assert third
 
 
-@pytest.mark.parametrize("overrides", ["", "optimizer=bam,seed=0", "data.files=/a/b*.txt", "x=" + "y" * 300, "attention=ü/é"])
+@pytest.mark.parametrize(
+    "overrides", ["", "optimizer=bam,seed=0", "data.files=/a/b*.txt", "x=" + "y" * 300, "attention=ü/é"]
+)
 def test_a_jobs_folder_has_a_name_that_every_file_system_takes(overrides: str, tmp_path: Path) -> None:
     for name in (sweep.folder_name(overrides), sweep.job_folder(tmp_path, overrides, {"seed": 0})):
         assert 0 < len(name) <= sweep.FOLDER_NAME_LENGTH and not set(name) & set("/\\:*?\"<>| '")
@@ -162,10 +166,14 @@ def start(folder: Path, data: str, *words: str) -> subprocess.Popen[str]:
 
 def table(stderr: str) -> list[str]:
     """The rows of the last table, without tokens a second."""
-    return [re.sub(r"\s+", " ", re.sub(r"[\d,]+\s*$", "", row)) for row in stderr.rpartition("reason")[2].splitlines()[1:4]]
+    return [
+        re.sub(r"\s+", " ", re.sub(r"[\d,]+\s*$", "", row)) for row in stderr.rpartition("reason")[2].splitlines()[1:4]
+    ]
 
 
-def test_two_processes_share_what_a_killed_one_left_and_end_with_the_same_table_and_report(tmp_path: Path, data: str) -> None:
+def test_two_processes_share_what_a_killed_one_left_and_end_with_the_same_table_and_report(
+    tmp_path: Path, data: str
+) -> None:
     words = [*SMALL, "trainer.steps=150", "trainer.checkpoint_every_steps=20", "-m", "optimizer=adamw,bam,muon"]
     whole, shared = tmp_path / "whole", tmp_path / "shared"
     reference = start(whole, data, *words)
@@ -195,4 +203,4 @@ def test_two_processes_share_what_a_killed_one_left_and_end_with_the_same_table_
     seconds = [column for column in reports[0].ranking if "second" in column or "memory" in column]
     first, second = (report.ranking.drop(columns=seconds) for report in reports)
     assert first.equals(second)
-    assert [report.warnings for report in reports][0] == reports[1].warnings
+    assert reports[0].warnings == reports[1].warnings

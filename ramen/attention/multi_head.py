@@ -5,7 +5,7 @@ normalised to RMS 1 before the rotation, so logits are bounded by scale x sqrt(K
 pattern       one letter a layer, repeated over the depth: L long window, S short window, N no attention in this layer
 gate          each head's output times sigmoid(W_g x[:gate_inputs]), half of it at the start: a head can be switched off by token
 key offset    on long layers, the dimensions that do not turn with the position are the predecessor's: a key says what came before
-paired heads  in chosen layers, head i and head i + H / 2 share one softmax over the keys of both, tokens laid out t, t, t + 1, t + 1
+paired heads  in chosen layers, head i and head i + H / 2 share one softmax over the keys of both, the second's after the first's
 xsa           y -= tanh(a) (y v / v v) v with a token's own value v and a number a head, 0 at first: attention is for the others
 qk matrices   query and key maps of so many heads are one matrix each, orthogonalised by itself; value and output maps stay whole
 Sources: Vaswani et al. 2017, arXiv 1706.03762; QK norm: Henry et al. 2020, arXiv 2010.04245; windows: Beltagy et al. 2020,

@@ -24,6 +24,7 @@ class Guarded(Logger):
         self.logger, self.patience_seconds = logger, patience_seconds or PATIENCE_SECONDS
         self.off = False
         self._calls: queue.SimpleQueue[tuple[str, tuple[Any, ...], threading.Event]] = queue.SimpleQueue()
+        self._doing = ""
         self._busy_since: float | None = None
         threading.Thread(target=self._work, name=f"logger {type(logger).__name__}", daemon=True).start()
 
@@ -51,19 +52,18 @@ class Guarded(Logger):
             self._switch_off(f"hangs in {self._doing or method}, waited {self.patience_seconds:.0f} s")
 
     def _work(self) -> None:
-        while not self.off:
+        while True:
             method, arguments, done = self._calls.get()
-            if self.off:
-                return
-            self._doing, self._busy_since = method, time.monotonic()
-            try:
-                getattr(self.logger, method)(*arguments)
-            except BaseException as error:  # a service may even exit
-                self._switch_off(f"failed in {method}: {type(error).__name__}: {error}")
-            self._busy_since = None
+            if not self.off:
+                self._doing, self._busy_since = method, time.monotonic()
+                try:
+                    getattr(self.logger, method)(*arguments)
+                except BaseException as error:  # a service may even exit
+                    self._switch_off(f"failed in {method}: {type(error).__name__}: {error}")
+                self._busy_since = None
             done.set()
-
-    _doing = ""
+            if method == "finish":
+                return
 
     def _switch_off(self, why: str) -> None:
         if not self.off:

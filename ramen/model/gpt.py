@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ramen.model.block import Block, Reading
+from ramen.ops.ahead import targets_ahead
 from ramen.ops.cross_entropy import linear_cross_entropy
 from ramen.ops.document_mask import DocumentMask
 from ramen.ops.rms_norm import rms_norm
@@ -56,6 +57,7 @@ class GPT(nn.Module):
         dim: int,
         heads: int,
         softcap: SoftcapForm | None,
+        ahead_weights: list[float],
     ):
         super().__init__()
         for name, value in (("layers", layers), ("dim", dim), ("heads", heads)):
@@ -63,8 +65,13 @@ class GPT(nn.Module):
                 raise ValueError(f"{name} must be >= 1, got {value}")
         if dim % heads or (dim // heads) % 2:
             raise ValueError(f"dim must be heads x an even head width, got dim={dim}, heads={heads}")
+        if any(weight <= 0 for weight in ahead_weights) or len(ahead_weights) >= text.sequence_length:
+            raise ValueError(f"ahead_weights must be > 0, and fewer than tokens of a row, got {ahead_weights}")
         self.text, self.dim = text, dim
         self.softcap = Softcap(**softcap) if softcap else None
+        self.ahead = tuple(ahead_weights)
+        self.register_buffer("ahead_now", torch.tensor(self.ahead), persistent=False)
+        self.ahead_now: Tensor
         self.embedding: Any = parts.embedding(text.vocabulary, dim)
         self.stream: Any = parts.stream(dim, layers)
         self.position: Any = parts.position(dim // heads, text.sequence_length)
@@ -95,23 +102,34 @@ class GPT(nn.Module):
         """(B, T) token ids -> (B, T, D) normalised outputs of the last block."""
         opens = tokens == self.text.bos
         reading = Reading(tokens, DocumentMask(opens.cumsum(-1)), self.position, self.value_embedding)
-        x0 = rms_norm(self.stream.enter(self.embedding(tokens), opens))
-        h = start = self.blocks[0].mlp_residual.open(x0)
         kept: dict[str, Tensor] = {}
+        x0 = rms_norm(self.stream.enter(self.embedding(tokens), tokens, opens, kept))
+        h = start = self.blocks[0].mlp_residual.open(x0)
         for layer, block in enumerate(self.blocks):
             h = block(self.stream.before(layer, h, start, x0, kept), reading)
             self.stream.after(layer, h, kept)
         return rms_norm(self.blocks[-1].mlp_residual.close(self.stream.leave(h, kept)))
 
     def forward(self, tokens: Tensor, targets: Tensor | None = None) -> Tensor:
-        """Summed cross-entropy over targets (B, T) other than -100 (float32, nats), or logits (B, T, V) without targets."""
+        """Summed cross-entropy over targets (B, T) other than -100 (float32, nats), or logits (B, T, V) without targets.
+
+        In training mode the weighted losses of the tokens after the next one are part of it.
+        """
         x = self.hidden(tokens)
         if targets is None:
             logits = (x @ self.embedding.head().to(x.dtype).T)[..., : self.text.vocabulary].float()
             return self.softcap(logits) if self.softcap else logits
+        ahead = None
+        if self.training and self.ahead:
+            documents = (tokens == self.text.bos).cumsum(-1)
+            ahead = targets_ahead(targets, documents, len(self.ahead)).flatten(0, 1), self.ahead_now
         return linear_cross_entropy(
-            x.flatten(0, 1), self.embedding.head(), targets.flatten(), self.text.vocabulary, self.softcap
+            x.flatten(0, 1), self.embedding.head(), targets.flatten(), self.text.vocabulary, self.softcap, ahead=ahead
         )
+
+    def weigh_ahead(self, share: float) -> None:
+        """Count so much of the configured losses on tokens after the next one from now on."""
+        self.ahead_now.copy_(torch.tensor(self.ahead) * share)
 
     def embedding_parameters(self) -> int:
         """Elements in tables and head: what a comparison of architectures leaves out."""

@@ -74,7 +74,7 @@ def attention(
 def exclude_self(y: Tensor, v: Tensor, share: Tensor) -> Tensor:
     """y (B, T, H, K) less `share` (H,) of its part along v (B, T, H, K), each token's own value."""
     wide, v = y.float(), v.float()
-    along = (wide * v).sum(-1, keepdim=True) / v.square().sum(-1, keepdim=True).clamp_min(torch.finfo(v.dtype).tiny)
+    along = (wide * v).sum(-1, keepdim=True) / v.square().sum(-1, keepdim=True).clamp_min(1e-12)
     return (wide - share[:, None] * along * v).to(y.dtype)
 
 

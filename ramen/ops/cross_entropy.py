@@ -2,11 +2,14 @@
 
 The loss is a scalar, so its gradient is known up to a factor when the logits are at hand: each chunk yields its share of the
 gradients of x and of the weight, and the backward pass multiplies. Matrix products run in x's dtype, everything after in float32;
-on the CPU that is one kernel, a row of logits at a time (cross_entropy.c).
+that is one kernel, a row of logits at a time, in C on a CPU (cross_entropy.c), in Triton on CUDA (cross_entropy_triton.py).
 Idea: Cut Cross-Entropy, Wijmans et al. 2024, arXiv 2411.09009; Liger kernel, arXiv 2410.10989.
 Memory: chunk x V logits, whatever the number of tokens.
 """
 
+import functools
+import importlib.util
+import os
 from typing import Any
 
 import torch
@@ -14,13 +17,13 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from ramen.ops.ahead import Ahead
 from ramen.ops.kernel import Library, kernels
 from ramen.ops.softcap import Softcap
 
 IGNORED = -100
-FORMS = ("none", "sigmoid", "tanh")  # by their numbers in cross_entropy.c
-CHUNK_TOKENS = 1024
-CPU_CHUNK_LOGITS = 1 << 24  # of a chunk: more do not help, fewer spend time adding up the gradient of the weight
+FORMS = ("none", "sigmoid", "tanh")  # by their numbers in the kernels
+CHUNK_LOGITS = {"cpu": 1 << 24, "cuda": 1 << 27}  # more do not help, fewer spend time adding up the gradient of the weight
 
 
 def linear_cross_entropy(
@@ -30,19 +33,22 @@ def linear_cross_entropy(
     vocabulary: int,
     softcap: Softcap | None,
     chunk_tokens: int | None = None,
+    ahead: tuple[Tensor, Tensor] | None = None,
 ) -> Tensor:
     """Summed cross-entropy (float32 scalar, nats) of x (N, D) against targets (N,) under logits x weight^T (weight (V padded, D)).
 
-    Targets of -100 count nothing; rows of the weight from `vocabulary` on never enter the softmax.
+    Targets of -100 count nothing; rows of the weight from `vocabulary` on never enter the softmax. `ahead`: further targets (N, m)
+    and the weights (m,) of their losses (ramen.ops.ahead).
     """
     if chunk_tokens is None:
-        chunk_tokens = max(1, CPU_CHUNK_LOGITS // len(weight)) if x.device.type == "cpu" else CHUNK_TOKENS
+        chunk_tokens = max(1, CHUNK_LOGITS.get(x.device.type, 1 << 24) // len(weight))
+        chunk_tokens -= chunk_tokens % 128 if chunk_tokens > 128 else 0  # whole tiles of a matrix product
     x, targets = x.contiguous(), targets.contiguous().long()
     if torch.is_autocast_enabled(x.device.type):
         x = x.to(torch.get_autocast_dtype(x.device.type))
     # Asked here: needs_input_grad stays true under no_grad, and an evaluation would form gradients for nothing.
     differentiated = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
-    return _LinearCrossEntropy.apply(x, weight, targets, vocabulary, softcap, chunk_tokens, differentiated)
+    return _LinearCrossEntropy.apply(x, weight, targets, vocabulary, softcap, chunk_tokens, differentiated, ahead)
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
@@ -56,23 +62,27 @@ class _LinearCrossEntropy(torch.autograd.Function):
         softcap: Softcap | None,
         chunk_tokens: int,
         differentiated: bool,
+        ahead: tuple[Tensor, Tensor] | None,
     ) -> Tensor:
         cast = weight.to(x.dtype)
         grad_x = torch.empty_like(x) if differentiated else None
         grad_weight = torch.zeros_like(weight) if differentiated else None
         total = x.new_zeros((), dtype=torch.float32)
         compiled = kernels("cross_entropy", x, weight, targets)
+        rows = _triton_rows if triton_serves(x.device) else _rows
         # One memory for the logits of all chunks: fresh memory is slow on a CPU.
         room = x.new_empty(min(chunk_tokens, len(x)) if compiled else 0, len(weight))
         with torch.autocast(x.device.type, enabled=False):
             for start in range(0, x.shape[0], chunk_tokens):
                 chunk = slice(start, start + chunk_tokens)
+                out = room[: len(x[chunk])] if compiled else None
+                logits = torch.mm(x[chunk], cast.T, out=out)  # (n, V padded)
+                further = Ahead(logits, targets[chunk], ahead[0][chunk], ahead[1], softcap) if ahead else None
                 if compiled:
-                    logits = torch.mm(x[chunk], cast.T, out=room[: len(x[chunk])])  # (n, V padded)
-                    loss, grad = _compiled_rows(compiled, logits, targets[chunk], vocabulary, softcap, differentiated)
+                    losses, grad = _compiled_rows(compiled, logits, targets[chunk], vocabulary, softcap, differentiated)
                 else:
-                    loss, grad = _rows(x[chunk] @ cast.T, targets[chunk], vocabulary, softcap, differentiated)
-                total += loss
+                    losses, grad = rows(logits, targets[chunk], vocabulary, softcap, differentiated)
+                total += (further.join(losses, grad) if further else losses).sum()
                 if grad_x is not None and grad_weight is not None and grad is not None:
                     torch.mm(grad, cast, out=grad_x[chunk])
                     _add_product(grad_weight, grad.T, x[chunk])
@@ -85,7 +95,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         grad_x, grad_weight = ctx.saved_tensors
         # In place: they are nobody else's, and a second backward pass is refused by torch's count of changes.
-        return grad_x.mul_(grad), grad_weight.mul_(grad), None, None, None, None, None
+        return grad_x.mul_(grad), grad_weight.mul_(grad), None, None, None, None, None, None
 
 
 def _add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
@@ -99,7 +109,7 @@ def _add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
 def _rows(
     logits: Tensor, targets: Tensor, vocabulary: int, softcap: Softcap | None, differentiated: bool
 ) -> tuple[Tensor, Tensor | None]:
-    """Summed loss of raw logits (n, V padded), and its gradient with respect to them, in their dtype; may reuse their memory.
+    """Losses (n,) of raw logits (n, V padded), and their gradient with respect to them, in their dtype; may reuse their memory.
 
     Every step that can be is in place: this is where a small model spends its memory traffic.
     """
@@ -111,7 +121,7 @@ def _rows(
         logits = curve * softcap.limit
         factor = softcap.limit / softcap.scale
     log_probability = F.log_softmax(logits, dim=-1)
-    loss = F.nll_loss(log_probability, targets, ignore_index=IGNORED, reduction="sum")
+    loss = F.nll_loss(log_probability, targets, ignore_index=IGNORED, reduction="none")
     if not differentiated:
         return loss, None
     gradient = log_probability.exp_()
@@ -133,7 +143,33 @@ def _compiled_rows(
 ) -> tuple[Tensor, Tensor | None]:
     """The same by the kernel, in the memory of the logits."""
     losses = logits.new_empty(len(logits), dtype=torch.float32)
-    form = (softcap.form, softcap.limit, softcap.shift, softcap.scale) if softcap else ("none", 1, 0, 1)
-    numbers = FORMS.index(form[0]), *map(float, form[1:])
+    numbers = _numbers(softcap)
     compiled.cross_entropy(logits, targets, losses, *logits.shape, vocabulary, *numbers, differentiated)
-    return losses.sum(), logits if differentiated else None
+    return losses, logits if differentiated else None
+
+
+def _triton_rows(
+    logits: Tensor, targets: Tensor, vocabulary: int, softcap: Softcap | None, differentiated: bool
+) -> tuple[Tensor, Tensor | None]:
+    """The same on CUDA, in the memory of the logits."""
+    from ramen.ops.cross_entropy_triton import cross_entropy_rows
+
+    losses = cross_entropy_rows(logits, targets, vocabulary, *_numbers(softcap), differentiated)
+    return losses, logits if differentiated else None
+
+
+def _numbers(softcap: Softcap | None) -> tuple[int, float, float, float]:
+    """A softcap as kernels take it: its form's number, limit, shift, scale."""
+    if softcap is None:
+        return 0, 1.0, 0.0, 1.0
+    return FORMS.index(softcap.form), float(softcap.limit), float(softcap.shift), float(softcap.scale)
+
+
+def triton_serves(device: torch.device) -> bool:
+    """Whether the head runs the Triton kernel there."""
+    return device.type == "cuda" and os.environ.get("RAMEN_KERNELS") != "off" and _has_triton()
+
+
+@functools.cache
+def _has_triton() -> bool:
+    return importlib.util.find_spec("triton") is not None

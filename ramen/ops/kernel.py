@@ -7,6 +7,7 @@ RAMEN_KERNELS=off leaves them out.
 Cost: a second or two the first time, nothing afterwards.
 """
 
+import contextlib
 import ctypes
 import functools
 import hashlib
@@ -16,7 +17,7 @@ import platform
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,14 +31,26 @@ Argument = Tensor | float | int | Sequence[Tensor] | Sequence[int] | None
 SOURCES = {path.stem: path for path in sorted(Path(__file__).parent.glob("*.c"))}
 FLAGS = ["-O3", "-march=native", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-shared"]
 FLAGS += ["-fPIC"] + ["-mprefer-vector-width=512"] * (platform.machine() == "x86_64")
+_off = False
 FLAVOURS: dict[torch.dtype, list[str]] = {torch.float32: [], torch.bfloat16: ["-DBFLOAT16"]}
 
 
 def kernels(source: str, *tensors: Tensor) -> "Library | None":
     """The functions of `<source>.c` for tensors like these, numbers of the first one's type; None where torch has to serve."""
-    if torch.compiler.is_compiling() or not all(map(_plain, tensors)):
+    if _off or torch.compiler.is_compiling() or not all(map(_plain, tensors)):
         return None
     return _libraries(tensors[0].dtype)[0].get(source)
+
+
+@contextlib.contextmanager
+def plain_torch() -> Iterator[None]:
+    """Within, torch serves: what a kernel is compared with."""
+    global _off
+    before, _off = _off, True
+    try:
+        yield
+    finally:
+        _off = before
 
 
 def status() -> str:

@@ -21,14 +21,21 @@ def constant(value: float) -> Initial:
 
 
 def normal(std: float) -> Initial:
-    """Independent normal elements of mean 0; a std of 0 gives zeros."""
+    """Independent normal elements of mean 0; a std of 0 gives zeros. ValueError below."""
+    _check_std(std)
     return lambda tensor, generator: tensor.normal_(0.0, std, generator=generator) if std else tensor.zero_()
 
 
 def uniform(std: float) -> Initial:
-    """Independent uniform elements of mean 0 and standard deviation `std`; 0 gives zeros."""
+    """Independent uniform elements of mean 0 and standard deviation `std`; 0 gives zeros. ValueError below."""
+    _check_std(std)
     bound = math.sqrt(3.0) * std
     return lambda tensor, generator: tensor.uniform_(-bound, bound, generator=generator) if std else tensor.zero_()
+
+
+def _check_std(std: float) -> None:
+    if not 0 <= std < math.inf:
+        raise ValueError(f"init_std and init_scale must give a standard deviation >= 0, got {std}")
 
 
 def stacked(*initials: Initial) -> Initial:

@@ -18,8 +18,6 @@ from ramen.optimizer.base import Group, MatrixOptimizer, Scaling, State, check_r
 class BAM(MatrixOptimizer):
     """Steps along the momentum with balanced axes; `half` normalises the last axis alone (HalfBAM)."""
 
-    cpu_bank_elements = 1 << 21  # bound by memory: 1.4 times faster than in one bank
-
     def __init__(self, params: Any, *, scaling: Scaling, balance_steps: int, half: bool, **base: Any):
         check_range("balance_steps", balance_steps, 1)
         super().__init__(params, scaling=scaling, balance_steps=balance_steps, half=half, **base)

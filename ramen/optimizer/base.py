@@ -58,9 +58,14 @@ def shape_scale(scaling: Scaling, rows: int, columns: int) -> float:
 
 
 def iteration_type(choice: IterationType, device: torch.device) -> torch.dtype | None:
-    """The type an iteration of matrix products runs in: auto is bfloat16 where that is fast, on CUDA, else the input's own."""
+    """The type an iteration of matrix products runs in; None: the input's own, or float32 for a 16-bit one.
+
+    auto is bfloat16 where the device has units for its products (CUDA, a CPU with AMX), by what the device says of itself: a clock
+    would choose otherwise on a busy machine.
+    """
     if choice == "auto":
-        return torch.bfloat16 if device.type == "cuda" else None
+        fast = device.type == "cuda" or (device.type == "cpu" and torch.cpu._is_amx_tile_supported())
+        return torch.bfloat16 if fast else None
     return torch.bfloat16 if choice == "bfloat16" else torch.float32
 
 

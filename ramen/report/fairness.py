@@ -15,6 +15,7 @@ from ramen.report.runs import Run
 from ramen.report.tuning import LrCurve
 
 LEAST_SEEDS = 3
+STEADY = 1.3  # fastest over slowest run of one method on a machine that does nothing else
 TITLES = {  # first match by section or word of the key
     "auxiliary": "auxiliary optimizer settings",
     "schedule": "schedule",
@@ -38,6 +39,7 @@ def unfairness(methods: list[Method], by: list[str], curves: list[LrCurve]) -> l
         *budgets(ranked),
         *differing_settings(ranked, by),
         *environments(ranked),
+        *speeds(ranked),
         *seeds(ranked),
         *identical(ranked),
         *tuning(ranked, curves),
@@ -61,6 +63,18 @@ def environments(methods: list[Method]) -> list[str]:
         ("Different git commits", lambda run: run.commit and run.commit[:10]),
     ]
     return [line for title, value in checks if (line := _differing(title, methods, value))]
+
+
+def speeds(methods: list[Method]) -> list[str]:
+    """Runs that differ in nothing but the seed are equally fast, or the machine did something else, too."""
+    unsteady = {}
+    for method in methods:
+        rates = [rate for run in method.chosen_runs.values() if (rate := run.metric("tokens_per_second")) > 0]
+        if rates and max(rates) > STEADY * min(rates):
+            unsteady[method.label] = f"{max(rates) / min(rates):.1f} times"
+    if not unsteady:
+        return []
+    return [f"Seconds and throughput do not compare: a seed was faster than another by {_by_value(unsteady)}."]
 
 
 def differing_settings(methods: list[Method], by: list[str]) -> list[str]:

@@ -7,7 +7,17 @@ from collections.abc import Iterable
 from ramen.errors import DataError
 from ramen.report.runs import Run, Value
 
-METHOD_KINDS = ("optimizer", "mlp", "attention", "residual", "position", "embedding", "value_embedding", "stream", "linear")
+METHOD_KINDS = (
+    "optimizer",
+    "mlp",
+    "attention",
+    "residual",
+    "position",
+    "embedding",
+    "value_embedding",
+    "stream",
+    "linear",
+)
 CONTEXT_KINDS = ("model", "schedule", "auxiliary", "routing")
 MOST_CONFIG_KEYS = 3  # more varying keys than this are a search, not a comparison
 

@@ -53,7 +53,8 @@ def read_run(folder: Path) -> Run:
     config = _read_config(folder / "config.yaml")
     warnings: list[str] = []
     summary = _read_object(folder / "summary.json", warnings)
-    environment = dict(_flat(_read_object(folder / "environment.json", warnings)))
+    started = _read_object(folder / "environment.json", warnings)
+    environment = dict(_flat(started))
     curve = read_metrics(folder / "metrics.jsonl")
     if curve.bad_lines:
         warnings.append(f"{folder}: {curve.bad_lines} unreadable lines of metrics.jsonl ignored")
@@ -66,7 +67,7 @@ def read_run(folder: Path) -> Run:
         seed=seed if type(seed) is int else None,
         status=status,
         reason=reason,
-        choices=_choices(summary, config),
+        choices=_choices(summary.get("choices") or started.get("choices"), config),
         config=config,
         summary=numbers,
         data_hash=_text(summary.get("data_hash")),
@@ -90,7 +91,11 @@ def _read_config(path: Path) -> dict[str, Value]:
 def _with_rate(config: dict[str, Value]) -> dict[str, Value]:
     """optimizer.lr as the matrices get it: a grid of routing.matrix.lr_scale is a grid of learning rates."""
     lr, scale = config.get("optimizer.lr"), config.get("routing.matrix.lr_scale", 1)
-    if config.get("routing.matrix.to") == "optimizer" and isinstance(lr, int | float) and isinstance(scale, int | float):
+    if (
+        config.get("routing.matrix.to") == "optimizer"
+        and isinstance(lr, int | float)
+        and isinstance(scale, int | float)
+    ):
         config |= {"optimizer.lr": _canonical(float(f"{lr * scale:.12g}")), "routing.matrix.lr_scale": 1}
     return config
 
@@ -127,9 +132,8 @@ def _canonical(value: Any) -> Value:
     return json.dumps(value, default=str)
 
 
-def _choices(summary: dict[str, Any], config: dict[str, Value]) -> dict[str, str]:
-    """summary.json's choices; a run without them is placed by the layout rule ramen/<kind>/<name>.py."""
-    choices = summary.get("choices")
+def _choices(choices: Any, config: dict[str, Value]) -> dict[str, str]:
+    """The recorded choices; a run without them is placed by the layout rule ramen/<kind>/<name>.py."""
     if isinstance(choices, dict) and choices:
         return {str(kind): str(option) for kind, option in choices.items() if option is not None}
     targets = {key[: -len("._target_")]: value for key, value in config.items() if key.endswith("._target_")}

@@ -1,12 +1,13 @@
-"""The stream of modded-nanogpt: smear gate, x0 and residual lambdas, a gated skip connection, backout.
+"""The stream of modded-nanogpt: smear gate, x0 and residual lambdas, bigram embeddings, a gated skip connection, backout.
 
 smear     e_t += s sigmoid(W e_t[:12]) e_(t-1), not across documents: a token may carry its predecessor from the start
 lambdas   before layer i: h = r_i h + m_i x0, the normalised embedding
+bigram    before layer i: h += l_i T[hash(token, predecessor) mod rows], T at zero; a document's first token is its own predecessor
 skip      at depth `skip_to`: h += 2 sigmoid(W x0[:12]) sigmoid(g) h_(skip_from)
 backout   at the end: h -= b h_(backout_at): what the first layers wrote for later layers only is taken out again
 
 Source: https://github.com/KellerJordan/modded-nanogpt.
-Cost: a few passes over (B, T, D) a layer. Parameters: 2 L + 29 at most.
+Cost: a few passes over (B, T, D) a layer. Parameters: 3 L + 29 at most, and the bigram table, of role `embedding`.
 Differs from the source: the smear stops at document borders; places are fractions of the depth, so they fit any model.
 """
 
@@ -14,10 +15,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from ramen.ops.parameter import constant, parameter
 from ramen.stream.plain import Plain
 
+HASH = 92_821, 68_917  # primes that spread pairs of tokens over the rows
 GATE_INPUTS = 12  # leading dimensions a gate reads, as in the source
 
 
@@ -28,6 +31,8 @@ class Modded(Plain):
     smear_gate: Any
     residual: Any
     x0: Any
+    bigram: Any
+    bigram_table: Any
     skip: Any
     skip_gate: Any
     backout: Any
@@ -40,6 +45,8 @@ class Modded(Plain):
         smear_init: float | None,
         residual_init: float | None,
         x0_init: float | None,
+        bigram_rows: int | None,
+        bigram_init: float,
         skip_from: float | None,
         skip_to: float | None,
         skip_init: float,
@@ -54,16 +61,25 @@ class Modded(Plain):
             raise ValueError(f"backout_at needs at least two layers, got {layers}")
         # Never the last layer: the final norm would undo it.
         self.backout_at = None if middle is None else min(middle, layers - 2)
+        if bigram_rows is not None and bigram_rows < 1:
+            raise ValueError(f"bigram_rows must be >= 1 or null, got {bigram_rows}")
         made: dict[str, Any] = {"smear": smear_init, "residual": residual_init, "x0": x0_init}
+        made["bigram"] = bigram_init if bigram_rows else None
         made["skip"] = skip_init if self.skip_to is not None else None
         made["backout"] = backout_init if self.backout_at is not None else None
         for name, start in made.items():
-            shape = (layers,) if name in ("residual", "x0") else (1,)
+            shape = (layers,) if name in ("residual", "x0", "bigram") else (1,)
             self.register_parameter(name, None if start is None else parameter(shape, constant(start), "scalar"))
         for name, used in (("smear_gate", smear_init is not None), ("skip_gate", self.skip_to is not None)):
             self.register_parameter(name, parameter((1, self.inputs), constant(0.0), "gate") if used else None)
+        table = parameter((bigram_rows, dim), constant(0.0), "embedding") if bigram_rows else None
+        self.register_parameter("bigram_table", table)
 
-    def enter(self, embedded: Tensor, opens: Tensor) -> Tensor:
+    def enter(self, embedded: Tensor, tokens: Tensor, opens: Tensor, kept: dict[str, Tensor]) -> Tensor:
+        if self.bigram is not None:
+            predecessor = torch.where(opens, tokens, torch.cat((tokens[:, :1], tokens[:, :-1]), dim=1)).long()
+            row = (HASH[0] * tokens.long()) ^ (HASH[1] * predecessor)
+            kept["bigram"] = F.embedding(row % len(self.bigram_table), self.bigram_table)
         if self.smear is None:
             return embedded
         before = torch.cat((torch.zeros_like(embedded[:, :1]), embedded[:, :-1]), dim=1)
@@ -79,6 +95,10 @@ class Modded(Plain):
             h = self.residual[layer].to(h.dtype) * h
         if self.x0 is not None:
             h = h + self.x0[layer].to(h.dtype) * start
+        if self.bigram is not None:
+            pair = kept["bigram"]  # (B, T, D), the same for all streams
+            pair = pair.view(*pair.shape[:2], *(1,) * (h.dim() - 3), -1)
+            h = h + (self.bigram[layer] * pair).to(h.dtype)
         return h
 
     def after(self, layer: int, h: Tensor, kept: dict[str, Tensor]) -> None:

@@ -12,7 +12,7 @@ class Plain(nn.Module):
     def __init__(self, dim: int, layers: int):
         super().__init__()
 
-    def enter(self, embedded: Tensor, opens: Tensor) -> Tensor:
+    def enter(self, embedded: Tensor, tokens: Tensor, opens: Tensor, kept: dict[str, Tensor]) -> Tensor:
         """Embedded tokens (B, T, D) before their first norm; `opens` (B, T) marks the first token of each document."""
         return embedded
 

@@ -171,7 +171,7 @@ def _val_loss(checkpoint: Path) -> float | None:
         loss = _meta(checkpoint).get("val_loss")
     except (OSError, ValueError, TypeError, RecursionError):
         return None
-    return float(loss) if type(loss) in (int, float) and math.isfinite(loss) else None
+    return float(loss) if isinstance(loss, int | float) and math.isfinite(loss) else None
 
 
 def _free(folder: Path) -> str:

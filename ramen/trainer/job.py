@@ -28,6 +28,7 @@ class Job:
     lr_schedule: Callable[[float], float]
     batch_schedule: Callable[[float], float]
     windows: Callable[[float], Windows]
+    ahead: Callable[[float], float]
     batches: Batches
     validation: Batch
     bytes_per_token: float

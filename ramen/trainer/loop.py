@@ -34,11 +34,12 @@ class Trainer:
     def __init__(self, job: Job, plan: Plan):
         self.job, self.plan, self.budget = job, plan, plan.budget
         self.progress = Progress()
+        self.saved_step: int | None = None
         self.loss_sum = torch.zeros((), device=job.device)  # since the last record
         self.health = Health(plan.nonfinite, job.device)
         self.stages = Stages(
             job.model, job.optimizers, lambda progress: plan.rows(job.batch_schedule(progress)), job.windows, plan.rows(1.0),
-            plan.batch_lr_power, plan.freeze_scalar_steps,
+            plan.batch_lr_power, plan.freeze_scalar_steps, job.ahead,
         )  # fmt: skip
         self.parameters = [p for p in job.model.parameters() if p.requires_grad]
         self.loss = forward(job.model, job.compile, plan.activation_checkpointing)
@@ -87,7 +88,8 @@ class Trainer:
                 self.job.advance(self.budget.progress(p.step, p.tokens, p.seconds, 0))
                 ending = self._after(told, stop)
             status, reason = ending or self._finished()
-            if status == "stopped" or (status == "finished" and self.plan.checkpoint_at_end):
+            wanted = status == "stopped" or (status == "finished" and self.plan.checkpoint_at_end)
+            if wanted and self.saved_step != p.step:
                 self.save()
         return Outcome(status, reason, None if status == "stopped" else p.val_loss, p.train_loss, p)
 
@@ -152,6 +154,7 @@ class Trainer:
         }
         p, plan = self.progress, self.plan
         val_loss = p.val_loss if p.evaluated_step == p.step else None
+        self.saved_step = p.step
         return checkpoint.save(
             self.job.folder, p.step, self.job.model, state, keep=plan.keep_checkpoints, keep_best=plan.keep_best, val_loss=val_loss
         )  # fmt: skip
@@ -175,6 +178,7 @@ class Trainer:
             if self.job.diagnostics:
                 self.job.diagnostics.load_state_dict(state.get("diagnostics", {}))
             self.loss_sum.fill_(state["loss_sum"])
+            self.saved_step = self.progress.step
         except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
             raise DataError(f"{path}: is not a state of this run: {type(error).__name__}: {error}") from error
 

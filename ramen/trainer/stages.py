@@ -30,7 +30,8 @@ class Stages:
     """Moves the model from stage to stage.
 
     `rows` and `windows` are functions of progress; lr_power: the learning rate goes with (batch / configured batch)^lr_power;
-    freeze_steps: for so many steps after a change of batch or window, scalars keep still, their optimizer state too.
+    freeze_steps: for so many steps after a change of batch or window, scalars keep still, their optimizer state too; `ahead`, of
+    progress: the share of the losses on tokens after the next one.
     """
 
     def __init__(
@@ -42,8 +43,9 @@ class Stages:
         base_rows: int,
         lr_power: float | None,
         freeze_steps: int | None,
+        ahead: Callable[[float], float],
     ):
-        self.model, self.optimizers, self.rows, self.windows = model, optimizers, rows, windows
+        self.model, self.optimizers, self.rows, self.windows, self.ahead = model, optimizers, rows, windows, ahead
         self.base_rows, self.lr_power, self.freeze_steps = base_rows, lr_power or 0.0, freeze_steps or 0
         self.scalars: list[Tensor] = [p for p in model.parameters() if role(p) == "scalar"]
         self.last: list[Any] | None = None
@@ -62,6 +64,9 @@ class Stages:
         self.last = now
         names = ("long_window_tokens", "short_window_tokens")
         told: dict[str, float] = {name: w for name, w in zip(names, windows, strict=True) if w is not None}
+        if self.model.ahead:
+            told["ahead_share"] = self.ahead(progress)
+            self.model.weigh_ahead(told["ahead_share"])
         if splits is not None:
             told["embedding_split"] = int(self.model.embedding.is_split)
         if self.freeze_steps:

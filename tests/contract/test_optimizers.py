@@ -9,10 +9,12 @@ from typing import Any, Literal, get_args, get_origin
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ramen.config import parameters, schedules, without_schedules
 from ramen.errors import ConfigError
+from ramen.ops.kernel import plain_torch
 from ramen.ops.parameter import declare_factors
 from ramen.optimizer.base import MatrixOptimizer
 from ramen.registry import EXTRAS, locate, options
@@ -24,7 +26,7 @@ PROBING = ("psgd",)  # draws a probe for each parameter in turn
 # Options that do nothing by themselves, on a CPU or at a fixed hyperparameter: why.
 SILENT = {
     ("stage", "changes nothing until it changes: see tests/optimizer/test_aro_sinkhorn.py"),
-    ("iteration_dtype", "auto is float32 on a CPU: see test_iteration_dtype"),
+    ("iteration_dtype", "see test_iteration_dtype"),
 }
 Problem = Callable[[], float]
 
@@ -40,6 +42,12 @@ def name(request) -> str:
 @pytest.fixture(params=[n for n, o in options("optimizer").items() if str(o.target).startswith("ramen.")])
 def ours(request) -> str:
     return request.param
+
+
+@pytest.fixture(autouse=True)
+def any_processor(monkeypatch):
+    """iteration_dtype=auto means the same on every processor."""
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
 
 
 @pytest.fixture
@@ -354,7 +362,7 @@ def test_every_option_changes_the_update(ours, node):
             assert fingerprint(**{key: value}) != start, (key, value)
 
 
-def test_iteration_dtype(ours, node):
+def test_iteration_dtype(ours, node, monkeypatch):
     if "iteration_dtype" not in node(ours):
         pytest.skip("makes no iteration of matrix products")
     results = []
@@ -363,6 +371,10 @@ def test_iteration_dtype(ours, node):
         run(make_optimizer(node(ours, iteration_dtype=dtype), [{"params": params}], []), params, range(2))
         results.append(values(params))
     assert equal(results[0], results[1]) and not equal(results[1], results[2])
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
+    params = matrices(ours)
+    run(make_optimizer(node(ours, iteration_dtype="auto"), [{"params": params}], []), params, range(2))
+    assert equal(values(params), results[2])
 
 
 def test_refuses_what_is_out_of_range(ours, node):
@@ -420,3 +432,73 @@ def test_under_a_hundred_operations_a_step(ours, node):
     with Counter() as counter:
         optimizer.step()
     assert counter.count < 100
+
+
+def vary(optimizer: torch.optim.Optimizer) -> None:
+    """Move every number that a schedule may move."""
+    for group in optimizer.param_groups:
+        for key, value in group.items():
+            if isinstance(value, float):
+                group[key] = 0.97 * value
+
+
+def test_nothing_is_read_back(ours, node):
+    """Fake tensors have no values: a step that asked for one, to compute or to branch, would fail. Nor does it for a new rate."""
+    with FakeTensorMode(), plain_torch():
+        params = matrices(ours)
+        optimizer = make_optimizer(
+            node(ours, hyperball=True) if "hyperball" in node(ours) else node(ours), [{"params": params}], []
+        )
+        for _ in range(3):
+            for p in params:
+                p.grad = torch.empty_like(p)
+            optimizer.step()
+            vary(optimizer)
+        assert all(isinstance(value, FakeTensor) for p in params for value in optimizer.state[p].values())
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_no_step_waits_for_the_gpu(ours, node):
+    params = [nn.Parameter(p.detach().cuda()) for p in matrices(ours)]
+    if ours in PAIRED:
+        for left, right in zip(params[::2], params[1::2], strict=True):
+            declare_factors(left, right)
+    optimizer = make_optimizer(
+        node(ours, **({"iteration_dtype": "auto"} if "iteration_dtype" in node(ours) else {})), [{"params": params}], []
+    )
+    for p in params:
+        p.grad = torch.randn_like(p)
+    optimizer.step()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for _ in range(2):
+            vary(optimizer)
+            optimizer.step()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert all(p.isfinite().all() for p in params)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("scale", [1e-30, 1e-6, 1e6, 1e30])
+def test_extreme_gradients_of_any_shape_give_steps_of_the_usual_size(ours, node, dtype, scale):
+    """Tiny, huge, with rows and columns of zeros, on matrices down to 1 x 1."""
+    shapes = ((1, 1), (1, 9), (9, 1), (2, 3), (2, 1, 5), (40, 6), (6, 40), (16, 16))
+    lengths = []
+    for factor in (1.0, scale):
+        params = matrices(ours, dtype, shapes)
+        optimizer = make_optimizer(node(ours, weight_decay=0.0), [{"params": params}], [])
+        start = values(params)
+        for step in range(3):
+            set_gradients(params, step)
+            for p in params:
+                if min(p.shape[-2:]) > 1:
+                    p.grad[..., 0, :] = 0
+                    p.grad[..., :, -1] = 0
+                p.grad = (factor * p.grad.float()).to(dtype)
+            optimizer.step()
+        assert all(p.isfinite().all() for p in params)
+        lengths.append(torch.stack([(p.double() - q.double()).norm() for p, q in zip(params, start, strict=True)]))
+    if isinstance(optimizer, MatrixOptimizer):
+        torch.testing.assert_close(lengths[1], lengths[0], rtol=0.05, atol=1e-2 if dtype == torch.bfloat16 else 1e-6)
+    assert (lengths[0] > 0).all()

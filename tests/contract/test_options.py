@@ -6,8 +6,10 @@ from importlib.util import find_spec
 import pytest
 import torch
 import yaml
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from ramen import assemble
+from ramen.command import sweep_values
 from ramen.config import check
 from ramen.model.gpt import Text
 from ramen.ops.parameter import generator, initialise
@@ -120,9 +122,11 @@ def test_no_two_options_of_a_group_are_the_same_run(option, kind):
 @pytest.mark.parametrize("name", options("sweep"))
 def test_every_value_of_a_sweep_is_accepted(compose, name):
     swept = yaml.safe_load((CONF / "sweep" / f"{name}.yaml").read_text())["hydra"]["sweeper"]["params"]
-    assert swept
-    for key, values in swept.items():
-        listed = str(values).split(",")
-        assert len(listed) == len(set(listed)) > 1
-        for value in listed:
-            check(compose(f"{key}={value}"))
+    listed = {
+        key: sweep_values(OverridesParser.create().parse_override(f"{key}={given}")) for key, given in swept.items()
+    }
+    assert any(len(words) > 1 for words in listed.values())
+    for words in listed.values():
+        assert len(words) == len(set(words))
+        for word in words:
+            check(compose(word))

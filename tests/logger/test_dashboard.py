@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from ramen.config import flatten
+from ramen.dashboard import build, plan
 from ramen.errors import ConfigError
 from ramen.run import Command, run
 
@@ -30,7 +31,6 @@ def script() -> ModuleType:
     spec = importlib.util.spec_from_file_location("dashboard_script", ROOT / "scripts" / "dashboard.py")
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look themselves up
     spec.loader.exec_module(module)
     return module
 
@@ -49,8 +49,8 @@ def sweep(compose: Callable[..., dict[str, Any]], tmp_path_factory: pytest.TempP
 
 
 @pytest.fixture(scope="module")
-def spec(script: ModuleType, sweep: Path) -> dict[str, Any]:
-    return script.build(script.plan(script.parse([str(sweep)])))._spec
+def spec(sweep: Path) -> dict[str, Any]:
+    return build(plan([sweep], None, None, None))._spec
 
 
 @pytest.fixture(scope="module")
@@ -135,9 +135,9 @@ def test_the_run_table_is_the_sweep_grouped_best_first(spec: dict[str, Any], swe
     assert runs["sort"]["keys"] == [{"key": {"section": "summary", "name": "final_val_loss"}, "ascending": True}]
 
 
-def test_learning_rates_are_never_averaged_over(script: ModuleType, sweep: Path) -> None:
+def test_learning_rates_are_never_averaged_over(sweep: Path) -> None:
     """Runs of one method at several rates are drawn apart: their mean is no result."""
-    by_mlp = script.build(script.plan(script.parse([str(sweep), "--by", "mlp"])))._spec
+    by_mlp = build(plan([sweep], ["mlp"], None, None))._spec
     grouping = by_mlp["spec"]["section"]["runSets"][0]["grouping"]
     assert [key["name"] for key in grouping][:2] == ["choice.value.mlp", "optimizer.value.lr"]
     lines = [panel["config"] for panel in panels(by_mlp) if panel["viewType"] == "Run History Line Plot"]
@@ -175,9 +175,38 @@ def test_without_login_or_network_one_line_says_so(
     assert "wandb login" in told[0]
 
 
-def test_without_the_library_the_extra_is_named(
-    script: ModuleType, sweep: Path, monkeypatch: pytest.MonkeyPatch
+def test_what_is_sent_is_the_workspace_to_the_default_entity(
+    script: ModuleType, sweep: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """Through the library's own save, with W&B's server planted behind its client."""
+    import wandb
+
+    sent: list[dict[str, Any]] = []
+
+    class Service:
+        app_url = "https://planted"
+
+        def execute_graphql(self, query: str, variables: dict[str, Any]) -> dict[str, Any]:
+            sent.append(variables)
+            return {"upsertView": {"view": {"id": "1", "name": variables["name"]}}}
+
+    class Api:
+        default_entity = "me"
+
+        def __init__(self, **how: Any):
+            self._service_api = Service()
+
+    monkeypatch.setattr(wandb, "login", lambda **how: True)
+    monkeypatch.setattr(wandb, "Api", Api)
+    assert script.main([str(sweep), "--project", "mine"]) == 0
+    assert capsys.readouterr().out.startswith("https://planted/me/mine?nw=")
+    (view,) = sent
+    assert (view["entityName"], view["projectName"], view["type"]) == ("me", "mine", "project-view")
+    made = [section["name"] for section in json.loads(view["spec"])["section"]["panelBankConfig"]["sections"]]
+    assert made == ["Which is better", "Is each tuned", "How it trained", "What it costs"]
+
+
+def test_without_the_library_the_extra_is_named(sweep: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "wandb_workspaces.workspaces", None)
-    with pytest.raises(ConfigError, match=r"ramen\[dashboard\]"):
-        script.build(script.plan(script.parse([str(sweep)])))
+    with pytest.raises(ConfigError, match=r"pip install -e .*dashboard"):
+        build(plan([sweep], None, None, None))

@@ -62,7 +62,9 @@ def test_a_sound_logger_is_told_everything_in_order() -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("error", [ConnectionError("planted"), SystemExit(3), KeyboardInterrupt()], ids=lambda e: type(e).__name__)
+@pytest.mark.parametrize(
+    "error", [ConnectionError("planted"), SystemExit(3), KeyboardInterrupt()], ids=lambda e: type(e).__name__
+)
 def test_what_it_raises_is_told_once(method: str, error: BaseException, caplog: pytest.LogCaptureFixture) -> None:
     faulty = Faulty(method, raises(error))
     use(Guarded(faulty))
@@ -80,7 +82,9 @@ def test_that_it_hangs_is_told_once(method: str, hang: Callable[[], Any], caplog
     assert faulty.told[-1] == method
 
 
-def test_records_of_a_service_that_hangs_do_not_pile_up(hang: Callable[[], Any], caplog: pytest.LogCaptureFixture) -> None:
+def test_records_of_a_service_that_hangs_do_not_pile_up(
+    hang: Callable[[], Any], caplog: pytest.LogCaptureFixture
+) -> None:
     guarded = Guarded(Faulty("record", hang), patience_seconds=0.05)
     guarded.start(Path(), {}, {})
     while not guarded.off:  # a caller that never waits finds out by itself

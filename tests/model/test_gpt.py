@@ -223,3 +223,23 @@ def test_a_gpt_knows_no_method_by_name(compose):
     x = F.rms_norm(model.embedding(tokens), (8,), eps=torch.finfo(torch.float32).eps)
     x = F.rms_norm(x, (8,), eps=torch.finfo(torch.float32).eps)
     torch.testing.assert_close(model.hidden(tokens), x)
+
+
+def test_further_tokens_count_in_training_alone(build_gpt, rows):
+    """Their weighted losses, within documents; an evaluation and the logits know nothing of them."""
+    tokens = rows((5, 7), (12,))
+    plain, ahead = build_gpt(noise=0.3), build_gpt("model.ahead_weights=[0.5,0.25]", noise=0.3)
+    targets = targets_of(tokens)
+    assert torch.equal(ahead(tokens), plain(tokens))
+    assert torch.equal(ahead.eval()(tokens, targets), plain.eval()(tokens, targets))
+    logits, documents = plain(tokens), (tokens == 0).cumsum(-1)
+    expected = torch.zeros(())
+    for b in range(2):
+        for t in range(12):
+            for step, weight in ((1, 1.0), (2, 0.5), (3, 0.25)):
+                # the token that opens the next document is what ends this one
+                if t + step < 12 and documents[b, t + step - 1] == documents[b, t]:
+                    expected -= weight * logits[b, t].log_softmax(-1)[tokens[b, t + step]]
+    torch.testing.assert_close(ahead.train()(tokens, targets), expected, rtol=1e-5, atol=1e-4)
+    ahead.weigh_ahead(0.0)
+    torch.testing.assert_close(ahead(tokens, targets), plain.train()(tokens, targets), rtol=1e-6, atol=1e-5)

@@ -5,6 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ramen.ops.kernel import plain_torch
 from ramen.ops.polar_express import coefficients, polar_express, schedule
 
 PUBLISHED_FIVE = (  # modded-nanogpt and others; safety 1.02, cushion 0.02
@@ -230,3 +231,13 @@ def test_compiles_in_one_graph():
     x = gaussian(4, 32, 16)
     compiled = torch.compile(lambda x: polar_express(x, dtype=None), fullgraph=True, backend="eager")
     assert relative_error(compiled(x), polar_express(x, dtype=None)) < 1e-5
+
+
+@pytest.mark.parametrize("exponent", [-30, -3, 0, 30])
+def test_the_kernel_of_the_norm_equals_torch(exponent):
+    x = torch.cat([gaussian(3, 70, 33), torch.zeros(1, 70, 33)]) * 10.0**exponent
+    with plain_torch():
+        expected = polar_express(x, dtype=None)
+    assert relative_error(polar_express(x, dtype=None), expected) < 1e-5
+    x[0, 3, 4] = float("nan")
+    assert polar_express(x, dtype=None)[0].isnan().all() and polar_express(x, dtype=None)[1:].isfinite().all()

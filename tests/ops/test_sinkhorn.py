@@ -1,10 +1,13 @@
 """Balanced axes and Sinkhorn: exact norms, equivariances, invariance to scaling, zeros."""
 
+from functools import partial
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ramen.ops.kernel import plain_torch
 from ramen.ops.sinkhorn import balance_axes, sinkhorn
 
 SHAPES = [(64, 64), (96, 24), (24, 96), (1, 7), (7, 1)]
@@ -146,3 +149,21 @@ def test_compiles_in_one_graph():
 def test_refusal(function):
     with pytest.raises(ValueError, match="steps"):
         function(torch.ones(3, 3), steps=0)
+
+
+@pytest.mark.parametrize("shape", [(3, 37, 21), (2, 21, 37), (40, 40), (1, 9), (9, 1), (2, 130, 65)])
+@pytest.mark.parametrize("steps", [1, 2, 5])
+def test_the_kernel_equals_torch(shape, steps):
+    x = gaussian(*shape) * 1e3
+    x[..., 0, :] *= 1e-6
+    for function in (balance_axes, sinkhorn, partial(balance_axes, half=True)):
+        with plain_torch():
+            expected = function(x, steps=steps)
+        torch.testing.assert_close(function(x, steps=steps), expected, rtol=2e-5, atol=2e-6)
+
+
+def test_what_is_not_a_number_is_not_hidden():
+    x = gaussian(2, 12, 8)
+    x[0, 3, 2] = float("nan")
+    for function in (balance_axes, sinkhorn):
+        assert function(x)[0].isnan().any() and function(x)[1].isfinite().all()

@@ -15,6 +15,12 @@ def _random(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> T
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
 
 
+@pytest.fixture(autouse=True)
+def any_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """iteration_dtype=auto means the same on every processor."""
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+
+
 @pytest.fixture(scope="session")
 def random() -> Callable[..., Tensor]:
     """random(*shape, seed=, dtype=): independent normal entries."""

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from ramen.ops.parameter import declare_factors
 from ramen.ops.polar_express import polar_express
 from ramen.optimizer.base import shape_scale
 from ramen.optimizer.normuon import NorMuon
@@ -155,13 +156,33 @@ def test_state_is_what_the_pages_say(build, random):
         "aro_sinkhorn": lambda m, n: m * n + min(m, n) ** 2,
         "contra_muon": lambda m, n: m * n + m,
         "soap_muon": lambda m, n: 2 * m * n + 2 * m * m + 2 * n * n,
+        "adamw": lambda m, n: 2 * m * n,
     }
-    for name, size in sizes.items():
-        p = nn.Parameter(random(2, 10, 6))
-        optimizer = build(name, [p])
-        p.grad = random(2, 10, 6, seed=1)
-        optimizer.step()
-        assert sum(value.numel() for value in optimizer.state[p].values()) == 2 * size(10, 6), name
+    changed = {
+        ("normuon", ("axis", "long")): lambda m, n: m * n + max(m, n),
+        ("soap_muon", ("sides", "short")): lambda m, n: 2 * m * n + 2 * min(m, n) ** 2,
+        ("muon", ("hyperball", True)): lambda m, n: m * n + 1,
+    }
+    cases = [(name, {}, size) for name, size in sizes.items()]
+    cases += [(name, {key: value}, size) for (name, (key, value)), size in changed.items()]
+    for name, changes, size in cases:
+        for m, n in ((10, 6), (6, 10)):
+            p = nn.Parameter(random(2, m, n))
+            optimizer = build(name, [p], **changes)
+            p.grad = random(2, m, n, seed=1)
+            optimizer.step()
+            held = [value for key, value in optimizer.state[p].items() if key != "step"]  # adamw's count
+            assert sum(value.numel() for value in held) == 2 * size(m, n), (name, changes)
+            assert sum(value.untyped_storage().nbytes() for value in held) == 4 * 2 * size(m, n), (name, changes)
+
+
+def test_state_of_a_factor_pair_is_what_the_pages_say(build, random):
+    a, b = nn.Parameter(random(2, 10, 3)), nn.Parameter(random(2, 3, 6))
+    declare_factors(a, b)
+    optimizer = build("spectron", [a, b])
+    a.grad, b.grad = random(2, 10, 3, seed=1), random(2, 3, 6, seed=2)
+    optimizer.step()
+    assert sum(value.numel() for p in (a, b) for value in optimizer.state[p].values()) == 2 * ((10 + 6) * 3 + 2 * 3)
 
 
 def test_vectors_are_refused(build):

@@ -48,6 +48,10 @@ PLANTED = {
     ),
     "device": (only("bam", environment={"device": "Other"}), "Different devices"),
     "commit": (only("bam", environment={"git_sha": "b" * 40}), "Different git commits: aaaaaaaaaa (adamw); bbbbbbbbbb"),
+    "speed": (
+        lambda o, lr, seed: {"summary": {"tokens_per_second": 1000.0 * (1 + seed) if o == "bam" else 1000.0}},
+        "Seconds and throughput do not compare: a seed was faster than another by 3.0 times (bam).",
+    ),
     "routing": (only("bam", config={"routing.embedding.lr_scale": 3.0}), "Different parameter routing"),
     "identical": (lambda o, lr, s: {"final": 3 + s / 10 + abs(lr - 0.01)}, "exactly the same final_val_loss"),
 }

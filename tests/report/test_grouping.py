@@ -4,7 +4,7 @@ import pytest
 
 from ramen.errors import DataError
 from ramen.report.discover import discover
-from ramen.report.grouping import find_baseline, group
+from ramen.report.grouping import find_baseline, group, setting_keys
 from ramen.report.keys import default_by, matters, parse_by
 from ramen.report.runs import read_run
 from ramen.report.tuning import lr_curves
@@ -63,6 +63,24 @@ def test_default_grouping_is_what_varies(tmp_path, write_run, read, variants, ex
     for i, variant in enumerate(variants):
         write_run(tmp_path / str(i), **variant)
     assert default_by(read()) == expected
+
+
+def test_a_run_that_is_not_done_adds_no_axis(tmp_path, write_run, read):
+    """Its choices are in environment.json before there is a summary: a sweep looked at half-way is grouped as at its end."""
+    write_run(tmp_path / "a", "bam")
+    write_run(tmp_path / "b")
+    choices = {"optimizer": "bam", "mlp": "relu2", "schedule": "wsd", "model": "tiny"}
+    (write_run(tmp_path / "c", "bam", seed=1, environment={"choices": choices}) / "summary.json").unlink()
+    assert default_by(read()) == ["optimizer"]
+    assert setting_keys([run for run in read() if run.choices["optimizer"] == "bam"], ["optimizer"]) == ["optimizer.lr"]
+
+
+def test_a_run_of_unknown_choices_does_not_make_a_choice_of_them(tmp_path, write_run, read):
+    """Killed runs of older versions: a group that is not known of one run is no difference between the others."""
+    write_run(tmp_path / "a", "bam", choices={"auxiliary": "adamw", "model": "gpt"})
+    write_run(tmp_path / "b", choices={"auxiliary": "adamw", "model": "gpt"})
+    (write_run(tmp_path / "c", "bam", seed=1) / "summary.json").unlink()
+    assert default_by(read()) == ["optimizer"]
 
 
 def test_what_matters():

@@ -10,7 +10,12 @@ from ramen.model.gpt import GPT
 from ramen.stream.modded import Modded
 
 PLACES = ("smear_init", "residual_init", "x0_init", "skip_from", "skip_to", "backout_at")
-OFF: dict[str, Any] = {**dict.fromkeys(PLACES), "skip_init": -1.5, "backout_init": 0.5}
+OFF: dict[str, Any] = {
+    **dict.fromkeys((*PLACES, "bigram_rows")),
+    "bigram_init": 0.1,
+    "skip_init": -1.5,
+    "backout_init": 0.5,
+}
 
 
 def made(**given: Any) -> Modded:
@@ -33,7 +38,7 @@ def test_smear_adds_the_predecessor_but_not_across_documents() -> None:
     stream = made(smear_init=0.6)
     embedded = torch.randn(1, 5, 16)
     opens = torch.tensor([[True, False, False, True, False]])
-    out = stream.enter(embedded, opens)
+    out = stream.enter(embedded, torch.zeros(1, 5, dtype=torch.long), opens, {})
     expected = embedded.clone()
     for t in (1, 2, 4):
         expected[0, t] += 0.6 * 0.5 * embedded[0, t - 1]  # the gate starts at sigmoid(0)
@@ -66,13 +71,55 @@ def test_backout_takes_the_middle_out_again() -> None:
     torch.testing.assert_close(stream.leave(h, kept), h - 0.5 * middle)
 
 
+def test_a_bigrams_row_depends_on_the_pair_and_stays_in_its_document() -> None:
+    """The same pair has the same row wherever it stands; a first token's row does not know what was before."""
+    stream = made(bigram_rows=1000, bigram_init=0.5)
+    with torch.no_grad():
+        stream.bigram_table.normal_()
+    tokens = torch.tensor([[0, 5, 6, 0, 5, 6, 7, 6], [0, 9, 6, 0, 6, 5, 6, 7]])
+    kept: dict[str, torch.Tensor] = {}
+    stream.enter(torch.zeros(2, 8, 16), tokens, tokens == 0, kept)
+    rows = kept["bigram"]
+    where: dict[tuple[int, int], list[torch.Tensor]] = {}
+    for b in range(2):
+        for t in range(8):
+            token = int(tokens[b, t])
+            where.setdefault((token if token == 0 else int(tokens[b, t - 1]), token), []).append(rows[b, t])
+    assert len(where[0, 0]) == 4 and len(where[5, 6]) == 3 and len(where) == 9
+    assert all(torch.equal(row, same[0]) for same in where.values() for row in same)
+    assert len({tuple(same[0].tolist()) for same in where.values()}) == len(where)  # no two pairs share a row of 1,000
+    h = torch.randn(2, 8, 3, 16)
+    torch.testing.assert_close(stream.before(2, h, h, h[:, :, 0], kept), h + 0.5 * rows[:, :, None])
+
+
+def test_bigrams_use_all_rows_alike() -> None:
+    """All pairs of 200 tokens over 1,000 rows: 40 a row, as a fair hash would spread them."""
+    stream = made(bigram_rows=1000)
+    with torch.no_grad():
+        stream.bigram_table.copy_(torch.arange(1000.0)[:, None].expand(1000, 16))
+    pairs = torch.cartesian_prod(torch.arange(1, 201), torch.arange(1, 201))
+    kept: dict[str, torch.Tensor] = {}
+    stream.enter(torch.zeros(len(pairs), 2, 16), pairs, torch.zeros_like(pairs, dtype=torch.bool), kept)
+    counts = kept["bigram"][:, 1, 0].long().bincount(minlength=1000)
+    assert counts.max() < 80 and counts.min() > 5
+
+
+def test_bigrams_are_counted_as_embeddings_and_start_as_nothing(
+    build_gpt: Callable[..., GPT], rows: Callable[..., torch.Tensor]
+) -> None:
+    without, model = build_gpt("stream=modded"), build_gpt("stream=modded", "stream.bigram_rows=50")
+    assert model.embedding_parameters() - without.embedding_parameters() == 50 * 16
+    assert torch.equal(model(rows((5, 7))), without(rows((5, 7))))
+
+
 @pytest.mark.parametrize("residual", ["standard", "hc"])
 def test_every_scalar_and_gate_moves(
     build_gpt: Callable[..., GPT], rows: Callable[..., torch.Tensor], residual: str
 ) -> None:
     """Two steps: a gate behind a scalar that starts at zero has a gradient from the second one on."""
     model = build_gpt(
-        "stream=modded", f"residual={residual}", "model.layers=4", "attention.output_init_scale=1", "mlp.output_init_scale=1"
+        "stream=modded", "stream.bigram_rows=50", f"residual={residual}", "model.layers=4", "attention.output_init_scale=1",
+        "mlp.output_init_scale=1",
     )  # fmt: skip
     tokens = rows((5, 7), (12,))
     before = {name: value.detach().clone() for name, value in model.stream.named_parameters()}
@@ -81,7 +128,7 @@ def test_every_scalar_and_gate_moves(
         (model(tokens, tokens.roll(-1, 1)) / tokens.numel()).backward()
         optimizer.step()
         optimizer.zero_grad()
-    assert len(before) == 7
+    assert len(before) == 9
     for name, value in model.stream.named_parameters():
         assert not torch.equal(value, before[name]), name
 
@@ -91,6 +138,7 @@ def test_every_scalar_and_gate_moves(
     [
         (dict(skip_from=0.5), "skip_from and skip_to must both"),
         (dict(skip_from=0.5, skip_to=0.5), "skip_from must be a layer before"),
+        (dict(bigram_rows=0), "bigram_rows must be >= 1 or null, got 0"),
         (dict(backout_at=1.0), r"backout_at must be in \[0, 1\)"),
         (dict(skip_from=-0.1, skip_to=0.5), r"skip_from must be in \[0, 1\)"),
     ],

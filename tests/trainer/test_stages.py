@@ -65,7 +65,8 @@ def stages_of(compose: Any, build_gpt: Any, *overrides: str) -> Stages:
     model = build_gpt(*overrides)
     optimizers = assemble.optimizers(config, assemble.groups(config, model))
     steps = assemble.curve(config, "batch_schedule")
-    return Stages(model, optimizers, lambda progress: round(4 * steps(progress)), assemble.windows(config), 4, None, 3)
+    rows, windows, ahead = (lambda progress: round(4 * steps(progress))), assemble.windows(config), assemble.ahead(config)
+    return Stages(model, optimizers, rows, windows, 4, None, 3, ahead)
 
 
 def test_scalars_keep_still_for_exactly_the_steps_asked_for(compose: Any, build_gpt: Any, rows: Any) -> None:
@@ -137,3 +138,18 @@ def test_every_stage_is_visited_before_the_clock_and_nothing_is_left_behind(comp
 def test_refuses_stages_that_cannot_be(dry: Any, compose: Any, overrides: tuple[str, ...], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         dry(compose(*overrides))
+
+
+def test_the_share_of_further_tokens_follows_its_schedule(compose: Any, build_gpt: Any) -> None:
+    words = ("model.ahead_weights=[0.5,0.25]", "schedule@ahead_schedule=piecewise", "ahead_schedule.multipliers=[1.0,0.0]")
+    stages = stages_of(compose, build_gpt, *words, "ahead_schedule.fractions=[0.0,0.5]")
+    for progress, share in ((0.0, 1.0), (0.25, 0.5), (0.75, 0.0)):
+        assert stages.enter(progress).told["ahead_share"] == share
+        assert stages.model.ahead_now.tolist() == [0.5 * share, 0.25 * share]
+
+
+def test_a_schedule_of_further_tokens_without_any_is_refused(compose: Any, build_gpt: Any, dry: Any) -> None:
+    with pytest.raises(ConfigError, match=r"ahead_schedule: needs model.ahead_weights, got \[\]"):
+        dry(compose("schedule@ahead_schedule=linear"))
+    with pytest.raises(ConfigError, match=r"model.ahead_weights must be > 0"):
+        build_gpt("model.ahead_weights=[0.5,0.0]")

@@ -1,0 +1,42 @@
+"""The jobs of a sweep: the time from the end of one to the first step of the next, in one process."""
+
+import itertools
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from ramen.errors import ConfigError
+from ramen.measure.machine import Machine, Row, Workload
+from ramen.registry import CONF
+
+JOBS = 4
+
+
+def sweep(work: Workload, here: Machine) -> list[Row]:
+    """train.py -m with seeds: what every job after the first costs besides its steps."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [
+            sys.executable, str(CONF.parent / "train.py"), "-m", *work.overrides, f"seed={','.join(map(str, range(JOBS)))}",
+            "trainer.steps=1", "trainer.checkpoint_at_end=false", "data.validation_tokens=256", f"hydra.sweep.dir={folder}",
+        ]  # fmt: skip
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise ConfigError(f"train.py -m ended with exit code {done.returncode}: {done.stderr.strip()[-500:]}")
+        found = []
+        for path in Path(folder).glob("*/summary.json"):
+            stepped = path.with_name("metrics.jsonl").stat().st_mtime  # one step, one record
+            found.append((stepped, path.stat().st_mtime, json.loads(path.read_text())["compile_seconds"]))
+    found.sort()
+    gaps = [later[0] - sooner[1] for sooner, later in itertools.pairwise(found)]
+    return [
+        {
+            "name": "jobs",
+            "seconds_between_jobs": statistics.median(gaps),
+            "seconds_to_second_job": gaps[0],
+            "compile_seconds_first": found[0][2],
+            "compile_seconds_later": max(job[2] for job in found[1:]),
+        }
+    ]

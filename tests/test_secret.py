@@ -1,0 +1,99 @@
+"""A secret is refused before it is saved anywhere, and taken out of what is quoted; nothing else is mistaken for one."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ramen import secret
+from ramen.config import check, flatten
+from ramen.errors import ConfigError
+from ramen.registry import kinds, options
+
+ROOT = Path(__file__).resolve().parent.parent
+HF, GITHUB, OPENAI = "hf_" + "aB3" * 11 + "z", "ghp_" + "a1" * 18, "sk-proj-" + "Ab1" * 10
+SECRETS = [
+    ("data.token", "anything"),
+    ("logger.api_key", "0123"),
+    ("logger.WANDB_API_KEY", "0123"),
+    ("data.hf-token", "x"),
+    ("password", "x"),
+    ("data.dataset", HF),
+    ("logger.project", f"x{GITHUB[:0]} {GITHUB}"),
+    ("logger.tags", ["a", OPENAI]),
+    ("data.files", "https://me:hunter2@host/file.txt"),
+    ("name", "AKIA" + "ABCD1234" * 2),
+]
+INNOCENT = [
+    ("trainer.tokens", 5_000_000),
+    ("trainer.batch_tokens", 4096),
+    ("data.tokenizer", "gpt2"),
+    ("data.token", None),
+    ("data.revision", "0123456789abcdef" * 2 + "01234567"),
+    ("attention.key_offset", True),
+    ("data.files", "https://host:8080/file.txt"),
+    ("data.files", ["hf://datasets/owner/name@main/x.parquet", "/a b/c@d"]),
+]
+
+
+@pytest.mark.parametrize(("key", "value"), SECRETS, ids=lambda value: str(value)[:20])
+def test_a_secret_is_told_without_being_shown(key: str, value: Any) -> None:
+    (problem,) = secret.problems([(key, value)])
+    assert problem.startswith(f"{key}: looks like a secret") and "HF_TOKEN" in problem
+    assert str(value) not in problem.removeprefix(key) or len(str(value)) < 5
+
+
+@pytest.mark.parametrize(("key", "value"), INNOCENT, ids=lambda value: str(value)[:20])
+def test_what_is_no_secret_is_let_through(key: str, value: Any) -> None:
+    assert secret.problems([(key, value)]) == []
+
+
+def test_the_value_of_a_secret_environment_variable_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOME_SERVICE_TOKEN", "quiet-word")
+    assert secret.problems([("name", "a-quiet-word-b")])
+    assert secret.scrub("said quiet-word twice: quiet-word") == f"said {secret.REMOVED} twice: {secret.REMOVED}"
+    monkeypatch.setenv("SOME_SERVICE_TOKEN", "no")  # too short to tell from a word
+    assert not secret.problems([("name", "snow")])
+
+
+def test_no_key_of_any_option_is_named_like_a_secret(option: Callable[..., dict[str, Any]]) -> None:
+    chosen = [(kind, name) for kind in kinds() for name, o in options(kind).items() if o.target and o.target.startswith("ramen.")]
+    for kind, name in chosen:
+        assert [key for key in flatten(option(kind, name)) if secret.NAME.search(key)] == []
+
+
+def test_a_diff_loses_its_secrets_and_nothing_else() -> None:
+    diff = f"""+token: {"aZ09" * 5}
++API_KEY = "0123456789abcdef"
++url = https://me:pass@host/x
++key = {HF}
++    token = self.tokenizer.encode(text)
++    tokens = 4096
++    lr: 0.02
+"""
+    found = secret.scrub(diff)
+    for hidden in ("aZ09aZ09", "0123456789abcdef", "me:pass", HF):
+        assert hidden not in found
+    assert found.splitlines()[4:] == diff.splitlines()[4:]
+    assert secret.scrub(found) == found
+
+
+def test_a_config_with_a_secret_is_refused(compose: Callable[..., dict[str, Any]]) -> None:
+    config = compose("logger=wandb")
+    config["logger"]["tags"] = [HF]
+    with pytest.raises(ConfigError, match="logger.tags: looks like a secret") as told:
+        check(config)
+    assert HF not in str(told.value)
+
+
+def test_a_command_with_a_secret_leaves_nothing_on_disk(tmp_path: Path) -> None:
+    for words in ([f"data.token={HF}"], ["-m", f"+data.token={HF},b"], [f"name={HF}"]):
+        done = subprocess.run(
+            [sys.executable, str(ROOT / "train.py"), *words], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False
+        )
+        assert (done.returncode, HF in done.stderr + done.stdout) == (2, False)
+        assert "looks like a secret" in done.stderr
+    assert list(tmp_path.iterdir()) == []
