@@ -68,9 +68,12 @@ def optimizer(work: Workload, here: Machine) -> list[Row]:
         parameters = _matrices(work.matrices, here.device, factors=bool(needs))
         try:
             step = make_optimizer(node, [{"params": parameters}], []).step
-            step()
+            seconds = here.seconds(step)
         except (ConfigError, RuntimeError) as error:  # an optional package that is not installed; out of memory
             missing.append({"name": name, "milliseconds": None, "note": str(error)})
+            continue
+        if seconds > SLOW:
+            missing.append({"name": name, "milliseconds": seconds * 1e3, "note": "one step alone, its first"})
             continue
         tasks[name] = step
         if name in LOOPS:
@@ -94,6 +97,7 @@ def optimizer(work: Workload, here: Machine) -> list[Row]:
     return sorted(rows, key=lambda row: row["milliseconds"]) + missing
 
 
+SLOW = 5.0  # seconds of a step above which it is not repeated
 LOOPS: dict[str, dict[str, Any]] = {"normuon": {}, "bam": {}, "aro_sinkhorn": {"side": "long"}}
 """What is also timed one matrix after the other, and with what changed: ARO's loop rotates the long side, as first written."""
 

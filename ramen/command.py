@@ -5,6 +5,7 @@ with exit code 2; a job of a sweep that fails is recorded and does not stop the 
 """
 
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from ramen.registry import CONF
 
 AUTO = "auto"
 INTERRUPTED = 130  # what a shell reports of a process ended by Ctrl-C
+PLUGINS = {"hydra/sweeper/optuna": "optuna", "hydra/launcher/submitit": "slurm"}  # what is not found -> what brings it
 BASIC = ["BasicLauncher", "BasicSweeper"]
 _failure: list[Exception] = []  # of a single run; Hydra would announce it in its own words if it saw it
 _failed_jobs: list[Path] = []  # sweeps' folders in which some job failed
@@ -197,6 +199,9 @@ def _explain(word: str, problem: Exception, accepted: list[str]) -> str:
 
     from ramen.config import suggest
 
+    for plugin, extra in PLUGINS.items():
+        if re.search(f"Could not (find|load) '{plugin}", str(problem)):
+            return f"{word}: needs a plugin of Hydra that is not installed: pip install 'ramen[{extra}]'"
     key, _, value = word.lstrip("+~").partition("=")
     group = key.partition("@")[0]
     if _is_group(word) and value:

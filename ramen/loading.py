@@ -130,11 +130,13 @@ def open_run(run_folder: str | Path, device: str | torch.device = "cpu", step: i
 
 
 def _checkpoint(folder: Path, step: int | None) -> Path:
+    found = {_step(path): path for path in checkpoint.checkpoints(folder)}
+    if not found:
+        raise DataError(f"{folder}: has no checkpoint to open; trainer.checkpoint_at_end=true keeps a run's last one")
     if step is None:
         return checkpoint.latest(folder)
-    found = {_step(path): path for path in checkpoint.checkpoints(folder)}
     if step not in found:
-        raise DataError(f"{folder}: has no checkpoint of step {step}; there are {', '.join(map(str, found)) or 'none'}")
+        raise DataError(f"{folder}: has no checkpoint of step {step}; there are {', '.join(map(str, found))}")
     return found[step]
 
 

@@ -57,7 +57,8 @@ def unfinished(base: Path, config: dict[str, Any], is_run: bool = False) -> Path
 
 def _hash(folder: Path) -> str | None:
     try:
-        config = yaml.safe_load((folder / "config.yaml").read_bytes())
+        path = folder / "config.yaml"
+        config = yaml.safe_load(path.read_bytes()) if path.is_file() else None
         return config_hash(config) if isinstance(config, dict) else None
     except (OSError, ValueError, TypeError, yaml.YAMLError, RecursionError):
         return None

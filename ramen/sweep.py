@@ -159,12 +159,11 @@ def _done(job: "Command", summary: dict[str, Any]) -> bool:
 
 
 def _row(folder: Path) -> dict[str, Any]:
-    from ramen.data.lock import exclusive
+    from ramen.data.lock import held
 
-    with exclusive(folder, wait=False) as free:
-        found = _summary(folder) or {"status": "unfinished", "error": "killed before its end"}
-        if not free:
-            found = {"status": "running", "error": None, "overrides": found.get("overrides")}
+    found = _summary(folder) or {"status": "unfinished", "error": "killed before its end"}
+    if found["status"] not in ENDED and held(folder):
+        found = {"status": "running", "error": None, "overrides": found.get("overrides")}
     if folder in _failures:
         found |= {"status": "failed", "error": _failures[folder]}
     return found | {"overrides": found.get("overrides") or _overrides(folder)}

@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 import yaml
+from hydra.errors import HydraException
+
+from ramen import command
 
 ROOT = Path(__file__).resolve().parent.parent
 SMALL = (
@@ -106,6 +109,11 @@ finally:
     assert done.returncode == 0, done.stderr
     assert "optimizer: " in done.stdout
     assert "bam" in done.stdout
+
+
+def test_a_plugin_that_is_not_installed_is_named() -> None:
+    error = HydraException("In 'sweep/optuna': Could not find 'hydra/sweeper/optuna'\n\nAvailable options: basic")
+    assert command._explain("sweep=optuna", error, []).endswith("not installed: pip install 'ramen[optuna]'")
 
 
 def test_a_sweep_survives_a_failing_job_says_why_and_is_continued_by_its_folder(tmp_path: Path, data: str) -> None:

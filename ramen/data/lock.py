@@ -40,6 +40,23 @@ def exclusive(folder: Path, unless: Path | None = None, wait: bool = True) -> It
     yield False
 
 
+def held(folder: Path) -> bool:
+    """Whether a process holds the folder. Two who look do not take each other for one."""
+    try:
+        descriptor = os.open(folder / LOCK, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+    return False
+
+
 def discard(folder: Path) -> None:
     """Remove a folder that is held: out of the way at once, so that the next to come starts in a new one."""
     away = folder.with_name(f"{folder.name}.{uuid4().hex[:8]}")

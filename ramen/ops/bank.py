@@ -28,6 +28,12 @@ def unstack(bank: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
     return [part.view((*t.shape[:-2], *bank.shape[1:])) for part, t in zip(parts, like, strict=True)]
 
 
+def frobenius(bank: Tensor) -> Tensor:
+    """Frobenius norms (N) of a bank, of which no square over- or underflows."""
+    largest = bank.abs().amax(dim=(-2, -1)).clamp_min_(torch.finfo(bank.dtype).tiny)
+    return torch.linalg.vector_norm(bank / largest[:, None, None], dim=(-2, -1)).mul_(largest)
+
+
 def accumulate(gradients: list[Tensor], momentum: Tensor, *, beta: float, nesterov: bool) -> Tensor:
     """momentum (N, m, n) <- lerp(momentum, gradients, 1 - beta), in place; returns it, or a new lerp(gradients, momentum, beta)."""
     if compiled := _compiled(momentum, gradients):

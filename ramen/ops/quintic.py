@@ -7,14 +7,15 @@ so nothing is transposed in memory.
 Two forms, equal in exact arithmetic (s short side, l long side, r = l / s, FLOPs in s^3 for 5 steps):
 plain  the step as written; 20 r + 10. Best near square.
 gram   a run of steps on the s x s Gram matrix and the product Q of their factors; X is touched only when a run ends and
-       is rebuilt as X Q (the idea of "Gram Newton-Schulz", Dao AI Lab, 2026). 8 r + 28, in 16-bit types 12 r + 22.
+       is rebuilt as X Q (the idea of "Gram Newton-Schulz", Dao AI Lab, 2026). 8 r + 28, in 16-bit types 16 r + 16.
        Each step amplifies the rounding of the Gram matrix (one run of 5 is off by 1e-3 in fp32; in bf16 singular values
-       above 100 appear), so runs are 3 steps long (error 1e-5 to 5e-5 in fp32, as plain), and 1, 2, 2, ... in 16-bit
-       types: 5 steps end in [0.84, 1.17] in bf16 (plain: [0.857, 1.144]), in [0.858, 1.142] in float16.
+       above 100 appear), so runs are 3 steps long (error 1e-5 to 5e-5 in fp32, as plain), and in 16-bit types only the
+       last two steps make one: 5 steps end in [0.84, 1.17] in bf16 (plain: [0.857, 1.144]), and nothing above 1.17
+       appears near square (runs of 1, 2, 2: above 6).
 auto   gram where l >= 2 s, unless the iteration is in bfloat16, where gram costs accuracy.
 
-Measured on one core (AVX512, fp32 twice as fast as bf16), gram against plain: 24 x (1024, 256) 1.5x in fp32, 1.25x in
-bf16; 16 x (512, 128) 1.4x and 1.25x; square 0.8x and 0.87x.
+Measured on one core (AVX512, fp32 twice as fast as bf16), gram against plain in fp32: 24 x (1024, 256) 1.5x, 16 x (512, 128)
+1.4x, square 0.8x.
 
 On a CPU a bank above 64 MB is walked in chunks; a matrix's result does not depend on its neighbours. (Chunks of 2 MB are
 10 % faster where the cache is small, but cost ten times the dispatches.)
@@ -101,9 +102,11 @@ def _gram(x: Tensor, quintics: Sequence[Quintic]) -> Tensor:
 
 
 def _runs(quintics: Sequence[Quintic], dtype: torch.dtype) -> list[Sequence[Quintic]]:
-    """Steps between two rebuilds of X: 3 at a time, or 1, 2, 2, ... in 16-bit types (the first step cancels most)."""
-    length, first = (3, 3) if dtype.itemsize >= 4 else (2, 1)
-    return [quintics[:first]] + [quintics[i : i + length] for i in range(first, len(quintics), length)]
+    """Steps between two rebuilds of X: 3 at a time; in 16-bit types one by one, but for the last two (early ones cancel most)."""
+    if dtype.itemsize >= 4:
+        return [quintics[i : i + 3] for i in range(0, len(quintics), 3)]
+    last = max(0, len(quintics) - 2)
+    return [[quintic] for quintic in quintics[:last]] + [quintics[last:]]
 
 
 def _gram_run(gram: Tensor, quintics: Sequence[Quintic]) -> Tensor:

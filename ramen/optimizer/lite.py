@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ramen.ops.bank import frobenius
 from ramen.ops.polar_express import polar_express
 from ramen.optimizer.base import (
     Bank,
@@ -87,7 +88,7 @@ class LITE(MatrixOptimizer):
     def _top(self, used: Tensor, step: Tensor, threshold: Tensor, group: Group) -> Tensor:
         """P (N, m, n), with singular values near 1 above the threshold and near 0 below; steers the threshold."""
         m, n = used.shape[-2:]
-        level = torch.linalg.vector_norm(used, dim=(-2, -1)).mul_(threshold).clamp_min_(TINY)
+        level = frobenius(used).mul_(threshold).clamp_min_(TINY)
         top = _polar((used / level[:, None, None]).sub_(step), group).lerp_(step, 0.5)
         rank = min(int(group["ratio"] * min(m, n)) + 1, min(m, n) - 1)
         over = torch.linalg.vector_norm(top, dim=(-2, -1)) > math.sqrt(rank)

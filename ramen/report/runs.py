@@ -15,6 +15,7 @@ from ramen.report.metrics import Curve, number, read_metrics
 Value = str | int | float | bool | None
 STATUSES = ("finished", "stopped", "diverged", "failed", "unfinished")
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+MOST_NESTED = 1000
 _EXPONENT = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")  # YAML 1.1 reads 1e-3 as text
 
 
@@ -79,8 +80,13 @@ def read_run(folder: Path) -> Run:
 
 
 def _read_config(path: Path) -> dict[str, Value]:
+    if not path.is_file():  # a pipe would be waited for, a device read for ever
+        raise ValueError("config.yaml is not a file")
     try:
-        config = yaml.load(path.read_bytes(), Loader=_Loader)
+        content = path.read_bytes()
+        # Nested without end, a text brings the quick loader's process down; the slow one says that it is too deep.
+        deep = sum(map(content.count, (b"[", b"{", b"- ", b"? "))) > MOST_NESTED
+        config = yaml.load(content, Loader=yaml.SafeLoader if deep else _Loader)
         if not isinstance(config, dict):
             raise ValueError(f"not a mapping but {type(config).__name__}")
         return _with_rate(dict(_flat(config)))

@@ -1,13 +1,14 @@
 """Loss and gradients of a batch, a micro-batch at a time: the device's part of a training step that is not the optimizer's."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ramen.trainer.feed import DeviceBatch
+from ramen.trainer.graphs import Graphs
 
 
 class Differentiate:
@@ -17,9 +18,16 @@ class Differentiate:
         self, loss: Callable[[Tensor, Tensor], Tensor], micro_rows: int, precision: torch.dtype, device: torch.device
     ):
         self.loss, self.micro_rows, self.precision, self.device = loss, micro_rows, precision, device
+        self.graphs: Graphs | None = None
+
+    def record(self, parameters: list[nn.Parameter], stage: Callable[[], Hashable]) -> None:
+        """Run micro-batches as CUDA graphs from now on, one for each value of `stage`. ConfigError without a GPU."""
+        self.graphs = Graphs(self._run, parameters, stage, self.device)
 
     def __call__(self, batch: DeviceBatch) -> Tensor:
         """The summed loss (float32 scalar on the device). Nothing is read back."""
+        if self.graphs:
+            self.graphs.begin()
         total = torch.zeros((), device=self.device)
         for tokens, targets in zip(
             batch.tokens.split(self.micro_rows), batch.targets.split(self.micro_rows), strict=True
@@ -29,9 +37,13 @@ class Differentiate:
 
     def micro_batch(self, tokens: Tensor, targets: Tensor, counted: int) -> Tensor:
         """The summed loss of some rows, with the gradients of its share of the mean over `counted` targets."""
+        share = torch.full((), 1 / counted, device=self.device)
+        return self.graphs.micro_batch(tokens, targets, share) if self.graphs else self._run(tokens, targets, share)
+
+    def _run(self, tokens: Tensor, targets: Tensor, share: Tensor) -> Tensor:
         with self.autocast():
             loss = self.loss(tokens, targets)
-        (loss / counted).backward()
+        loss.backward(gradient=share)
         return loss.detach()
 
     def sizes(self, rows: int) -> list[int]:

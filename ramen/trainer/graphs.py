@@ -91,8 +91,8 @@ class Graphs:
                 raise
             told = str(error).partition("\n")[0]
             raise ConfigError(
-                f"trainer.cuda_graphs: this model cannot be recorded ({told}), got true; allowed are false, or what reads nothing back "
-                "in a micro-batch, as attention.backend=sdpa, or flex with compile=on"
+                f"trainer.cuda_graphs: this model cannot be recorded ({told}), got true; allowed are false, or a model that "
+                "reads nothing back: attention.backend=sdpa, or flex with compile=on"
             ) from error
         finally:
             self._attach({parameter: gradient for parameter, gradient in held.items() if gradient is not None})

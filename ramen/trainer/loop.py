@@ -23,6 +23,7 @@ from ramen.trainer.fit import tried_rows
 from ramen.trainer.health import Health, broken_weights
 from ramen.trainer.job import Job, Outcome, Progress, Status
 from ramen.trainer.plan import Plan
+from ramen.trainer.profiling import profiler
 from ramen.trainer.record import Record
 from ramen.trainer.stages import Stages
 from ramen.trainer.stop import StopSignal
@@ -44,6 +45,8 @@ class Trainer:
         self.parameters = [p for p in job.model.parameters() if p.requires_grad]
         self.loss = forward(job.model, job.compile, plan.activation_checkpointing)
         self.differentiate = Differentiate(self.loss, plan.micro_rows, job.precision, job.device)
+        if plan.cuda_graphs:
+            self.differentiate.record(self.parameters, self.stages.key)
         self.feed = Feed(job.batches, job.device, None if plan.prefetch_batches == "auto" else plan.prefetch_batches)
 
     def fit(self, reserved: int) -> int:
@@ -54,8 +57,8 @@ class Trainer:
         return rows * self.plan.sequence_length
 
     def warm_up(self) -> None:
-        """Compile before the clock starts, for every stage of the run and for evaluation in it; changes no weight."""
-        if self.job.compile == "off":
+        """Compile and record before the clock starts, for every stage of the run and for evaluation in it; changes no weight."""
+        if self.job.compile == "off" and not self.plan.cuda_graphs:
             return
         started, before = time.perf_counter(), self.progress.evaluation_seconds
         with loud():
@@ -79,12 +82,15 @@ class Trainer:
         self.warm_up()
         p = self.progress
         ending: tuple[Status, str | None] | None = None
-        with StopSignal() as stop, contextlib.closing(self.feed):
+        profiling = profiler(self.job.folder, self.plan.profile_steps)
+        with StopSignal() as stop, contextlib.closing(self.feed), profiling as profile:
             while ending is None and not self._done():
                 started = time.perf_counter()
                 told = self._step()
                 self._wait()
                 p.seconds += time.perf_counter() - started
+                if profile:
+                    profile.step()
                 self.job.advance(self.budget.progress(p.step, p.tokens, p.seconds, 0))
                 ending = self._after(told, stop)
             status, reason = ending or self._finished()

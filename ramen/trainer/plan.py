@@ -6,6 +6,7 @@ from typing import Literal
 from ramen.errors import ConfigError
 from ramen.trainer.budget import Budget
 from ramen.trainer.health import Policy
+from ramen.trainer.profiling import BEFORE
 
 NEVER_OFF = ("default_steps", "batch_tokens", "micro_batch_tokens", "record_every_steps", "keep_checkpoints")
 
@@ -24,6 +25,8 @@ class Plan:
     batch_tokens: int
     micro_batch_tokens: int | Literal["auto"]
     activation_checkpointing: bool
+    cuda_graphs: bool
+    profile_steps: int | None
     prefetch_batches: int | Literal["auto"]
     batch_lr_power: float | None
     freeze_scalar_steps: int | None
@@ -50,6 +53,10 @@ class Plan:
                 wrong.append(
                     f"trainer.{key}: must be at least data.sequence_length = {self.sequence_length}, got {value}"
                 )
+        if self.profile_steps and self.budget.steps is not None and self.budget.steps < self.profile_steps + BEFORE:
+            wrong.append(
+                f"trainer.profile_steps: needs {BEFORE} steps before it, got {self.profile_steps} of {self.budget.steps} steps"
+            )
         if wrong:
             raise ConfigError(*wrong)
 

@@ -85,6 +85,10 @@ class Stages:
             for scalar in self.scalars:
                 scalar.grad = None
 
+    def key(self) -> Any:
+        """What tells the model's graph in this stage from that in another, its batch apart."""
+        return self.model.windows, getattr(self.model.embedding, "is_split", None)
+
     def each(self) -> Iterator[int]:
         """The rows of every stage to come, with the model's graph as it will be there; as before at the end."""
         before, embedding = self.model.windows, self.model.embedding

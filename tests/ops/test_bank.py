@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from ramen.ops.bank import accumulate, descend, stack, unstack
+from ramen.ops.bank import accumulate, descend, frobenius, stack, unstack
 from ramen.ops.kernel import plain_torch
 
 SHAPES = [(5, 7), (2, 5, 7), (1, 5, 7), (3, 2, 5, 7)]  # of one bank of 10 matrices
@@ -78,6 +78,13 @@ def test_descend(by, dtype, cautious, decay, special):
     with by():
         descend(weights, direction, rate=0.3, decay=decay, cautious=cautious, **given)
     torch.testing.assert_close(stack(weights).double(), expected, rtol=tolerance(dtype), atol=tolerance(dtype))
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1.0, 1e30])
+def test_frobenius(scale):
+    x = values(10, 5, 7) * scale
+    torch.testing.assert_close(frobenius(x).double(), x.double().norm(dim=(1, 2)), rtol=1e-6, atol=0.0)
+    assert frobenius(torch.zeros(2, 3, 4)).tolist() == [0.0, 0.0]
 
 
 def test_large_ones_in_blocks():

@@ -96,7 +96,7 @@ def test_singular_values_in_band(shape, form, steps):
         values = core.diagonal()
         assert low <= values.min() and values.max() <= high
         assert relative_error(torch.diag(values), core) < (1e-10 if dtype == torch.float64 else 1e-4)  # vectors kept
-    slack = 0.016 if form == "gram" else 0.008  # bf16 rounding
+    slack = 0.02 if form == "gram" else 0.008  # bf16 rounding
     values = torch.linalg.svdvals(polar_express(x, steps=steps, dtype=torch.bfloat16, form=form))
     assert low - slack <= values.min() and values.max() <= high + slack
     values = torch.linalg.svdvals(polar_express(x, steps=steps, dtype=torch.float16, form=form))
@@ -150,6 +150,15 @@ def test_zero_and_rank_one(shape, form, dtype):
     for steps in (8, 12):
         y = polar_express(x, steps=steps, dtype=torch.float64, form=form)
         assert relative_error(y, x / torch.linalg.matrix_norm(x)) < 1e-6
+
+
+@pytest.mark.parametrize("form", ["plain", "gram"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+@pytest.mark.parametrize("shape", [(19, 18), (20, 20), (39, 40)])
+def test_no_singular_value_of_a_gaussian_is_left_above_the_band(shape, dtype, form):
+    """Near square some are tiny, and of those a Gram matrix in 16 bits knows least."""
+    x = gaussian(200, *shape)
+    assert torch.linalg.matrix_norm(polar_express(x, dtype=dtype, form=form).float(), 2).max() < 1.18
 
 
 @pytest.mark.parametrize("form", ["plain", "gram"])

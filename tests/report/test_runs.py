@@ -98,3 +98,12 @@ def test_environment_in_either_shape(tmp_path, write_run, environment):
     folder = write_run(tmp_path / "r")
     (folder / "environment.json").write_text(json.dumps(environment))
     assert (read_run(folder).commit, read_run(folder).device) == ("b", "X")
+
+
+def test_the_learning_rate_is_the_one_that_matrices_get(tmp_path, write_run):
+    """A grid of routing.matrix.lr_scale is a grid of learning rates, and only where the optimizer trains the matrices."""
+    scaled = write_run(tmp_path / "a", lr=0.03, config={"routing.matrix.lr_scale": 0.1})
+    config = read_run(scaled).config
+    assert (config["optimizer.lr"], config["routing.matrix.lr_scale"]) == (0.003, 1)
+    elsewhere = {"routing.matrix.lr_scale": 0.5, "routing.matrix.to": "auxiliary"}
+    assert read_run(write_run(tmp_path / "b", lr=0.03, config=elsewhere)).config["optimizer.lr"] == 0.03

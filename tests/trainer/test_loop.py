@@ -34,7 +34,7 @@ def test_micro_batches_do_not_change_the_result(train: Train, tmp_path: Path) ->
     train("whole")
     train("cut", "trainer.micro_batch_tokens=64")
     for name, value in weights(tmp_path / "whole").items():
-        torch.testing.assert_close(weights(tmp_path / "cut")[name], value, rtol=2e-3, atol=2e-4)
+        torch.testing.assert_close(weights(tmp_path / "cut")[name], value, rtol=5e-3, atol=5e-4)
 
 
 @pytest.mark.parametrize(

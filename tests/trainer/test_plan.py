@@ -18,11 +18,12 @@ GOOD: dict[str, Any] = {
             "checkpoint_every_steps",
             "batch_lr_power",
             "freeze_scalar_steps",
+            "profile_steps",
         )
     ),
     **dict(default_steps=7, batch_tokens=1024, micro_batch_tokens=512, grad_clip=1.0, prefetch_batches=0),
     **dict(record_every_steps=1, checkpoint_at_end=True, keep_checkpoints=1, keep_best=False),
-    **dict(activation_checkpointing=False, nonfinite="stop", most_skipped_steps=0),
+    **dict(activation_checkpointing=False, cuda_graphs=False, nonfinite="stop", most_skipped_steps=0),
 }
 
 
