@@ -15,12 +15,12 @@ demo: install  ## Train adamw, normuon and bam on Shakespeare and compare them: 
 	$(RUN) train.py -m experiment=demo optimizer=adamw,normuon,bam hydra.sweep.dir=outputs/demo/$(STAMP)
 	$(RUN) scripts/compare.py outputs/demo/$(STAMP) --baseline optimizer=adamw
 
-compare: install  ## The protocol: seven optimizers, five learning rates, three seeds; an hour on two cores, and again to go on
+compare: install  ## The protocol: seven optimizers, five learning rates, three seeds; an hour on two cores; again to go on
 	for worker in 1 2; do \
 	  ( for sweep in compare compare_low_rank; do \
-	    $(RUN) train.py -m sweep=$$sweep threads=1 hydra.sweep.dir=outputs/compare; done ) & \
+	    $(RUN) train.py -m sweep=$$sweep threads=1 hydra.sweep.dir=outputs/$$sweep; done ) & \
 	done; wait
-	$(RUN) scripts/compare.py outputs/compare --by optimizer,linear --baseline optimizer=adamw,linear=dense
+	for sweep in compare compare_low_rank; do $(RUN) scripts/compare.py outputs/$$sweep --baseline optimizer=adamw; done
 
 test: $(VENV)/.dev  ## All tests
 	$(RUN) -m pytest -n auto

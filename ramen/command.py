@@ -245,19 +245,23 @@ class RunCallback(Callback):
 
     def _on_run_start(self, config: DictConfig) -> None:
         from ramen import resume
+        from ramen.config import flatten
 
         folder = Path(str(config.hydra.run.dir))
+        written: Any = OmegaConf.to_container(config, resolve=False)  # by Hydra, as it stands here
+        if found := secret.problems(flatten({key: value for key, value in written.items() if key != "hydra"}).items()):
+            raise ConfigError(*found)
         if config.get("resume") == AUTO:
             given = any(str(word).startswith("hydra.run.dir=") for word in config.hydra.overrides.hydra)
             task = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
             base = folder if given else folder.parent.parent
-            found = resume.unfinished(base, plain(task), given)
-            what = f"continues {found}" if found else f"nothing to continue in {base}; starts anew"
+            before = resume.unfinished(base, plain(task), given)
+            what = f"continues {before}" if before else f"nothing to continue in {base}; starts anew"
             print(f"resume=auto: {what}", file=sys.stderr)  # noqa: T201
             with flag_override(config, ["readonly", "struct"], [False, False]):
-                config.resume = str(found) if found else None
-                config.hydra.run.dir = str(found or folder)
-            folder = found or folder
+                config.resume = str(before) if before else None
+                config.hydra.run.dir = str(before or folder)
+            folder = before or folder
         resume.claim(folder)
         if config.get("resume") is None:
             resume.refuse_used(folder)

@@ -24,13 +24,15 @@ from ramen.registry import locate
 SCHEDULE_SUFFIX = "_schedule"
 FOLDER_NAME = re.compile(r"(?!\.)[\w.,=@+-]{1,100}", re.ASCII)
 SECTIONS = (
-    "model", "attention", "mlp", "residual", "stream", "position", "embedding", "value_embedding", "linear", "optimizer", "auxiliary", "routing",
-    "schedule", "batch_schedule", "long_window_schedule", "short_window_schedule", "ahead_schedule", "data", "trainer", "diagnostics", "logger",
+    "model", "attention", "mlp", "residual", "stream", "position", "embedding", "value_embedding", "linear",
+    "optimizer", "auxiliary", "routing", "schedule", "batch_schedule", "long_window_schedule",
+    "short_window_schedule", "ahead_schedule", "data", "trainer", "diagnostics", "logger",
 )  # fmt: skip
 # What a run is called, where it runs and is written, who watches it and how its data comes in do not change what is computed.
 NOT_HASHED = (
     "name", "logger", "diagnostics", "resume", "data.folder", "data.workers", "data.downloads", "device", "threads",
     "trainer.stop_after_steps", "trainer.checkpoint_every_steps", "trainer.checkpoint_at_end", "trainer.keep_checkpoints",
+    "trainer.keep_best", "trainer.prefetch_batches",
 )  # fmt: skip
 
 

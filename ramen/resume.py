@@ -19,7 +19,9 @@ _held = contextlib.ExitStack()  # the lock of this process's run, until it ends
 def claim(folder: Path) -> None:
     """Hold a run folder, made if need be, for the life of this process. DataError when another process is at work in it."""
     if not _held.enter_context(exclusive(folder, wait=False)):
-        raise DataError(f"{folder}: another process is at work in it; wait for its end, or choose another hydra.run.dir")
+        raise DataError(
+            f"{folder}: another process is at work in it; wait for its end, or choose another hydra.run.dir"
+        )
 
 
 def refuse_used(folder: Path) -> None:
@@ -48,7 +50,11 @@ def unfinished(base: Path, config: dict[str, Any], is_run: bool = False) -> Path
     wanted = config_hash(config)
     found = [base] if is_run else (path.parent for path in base.glob("*/*/config.yaml"))
     for folder in sorted(found, key=str, reverse=True):
-        if _hash(folder) == wanted and status(folder) not in (OVER[1:] if is_run else OVER) and checkpoint.checkpoints(folder):
+        if (
+            _hash(folder) == wanted
+            and status(folder) not in (OVER[1:] if is_run else OVER)
+            and checkpoint.checkpoints(folder)
+        ):
             with exclusive(folder, wait=False) as free:
                 if free:
                     return folder

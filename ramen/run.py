@@ -104,6 +104,8 @@ def intend(config: dict[str, Any]) -> Intent:
     """Check a config and try it on fake tensors. ConfigError tells what is wrong with it."""
     check(config)
     own = settings(config)
+    if not 0 <= own.seed < 2**63:
+        raise ConfigError(f"seed: out of range, got {own.seed}; allowed is 0 to 2^63 - 1")
     device = machine.select_device(own.device)
     machine.prepare(device, own.threads)
     precision = machine.select_precision(own.precision, device)

@@ -9,7 +9,9 @@ import os
 import re
 from collections.abc import Iterable
 
-NAME = re.compile(r"(?:^|[._-])(?:\w*_)?(?:api_?key|access_?key|token|secret|password|passwd|credentials?)$", re.IGNORECASE)
+NAME = re.compile(
+    r"(?:^|[._-])(?:\w*_)?(?:api_?key|access_?key|token|secret|password|passwd|credentials?)$", re.IGNORECASE
+)
 FORM = re.compile(
     r"\b(?:hf_[A-Za-z0-9]{20,}|wandb_v\d_\w{20,}|gh[opsur]_[A-Za-z0-9]{30,}|github_pat_\w{30,}|sk-[\w-]{20,}|xox[abprs]-[\w-]{10,}"
     r"|AKIA[0-9A-Z]{16}|eyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]*)|-----BEGIN [A-Z ]*PRIVATE KEY|://[^/\s:@]+:[^/\s@]+@"

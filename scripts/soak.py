@@ -2,8 +2,9 @@
 
     python scripts/soak.py --cycles 50
 
-Every kill is a SIGKILL of a real `train.py` that saves a checkpoint every other step: some hit a step, some a checkpoint being written,
-some a record. Weights, metrics.jsonl and summary.json (but for clocks and names) must come out the same. Exit code 1 if not.
+Every kill is a SIGKILL of a real `train.py` that saves a checkpoint every other step: some hit a step, some a checkpoint being
+written, some a record. Weights, metrics.jsonl and summary.json (but for clocks and names) must come out the same; exit code 1
+if they do not.
 """
 
 import argparse
@@ -22,7 +23,8 @@ ROOT = Path(__file__).resolve().parent.parent
 SMALL = (
     "data.tokenizer=byte", "data.sequence_length=64", "data.validation_tokens=1500", "device=cpu", "precision=fp32", "threads=1",
     "model.layers=2", "model.dim=32", "model.heads=2", "trainer.batch_tokens=256", "trainer.micro_batch_tokens=128",
-    "trainer.record_every_steps=3", "trainer.evaluate_every_steps=50", "trainer.checkpoint_every_steps=2", "trainer.keep_checkpoints=2",
+    "trainer.record_every_steps=3", "trainer.evaluate_every_steps=50", "trainer.checkpoint_every_steps=2",
+    "trainer.keep_checkpoints=2",
 )  # fmt: skip
 CLOCKS = ("seconds", "train_seconds", "evaluation_seconds", "compile_seconds", "tokens_per_second", "peak_memory")
 NAMES = ("run_id", "overrides")  # of the folder, and of the words that led to it
@@ -32,7 +34,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--cycles", type=int, default=50, help="how often to kill and resume (default: %(default)s)")
     parser.add_argument("--steps", type=int, default=600, help="of the run that is killed (default: %(default)s)")
-    parser.add_argument("--seconds", type=float, default=1.0, help="most it may train before it is killed (default: %(default)s)")
+    parser.add_argument(
+        "--seconds", type=float, default=1.0, help="most it may train before it is killed (default: %(default)s)"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the moments (default: %(default)s)")
     parser.add_argument("--data", type=Path, help="prepared data to use (default: anew)")
     arguments = parser.parse_args()
@@ -64,7 +68,9 @@ def soak(place: Path, arguments: argparse.Namespace) -> int:
         if differs := [key for key, value in outcome(folder).items() if value != whole[key]]:
             print(f"not the same after {kills} kills: {', '.join(differs)}")
             return 1
-    print(f"{kills} kills, {in_checkpoint} of them in a half-written checkpoint; {runs} run(s) ended bitwise as the whole one")
+    print(
+        f"{kills} kills, {in_checkpoint} of them in a half-written checkpoint; {runs} run(s) ended bitwise as the whole one"
+    )
     return 0
 
 

@@ -10,6 +10,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from ramen import assemble
 from ramen.model.gpt import Text
+from ramen.registry import CONF, options
 from ramen.run import Command, run
 
 CARDS = {f"gpu_{size}": size for size in (8, 16, 24, 80)}
@@ -24,6 +25,11 @@ NARROW = ("model.dim=32", "model.heads=4", "model.layers=6")
 def text_of(config: dict[str, Any]) -> Text:
     source = assemble.section(config, "data")
     return Text(source.vocabulary, source.vocabulary - 1, source.sequence_length)
+
+
+def test_the_page_names_every_experiment() -> None:
+    page = (CONF.parent / "docs" / "experiments.md").read_text()
+    assert [name for name in options("experiment") if f"`{name}`" not in page] == []
 
 
 @pytest.mark.parametrize("name", CARDS)

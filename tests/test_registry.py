@@ -102,7 +102,7 @@ def test_a_function_of_a_package_that_was_opted_in_is_not_called(package):
     with pytest.raises(ConfigError, match="is not a class"):
         locate(f"{package}.whole.stir", [package], "mlp")
     assert locate(f"{package}.whole.stir", [package], "schedule")
-    with pytest.raises(ConfigError, match="is not a torch.optim.Optimizer"):
+    with pytest.raises(ConfigError, match=r"is not a torch\.optim\.Optimizer"):
         locate(f"{package}.whole.Soup", [package], "optimizer")
 
 

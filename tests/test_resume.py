@@ -39,7 +39,9 @@ def config(trained: Path) -> dict[str, Any]:
     return yaml.safe_load((trained / "config.yaml").read_text())
 
 
-def test_the_newest_that_has_not_ended_is_found(outputs: Callable[..., Path], config: dict[str, Any], tmp_path: Path) -> None:
+def test_the_newest_that_has_not_ended_is_found(
+    outputs: Callable[..., Path], config: dict[str, Any], tmp_path: Path
+) -> None:
     base = tmp_path / "name"
     assert unfinished(base, config) is None
     killed = outputs("2026-01-01_00-00-00")
@@ -78,7 +80,9 @@ def test_foreign_folders_are_passed_over(
     assert unfinished(tmp_path / "name", config) == folder
 
 
-def test_a_folder_that_is_given_ends_again_when_it_has_ended(outputs: Callable[..., Path], config: dict[str, Any]) -> None:
+def test_a_folder_that_is_given_ends_again_when_it_has_ended(
+    outputs: Callable[..., Path], config: dict[str, Any]
+) -> None:
     assert unfinished(finished := outputs("a", "finished"), config, is_run=True) == finished
     assert unfinished(killed := outputs("b"), config, is_run=True) == killed
     assert unfinished(outputs("c", "diverged"), config, is_run=True) is None
@@ -120,7 +124,7 @@ def test_every_key_of_a_runs_identity_is_compared(trained: Path, tmp_path: Path,
     state = checkpoint.load_state(path)
     keys = sorted(state["identity"])
     assert {"model.dim", "optimizer._target_", "seed", "data_hash", "precision", "trainer.batch_tokens"} <= set(keys)
-    state["identity"] = {key: "planted" for key in keys[1:]} | {"gone.key": 1}
+    state["identity"] = dict.fromkeys(keys[1:], "planted") | {"gone.key": 1}
     torch.save(state, path / checkpoint.STATE)
     meta = json.loads((path / checkpoint.META).read_text())
     meta["sha256"][checkpoint.STATE] = checkpoint._sha256(path / checkpoint.STATE)

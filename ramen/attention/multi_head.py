@@ -20,7 +20,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from ramen.ops.attention import Backend, attention, exclude_self
+from ramen.ops.attention import Backend, attention, exclude_self, prepare
 from ramen.ops.document_mask import DocumentMask
 from ramen.ops.parameter import constant, parameter
 
@@ -75,6 +75,7 @@ class MultiHead(nn.Module):
         self.heads, self.qk_norm, self.backend = heads, qk_norm, backend
         self.scale, self.paired = scale * width**-0.5, layer in paired_layers
         self.split = qk_matrix_heads is not None
+        self.compiled = False  # whether the layer, though not the model, is compiled
         if self.kind != "N":
             std, output_std = init_scale * dim**-0.5, output_init_scale * dim**-0.5
             if qk_matrix_heads is None:
@@ -114,6 +115,10 @@ class MultiHead(nn.Module):
             y = y * opened.unsqueeze(-1).to(y.dtype)
         y = y.reshape(batch, time, dim)
         return self.vo(y, 1) if self.split else self.qkvo(y, 3)
+
+    def prepare(self, x: Tensor, mask: DocumentMask) -> None:
+        """Let the mask make what this layer will ask it for; x (B, T, D) is of the layer's device and type."""
+        prepare(x, mask, window=self.window, paired=self.paired, backend=self.backend, compiling=self.compiled)
 
     def visible_keys(self, length: int) -> float:
         """Mean number of keys a query of a row of `length` tokens sees, document borders aside: what its FLOPs grow with."""

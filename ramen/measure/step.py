@@ -47,6 +47,10 @@ class Step:
         self.model.zero_grad(set_to_none=True)
         self._differentiate.micro_batch(self.tokens, self.tokens, self.tokens.numel())
 
+    def record(self) -> None:
+        """Run micro-batches as a CUDA graph from now on."""
+        self._differentiate.record(list(self.model.parameters()), lambda: None)
+
     def update(self) -> None:
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimizers.step()

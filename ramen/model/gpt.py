@@ -105,6 +105,9 @@ class GPT(nn.Module):
         kept: dict[str, Tensor] = {}
         x0 = rms_norm(self.stream.enter(self.embedding(tokens), tokens, opens, kept))
         h = start = self.blocks[0].mlp_residual.open(x0)
+        for block in self.blocks:
+            if hasattr(block.attention, "prepare"):
+                block.attention.prepare(x0, reading.mask)
         for layer, block in enumerate(self.blocks):
             h = block(self.stream.before(layer, h, start, x0, kept), reading)
             self.stream.after(layer, h, kept)

@@ -48,7 +48,7 @@ def attention(
     ValueError when `backend` cannot serve tensors like these.
     """
     scale *= getattr(position, "gain", 1.0)
-    chosen, compiled = _serve(backend, qkv, mask)
+    chosen, compiled = _serve(backend, qkv, mask, torch.compiler.is_compiling())
     if compiled and key_offset is None and value is None and not paired and hasattr(position, "table"):
         table = None if position.table is None else positions(position.table, qkv.shape[1]).float()
         return _Compiled.apply(qkv, table, mask.starts, window or qkv.shape[1], scale, qk_norm, compiled)
@@ -60,9 +60,9 @@ def attention(
         k = offset_keys(k, key_offset, mask)
     if value is not None:
         v = v + value.to(v.dtype)
-    if paired:  # 2 w - 1 places reach the w-th token back from both heads, and no further
+    if paired:
         q, k, v = (z.reshape(z.shape[0], 2 * z.shape[1], -1, z.shape[3]) for z in (q, k, v))  # (B, 2 T, H / 2, K)
-        mask, window = mask.paired(), window and 2 * window - 1
+        mask, window = _in_pairs(mask, window)
     if compiled:
         merged = torch.stack((q, k, v), dim=2)
         y = _Compiled.apply(merged, None, mask.starts, window or q.shape[1], scale, False, compiled)
@@ -71,11 +71,33 @@ def attention(
     return y.reshape(qkv.shape[:2] + qkv.shape[3:]) if paired else y
 
 
+def prepare(
+    x: Tensor, mask: DocumentMask, *, window: int | None, paired: bool, backend: Backend, compiling: bool
+) -> None:
+    """Let the mask make what attention over x (..., D) will ask it for: not inside a layer that is compiled, or run again."""
+    kind = x.device.type
+    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+    chosen, _ = _serve(backend, x.new_empty(0, dtype=dtype), mask, compiling or torch.compiler.is_compiling())
+    if paired:
+        mask, window = _in_pairs(mask, window)
+    if chosen == "sdpa":
+        mask.additive(window, dtype)
+    elif chosen == "flex":
+        mask.blocks(window)
+    elif chosen == "varlen":
+        _ = mask.boundaries
+
+
+def _in_pairs(mask: DocumentMask, window: int | None) -> tuple[DocumentMask, int | None]:
+    """For two heads in one softmax: 2 w - 1 places reach the w-th token back from both heads, and no further."""
+    return mask.paired(), window and 2 * window - 1
+
+
 def exclude_self(y: Tensor, v: Tensor, share: Tensor) -> Tensor:
     """y (B, T, H, K) less `share` (H,) of its part along v (B, T, H, K), each token's own value."""
     wide, v = y.float(), v.float()
-    along = (wide * v).sum(-1, keepdim=True) / v.square().sum(-1, keepdim=True).clamp_min(1e-12)
-    return (wide - share[:, None] * along * v).to(y.dtype)
+    along = (torch.linalg.vecdot(wide, v) / torch.linalg.vecdot(v, v).clamp_min(1e-12)).unsqueeze(-1)  # (B, T, H, 1)
+    return torch.addcmul(wide, share[:, None] * along, v, value=-1).to(y.dtype)
 
 
 def choose(asked: Backend, device: torch.device, dtype: torch.dtype, compiling: bool) -> Backend:
@@ -100,11 +122,11 @@ def choose(asked: Backend, device: torch.device, dtype: torch.dtype, compiling: 
     return asked
 
 
-def _serve(asked: Backend, qkv: Tensor, mask: DocumentMask) -> tuple[Backend, Library | None]:
+def _serve(asked: Backend, qkv: Tensor, mask: DocumentMask, compiling: bool) -> tuple[Backend, Library | None]:
     """The backend, and the kernel's functions if it is the kernel."""
     if isinstance(qkv, FakeTensor) and asked in ("flex", "varlen"):
         asked = "kernel"  # in a run's sketch, which keeps for the backward pass what they keep
-    chosen = choose(asked, qkv.device, qkv.dtype, torch.compiler.is_compiling())
+    chosen = choose(asked, qkv.device, qkv.dtype, compiling)
     compiled = kernels("attention", qkv, mask.documents) if chosen == "kernel" else None
     if chosen == "kernel" and compiled is None:
         if asked == "kernel":

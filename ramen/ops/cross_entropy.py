@@ -23,7 +23,8 @@ from ramen.ops.softcap import Softcap
 
 IGNORED = -100
 FORMS = ("none", "sigmoid", "tanh")  # by their numbers in the kernels
-CHUNK_LOGITS = {"cpu": 1 << 24, "cuda": 1 << 27}  # more do not help, fewer spend time adding up the gradient of the weight
+# More do not help, fewer spend time adding up the gradient of the weight.
+CHUNK_LOGITS = {"cpu": 1 << 24, "cuda": 1 << 27}
 
 
 def linear_cross_entropy(

@@ -15,6 +15,7 @@ from ramen.report.runs import Run
 from ramen.report.tuning import LrCurve
 
 LEAST_SEEDS = 3
+SAME_SIZE = 1.02  # largest over smallest number of parameters; a width is a whole number
 STEADY = 1.3  # fastest over slowest run of one method on a machine that does nothing else
 TITLES = {  # first match by section or word of the key
     "auxiliary": "auxiliary optimizer settings",
@@ -38,6 +39,7 @@ def unfairness(methods: list[Method], by: list[str], curves: list[LrCurve]) -> l
     return [
         *budgets(ranked),
         *differing_settings(ranked, by),
+        *sizes(ranked),
         *environments(ranked),
         *speeds(ranked),
         *seeds(ranked),
@@ -63,6 +65,21 @@ def environments(methods: list[Method]) -> list[str]:
         ("Different git commits", lambda run: run.commit and run.commit[:10]),
     ]
     return [line for title, value in checks if (line := _differing(title, methods, value))]
+
+
+def sizes(methods: list[Method]) -> list[str]:
+    """More parameters are an advantage of their own; embeddings, which a choice of model seldom moves, do not hide it."""
+    counts = {}
+    for method in methods:
+        run = next(iter(method.chosen_runs.values()))
+        count = run.metric("parameters_without_embeddings")
+        count = run.metric("parameters") if math.isnan(count) else count
+        if count > 0:
+            counts[method.label] = count
+    if not counts or max(counts.values()) <= SAME_SIZE * min(counts.values()):
+        return []
+    told = _by_value({label: f"{count:,.0f}" for label, count in counts.items()})
+    return [f"Different numbers of parameters (without embeddings): {told}."]
 
 
 def speeds(methods: list[Method]) -> list[str]:

@@ -52,11 +52,11 @@ def read_metrics(path: Path) -> Curve:
 
 
 def number(value: Any) -> float:
-    """A JSON or YAML number as float; NaN for everything else (text, booleans, null, too large)."""
+    """A JSON or YAML number as float; NaN for everything else (text, booleans, null, infinite, too large)."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return math.nan
     try:
-        return float(value)
+        return float(value) if math.isfinite(value) else math.nan
     except OverflowError:
         return math.nan
 

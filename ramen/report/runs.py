@@ -65,7 +65,7 @@ def read_run(folder: Path) -> Run:
     seed = summary.get("seed", config.get("seed"))
     return Run(
         folder=folder,
-        seed=seed if type(seed) is int else None,
+        seed=seed if type(seed) is int and abs(seed) < 2**63 else None,
         status=status,
         reason=reason,
         choices=_choices(summary.get("choices") or started.get("choices"), config),

@@ -27,7 +27,7 @@ def runs_table(methods: list[Method], by: list[str]) -> pd.DataFrame:
                 "status": run.status,
             }
             row |= {key: run.value(key) for key in (*by, *keys)}
-            row |= {"ranked": id(run) in chosen, **run.summary, "reason": run.reason}
+            row |= {"ranked": id(run) in chosen, **run.summary, "seed": run.seed, "reason": run.reason}
             row |= {"data_hash": run.data_hash, "commit": run.commit, "device": run.device}
             rows.append(row)
     frame = pd.DataFrame(rows)

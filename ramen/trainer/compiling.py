@@ -41,6 +41,8 @@ def forward(model: nn.Module, how: How, recompute: bool) -> Callable[..., Tensor
         _prepare()
     for block in made.blocks:
         kind: Any = type(block)
+        if block.attention is not None:
+            block.attention.compiled = how == "regional"
         run = functools.partial(_shared(kind), block) if how == "regional" else block.forward
         if recompute:
             run = functools.partial(_again, run)

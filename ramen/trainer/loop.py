@@ -73,7 +73,9 @@ class Trainer:
         """Differentiate rows of nothing, and forget it."""
         tokens = torch.zeros((rows, self.plan.sequence_length), dtype=torch.long, device=self.job.device)
         try:
-            self.differentiate.micro_batch(tokens, tokens, tokens.numel())
+            self.differentiate.micro_batch(
+                tokens, tokens.clone(), tokens.numel()
+            )  # a graph would rely on their being one
         finally:
             self._drop_gradients()
 

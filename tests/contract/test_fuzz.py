@@ -13,17 +13,24 @@ from ramen.errors import RamenError
 from ramen.registry import kinds, options
 from ramen.run import intend
 
-CASES = int(os.environ.get("FUZZ_CASES", "60"))  # a campaign is FUZZ_CASES=5000 pytest tests/contract/test_fuzz.py
+CASES = int(os.environ.get("FUZZ_CASES", "40"))  # a campaign is FUZZ_CASES=5000 pytest tests/contract/test_fuzz.py
 SMALL = (
     "model.layers=2", "model.dim=16", "model.heads=2", "data.sequence_length=64", "trainer.batch_tokens=256",
     "trainer.micro_batch_tokens=256", "device=cpu", "precision=fp32", "threads=1",
 )  # fmt: skip
 OPTIONS = [(kind, name) for kind in kinds() for name, found in options(kind).items() if found.target]
 SPECIAL = st.sampled_from(
-    [None, True, False, "", "auto", "off", "\0", "ünï-日本", "../../x", "/etc/passwd", "1e-3", "${x}", "x" * 3000, [], {}, {"": None},
-     {"_target_": "os.system"}, {"_target_": "ramen.schedule.linear.linear"}, 10**18, -(10**18), 10**30, math.nan, math.inf, 1e300, 5e-324]
+    [None, True, False, "", "auto", "off", "\0", "ünï", "../../x", "/etc/passwd", "1e-3", "${x}", "x" * 3000, [], {}, {"": None},
+     {"_target_": "os.system"}, {"_target_": "ramen.schedule.linear.linear"}, 10**18, -(10**18), 10**30, math.nan, math.inf,
+     1e300, 5e-324]
 )  # fmt: skip
-ANYTHING = SPECIAL | st.integers(-3, 3000) | st.floats() | st.text(max_size=5) | st.lists(st.integers() | st.none(), max_size=3)
+ANYTHING = (
+    SPECIAL
+    | st.integers(-3, 3000)
+    | st.floats()
+    | st.text(max_size=5)
+    | st.lists(st.integers() | st.none(), max_size=3)
+)
 
 
 def keys(node: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
@@ -44,10 +51,15 @@ def near(value: Any) -> st.SearchStrategy[Any]:
 
 
 @settings(
-    max_examples=CASES, derandomize=True, database=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    max_examples=CASES,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(st.data())
-def test_a_config_is_told_what_is_wrong_or_can_be_made(option: Callable[..., dict[str, Any]], data: st.DataObject) -> None:
+def test_a_config_is_told_what_is_wrong_or_can_be_made(
+    option: Callable[..., dict[str, Any]], data: st.DataObject
+) -> None:
     kind, name = data.draw(st.sampled_from(OPTIONS))
     pytest.importorskip(str(options(kind)[name].target).partition(".")[0])
     config = option(kind, name, *SMALL)

@@ -122,17 +122,45 @@ def test_every_parameter_learns_and_nothing_leaks(compose, rows, case) -> None:
         model.after_step()
     assert dead == []
     assert losses[2] < losses[0]
+    with torch.autocast("cpu", torch.bfloat16):
+        narrow = model(tokens, targets)
+    assert narrow.item() == pytest.approx(model(tokens, targets).item(), rel=0.02)
 
     model = model_of(config, noise=0.3).eval()
     documents, before = (tokens == BOS).cumsum(-1), model(tokens)
     assert before.isfinite().all()
-    for b, t in ((0, 4), (0, 12), (1, 20), (2, 5)):
+    for b, t in ((0, 8), (0, 12), (1, 20), (2, 12)):  # two of them the last of their documents
         changed = tokens.clone()
         changed[b, t] = tokens[b, t] % 36 + 1
         moved = (model(changed) != before).any(-1)
         allowed = torch.zeros_like(moved)
         allowed[b, t:] = documents[b, t:] == documents[b, t]
         assert moved[b, t] and not (moved & ~allowed).any(), (b, t)
+
+
+SWITCHES = [
+    [], ["attention.pattern=LN"], ["attention.long_window_tokens=5"], ["attention.key_offset=true"], ["attention.gate_inputs=12"],
+    ["attention.paired_layers=[0]"], ["attention.paired_layers=[1]"], ["attention.xsa=true"], ["attention.qk_matrix_heads=1"],
+    ["attention.scale=0.7"], ["attention.output_init_scale=0.5"], ["stream=modded"], ["stream=modded", "stream.bigram_rows=50"],
+    ["stream=modded", "stream.bigram_rows=9"], ["model.softcap=null"], ["model.ahead_weights=[0.5]"],
+    ["model.ahead_weights=[0.5,0.25]"],
+]  # fmt: skip
+
+
+def test_no_switch_of_an_option_is_without_effect(compose, rows) -> None:
+    """Two steps with each, from the same start: no two losses afterwards are the same."""
+    tokens, found = rows((9, 15), (24,)), {}
+    targets = tokens.roll(-1, dims=1)
+    for switches in SWITCHES:
+        config = compose(*SIZE[1:], "model.layers=2", *switches)
+        model = model_of(config)
+        optimizers = assemble.optimizers(config, assemble.groups(config, model))
+        for _ in range(2):
+            model.zero_grad()
+            (model.train()(tokens, targets) / 48).backward()
+            optimizers.step()
+        found[" ".join(switches)] = model.eval()(tokens, targets).item()
+    assert len({round(loss, 3) for loss in found.values()}) == len(SWITCHES), found
 
 
 @pytest.mark.parametrize(

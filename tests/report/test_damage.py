@@ -19,7 +19,9 @@ WRONG: list[Any] = [
     None, True, "3.0", "nan", "", [], [3.0], {}, {"a": 1}, -1, 10**400, math.nan, math.inf, "ünï", "\u0000", "finished", [[]] * 50,
 ]  # fmt: skip
 FOREIGN = [
-    b"", b"\x00" * 300, b"\xff\xfe\x00", b"null", b"[]", b"3", b'"finished"', b"{}", b"{}\n{}\n", b"[" * 50_000, b"- " * 50_000, b"{a: " * 9000, b"---\n- a\n",
+    b"", b"\x00" * 300, b"\xff\xfe\x00", b"null", b"[]", b"3", b'"finished"', b"{}", b"{}\n{}\n",
+    b"[" * 50_000, b"- " * 50_000, b"{a: " * 9000,
+    b"---\n- a\n",
     b"%PDF-1.4\n", b"a: &a [*a]\n", b"a: !!python/object/apply:os.system [true]\n", b'{"step": 1}\n', b"\xef\xbb\xbf{}",
 ]  # fmt: skip
 
@@ -33,7 +35,9 @@ def scribble(path: Path, rng: random.Random) -> None:
     content = bytearray(path.read_bytes())
     for _ in range(rng.randrange(1, 4)):
         at = rng.randrange(len(content))
-        content[at : at + rng.randrange(1, 9)] = rng.choice([b"", b"\x00", b"\xff\xfe", b"\n", b"}", b'"', b"{", b":", b"\r"])
+        content[at : at + rng.randrange(1, 9)] = rng.choice(
+            [b"", b"\x00", b"\xff\xfe", b"\n", b"}", b'"', b"{", b":", b"\r"]
+        )
     path.write_bytes(content)
 
 
@@ -88,15 +92,24 @@ DAMAGES = (truncate, scribble, foreign, wrong_type, missing, repeat)
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
 def test_a_damaged_run_is_left_out_or_read_as_it_was(
-    write_sweep: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: Callable[[Path, random.Random], None]
+    write_sweep: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    damage: Callable[[Path, random.Random], None],
 ) -> None:
     monkeypatch.setattr("ramen.report.report.draw", lambda *arguments: {})  # a picture takes a second
     top = write_sweep(tmp_path / "runs", {"adamw": 3.1, "bam": 3.0}, seeds=2, lrs=(0.01,))
-    truth = {str(folder): json.loads((folder / "summary.json").read_text())["final_val_loss"] for folder in top.iterdir()}
+    truth = {
+        str(folder): json.loads((folder / "summary.json").read_text())["final_val_loss"] for folder in top.iterdir()
+    }
     whole = {path: path.read_bytes() for path in top.rglob("*") if path.is_file()}
     for case in range(CASES // len(DAMAGES)):
         rng = random.Random(f"{damage.__name__} {case}")
-        path = rng.choice(sorted(whole)) if damage is not repeat else rng.choice(sorted(p for p in whole if p.name == FILES[1]))
+        path = (
+            rng.choice(sorted(whole))
+            if damage is not repeat
+            else rng.choice(sorted(p for p in whole if p.name == FILES[1]))
+        )
         damage(path, rng)
         try:
             report = compare(top, out=tmp_path / "out")

@@ -48,6 +48,10 @@ PLANTED = {
     ),
     "device": (only("bam", environment={"device": "Other"}), "Different devices"),
     "commit": (only("bam", environment={"git_sha": "b" * 40}), "Different git commits: aaaaaaaaaa (adamw); bbbbbbbbbb"),
+    "size": (
+        only("bam", summary={"parameters_without_embeddings": 1_030_000}),
+        "Different numbers of parameters (without embeddings): 1,000,000 (adamw); 1,030,000 (bam).",
+    ),
     "speed": (
         lambda o, lr, seed: {"summary": {"tokens_per_second": 1000.0 * (1 + seed) if o == "bam" else 1000.0}},
         "Seconds and throughput do not compare: a seed was faster than another by 3.0 times (bam).",

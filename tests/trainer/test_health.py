@@ -87,7 +87,9 @@ def test_a_run_stops_with_the_step_and_keeps_its_last_good_checkpoint(
     train: Train, tmp_path: Path, plant: Callable[..., None], fault: str, clip: str
 ) -> None:
     plant(fault, 5)
-    summary = train("run", "trainer.checkpoint_every_steps=1", "trainer.record_every_steps=4", f"trainer.grad_clip={clip}")
+    summary = train(
+        "run", "trainer.checkpoint_every_steps=1", "trainer.record_every_steps=4", f"trainer.grad_clip={clip}"
+    )
     assert summary["status"] == "diverged"
     assert "loss or gradient norm was not finite at step 5" in summary["error"]
     assert checkpoint.latest(tmp_path / "run").name == "step_00000004"
@@ -182,7 +184,7 @@ def test_stop_reads_nothing_from_the_device_and_skip_one_number() -> None:
         device = torch.device("cpu")
         loss, norm = torch.zeros(()), torch.zeros(())
         assert Health("stop", device).takes(1, loss, norm)
-        with pytest.raises(Exception, match="aten._local_scalar_dense"):
+        with pytest.raises(Exception, match=r"aten\._local_scalar_dense"):
             Health("skip", device).takes(1, loss, norm)
 
 
