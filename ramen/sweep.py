@@ -116,7 +116,7 @@ def tell(sweep: Path) -> bool:
     for job in sorted(jobs, key=lambda j: (j.get("final_val_loss") is None, j.get("final_val_loss"))):
         loss, tokens, rate = (job.get(key) for key in ("final_val_loss", "tokens", "tokens_per_second"))
         table.add_row(
-            " ".join(word for word in job["overrides"] if word not in common),
+            " ".join(word for word in job["overrides"] if word not in common and not _silent(word)),
             job["status"],
             "" if loss is None else f"{loss:.4f}",
             "" if tokens is None else f"{tokens:,}",
@@ -167,6 +167,14 @@ def _row(folder: Path) -> dict[str, Any]:
     if folder in _failures:
         found |= {"status": "failed", "error": _failures[folder]}
     return found | {"overrides": found.get("overrides") or _overrides(folder)}
+
+
+def _silent(word: str) -> bool:
+    """Whether an override says nothing of what is computed."""
+    from ramen.config import NOT_HASHED
+
+    key = word.lstrip("+~").partition("=")[0]
+    return key == "sweep" or key in NOT_HASHED or key.split(".")[0] in NOT_HASHED
 
 
 def _overrides(folder: Path) -> Sequence[str]:

@@ -36,13 +36,15 @@ def start_table(
         )
     sizes = Table(box=None, show_header=False, pad_edge=False)
     memory = facts["memory"]
-    number_type = str(precision).removeprefix("torch.") + {"on": ", compiled", "regional": ", blocks compiled", "off": ""}[facts["compile"]]
+    compiled = {"on": ", compiled", "regional": ", blocks compiled", "off": ""}[facts["compile"]]
+    number_type = str(precision).removeprefix("torch.") + compiled
     told = {
         "parameters": f"{facts['parameters']:,} ({facts['parameters_without_embeddings']:,} without embeddings)",
         "FLOPs a token": f"{facts['flops_per_token'] / 1e6:,.1f} M",
         "budget": f"{plan.budget}, {plan.rows(1.0) * plan.sequence_length:,} tokens a step",
         "data": facts["data"],
-        "memory": f"{facts['memory_peak'] / 2**20:,.0f} MiB at the peak, estimated; {memory['activations'] / 2**20:,.0f} of them activations",
+        "memory": f"{facts['memory_peak'] / 2**20:,.0f} MiB at the peak, estimated; "
+        f"{memory['activations'] / 2**20:,.0f} of them activations",
         "device": f"{device}, {number_type}, {torch.get_num_threads()} threads, attention by {facts['attention_backend']}",
         "seed": str(config["seed"]),
     }

@@ -83,7 +83,7 @@ def killed(process: subprocess.Popen[bytes], folder: Path, seconds: float) -> bo
     """Whether it was killed in training, so long after it took up training; False if it came to its end before."""
     before = state(folder)
     while state(folder) == before and process.poll() is None:
-        time.sleep(0.002)
+        time.sleep(0.01)
     time.sleep(seconds)
     process.send_signal(signal.SIGKILL)
     return process.wait() == -signal.SIGKILL

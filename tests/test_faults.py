@@ -64,7 +64,7 @@ def summary(folder: Path) -> dict[str, Any]:
 
 def test_a_run_killed_at_random_moments_ends_bitwise_as_the_one_nobody_touched(data: Path) -> None:
     """A short soak; scripts/soak.py --cycles 50 is the long one."""
-    words = ["--cycles", "1", "--steps", "40", "--seconds", "0.3", "--data", str(data)]
+    words = ["--cycles", "1", "--steps", "12", "--seconds", "0.1", "--data", str(data)]
     done = subprocess.run(
         [sys.executable, str(ROOT / "scripts" / "soak.py"), *words],
         capture_output=True,
@@ -83,6 +83,7 @@ def test_a_folder_has_one_process_and_its_lock_goes_with_it(tmp_path: Path, data
     while not (folder / "metrics.jsonl").exists():
         assert first.poll() is None, first.communicate()[1]
         time.sleep(0.05)
+    first.send_signal(signal.SIGSTOP)  # it holds its lock as well asleep, and leaves the processor to the second
     hydra = (folder / ".hydra" / "overrides.yaml").read_bytes()
     second = door(*words, "seed=7")
     told = second.communicate(timeout=120)[1]

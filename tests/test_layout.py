@@ -16,7 +16,12 @@ from ramen.registry import kinds, locate, options
 ROOT = Path(__file__).resolve().parent.parent
 TREES = {path: ast.parse(path.read_text()) for path in sorted((ROOT / "ramen").rglob("*.py"))}
 COMPOSITIONS = ("experiment", "sweep", "debug")  # kinds whose options build nothing: they choose other options
-ELSEWHERE = {"auxiliary": "ramen.optimizer", "routing": "ramen.routing", "trainer": "ramen.trainer.plan", "diagnostics": "ramen.trainer.diagnostics"}
+ELSEWHERE = {
+    "auxiliary": "ramen.optimizer",
+    "routing": "ramen.routing",
+    "trainer": "ramen.trainer.plan",
+    "diagnostics": "ramen.trainer.diagnostics",
+}
 FOREIGN = ("torch.optim.", "pytorch_optimizer.")
 OPTIONS = [(kind, name) for kind in kinds() for name in options(kind)]
 BUILDING = [(kind, name) for kind, name in OPTIONS if kind not in COMPOSITIONS]

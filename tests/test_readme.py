@@ -13,8 +13,8 @@ from ramen.registry import options
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
 SWAPPABLE = (
-    "optimizer", "mlp", "attention", "residual", "stream", "position", "embedding", "value_embedding", "linear", "schedule", "data", "diagnostics",
-    "logger",
+    "optimizer", "mlp", "attention", "residual", "stream", "position", "embedding", "value_embedding", "linear", "schedule",
+    "data", "diagnostics", "logger",
 )  # fmt: skip
 COMMANDS = re.findall(r"^(?:\$ )?(python train\.py [^#\n]*?)\s*(?:#.*)?$", README, re.MULTILINE)
 

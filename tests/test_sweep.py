@@ -59,6 +59,7 @@ def losses(folder: Path) -> list[tuple[int, float]]:
 
 
 def told(capsys: pytest.CaptureFixture[str], folder: Path) -> str:
+    capsys.readouterr()  # what runs said before
     sweep.tell(folder)
     return " ".join(capsys.readouterr().err.split())
 
@@ -80,13 +81,14 @@ def test_a_diverged_job_is_done_and_a_failed_one_is_tried_again(
     summary = sweep.work(wild, wait=False)
     assert summary and summary["status"] == "diverged" and sweep.objective(summary) == math.inf
     sweep.work(wild, wait=False)
-    wrong = job("optimizer.momentum=1.5")
+    wrong = job("optimizer.momentum=1.5", "threads=2", "trainer.keep_checkpoints=3")
     for _ in range(2):
         with pytest.raises(ConfigError) as error:
             sweep.work(wrong, wait=False)
         assert math.isnan(sweep.objective(sweep.failure(wrong.folder, error.value)))
     assert sweep._counts == {"run": 2, "done before": 1, "tried again": 1}
     table = told(capsys, tmp_path)
+    assert "keep_checkpoints" not in table and "threads" not in table
     assert "optimizer.momentum=1.5 failed optimizer: momentum must be in [0, 1), got 1.5" in table
     assert "diverged" in table and f"resume={tmp_path}" in table
     assert sweep.tell(tmp_path) is False

@@ -26,7 +26,7 @@ def spectral_norm(x: Tensor, u: Tensor, *, steps: int = 1) -> tuple[Tensor, Tens
         return u.new_zeros(x.shape[:-2]), u.clone()
     flat = x.flatten(-2)
     scale = torch.maximum(flat.amax(-1), flat.amin(-1).neg_())[..., None, None]  # abs would copy x
-    inverse = scale.clamp_min(torch.finfo(u.dtype).tiny).reciprocal_()  # of the vectors: squares neither over- nor underflow
+    inverse = scale.clamp_min(torch.finfo(u.dtype).tiny).reciprocal_()  # so that no square over- or underflows
     left = u.unsqueeze(-1)  # (..., m, 1)
     sigma = scale
     for _ in range(steps):

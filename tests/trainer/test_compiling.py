@@ -84,7 +84,8 @@ def test_every_stage_is_compiled_before_the_clock(
 
     monkeypatch.setattr(Trainer, "_step", counted)
     summary = train(
-        "run", "compile=on", "schedule@batch_schedule=stepped", "batch_schedule.values=[1.0,1.5]", "batch_schedule.boundaries=[0.5]",
+        "run", "compile=on", "schedule@batch_schedule=stepped", "batch_schedule.values=[1.0,1.5]",
+        "batch_schedule.boundaries=[0.5]",
         "attention.long_window_tokens=8", "schedule@long_window_schedule=stepped", "long_window_schedule.values=[1.0,2.0]",
         "long_window_schedule.boundaries=[0.5]", "trainer.steps=3", "model.layers=1",
     )  # fmt: skip

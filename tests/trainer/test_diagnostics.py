@@ -67,7 +67,11 @@ def test_the_figures_are_those_of_an_svd(shape: tuple[int, ...], scale: float) -
     (line,) = told
     found = {key.removeprefix("parameter/blocks.0.mlp.up/"): value for key, value in line.items()}
     before = (start + updates[0]).double()
-    update, last, gradient = (start + updates[0] + updates[1]).double() - before, before - start.double(), p.grad.double()
+    update, last, gradient = (
+        (start + updates[0] + updates[1]).double() - before,
+        before - start.double(),
+        p.grad.double(),
+    )
 
     def cosine(a: Tensor, b: Tensor) -> float:
         return ((a * b).sum() / a.norm() / b.norm()).item()
