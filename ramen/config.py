@@ -82,7 +82,9 @@ def check(config: dict[str, Any]) -> None:
     problems += [f"{key}: is missing" for key in (*hints, *SECTIONS) if key not in config]
     name = config.get("name")
     if isinstance(name, str) and not FOLDER_NAME.fullmatch(name):
-        problems.append(f"name: must name one folder, got {name!r}; allowed are letters, digits and _.,=@+-, no dot first")
+        problems.append(
+            f"name: must name one folder, got {name!r}; allowed are letters, digits and _.,=@+-, no dot first"
+        )
     problems += secret.problems(flatten(config).items())
     if problems:
         raise ConfigError(*problems)

@@ -32,7 +32,9 @@ def locate(target: str, allow: Sequence[str] = (), kind: str | None = None) -> C
     """
     allowed = (*TRUSTED, *allow)
     if own := sorted(name for name in allow if name.partition(".")[0] in ("", *sys.stdlib_module_names)):
-        raise ConfigError(f"_target_: Python's own modules hold no components, got allow_targets: {', '.join(map(repr, own))}")
+        raise ConfigError(
+            f"_target_: Python's own modules hold no components, got allow_targets: {', '.join(map(repr, own))}"
+        )
     if not isinstance(target, str) or not any(target.startswith(f"{prefix}.") for prefix in allowed):
         raise ConfigError(
             f"_target_: may not be built, got {target!r}; allowed are {', '.join(p + '.*' for p in allowed)}"
@@ -60,7 +62,9 @@ def _misplaced(found: Callable[..., Any], target: str, kind: str | None, allow: 
     """Why this is no component for a section of this kind: a function that deletes a folder is in ramen, too."""
     if target.startswith("ramen."):
         own = components(kind)
-        return None if target in own else f"is no component for {kind or 'a config'}; allowed are {', '.join(sorted(own))}"
+        return (
+            None if target in own else f"is no component for {kind or 'a config'}; allowed are {', '.join(sorted(own))}"
+        )
     opted_in = any(target.startswith(f"{name}.") for name in allow)
     if kind in OPTIMIZERS or not opted_in:
         if kind not in (*OPTIMIZERS, None):

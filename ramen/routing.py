@@ -84,7 +84,9 @@ def route(
         node = optimizer if where["to"] == "optimizer" else auxiliary
         wrong = {key: node[key] for key in ("lr", "weight_decay") if type(node.get(key, 0.0)) not in (int, float)}
         if wrong:  # a foreign optimizer has no annotations that would have told
-            raise ConfigError(*(f"{where['to']}.{key}: must be a number, got {value!r}" for key, value in wrong.items()))
+            raise ConfigError(
+                *(f"{where['to']}.{key}: must be a number, got {value!r}" for key, value in wrong.items())
+            )
         groups.append(
             Group(
                 role=r,

@@ -71,7 +71,9 @@ def run(command: Command) -> dict[str, Any]:
         except BaseException as error:
             if not isinstance(error, RamenError):
                 log.info("".join(traceback.format_exception(error)))
-            traceback.clear_frames(error.__traceback__)  # they hold the model, which the next job of a sweep has no room for
+            traceback.clear_frames(
+                error.__traceback__
+            )  # they hold the model, which the next job of a sweep has no room for
             mended = _out_of_memory(command.config, error)
             _write_failure(command, mended or error, time.monotonic() - started)
             if mended is None:
@@ -176,7 +178,12 @@ def _run(command: Command, console: Console) -> dict[str, Any]:
 
 
 def _job(
-    command: Command, intent: Intent, dataset: Dataset, facts: dict[str, Any], loggers: list[Logger], screen: ConsoleLogger
+    command: Command,
+    intent: Intent,
+    dataset: Dataset,
+    facts: dict[str, Any],
+    loggers: list[Logger],
+    screen: ConsoleLogger,
 ) -> Job:
     config, own, source, text = command.config, intent.own, intent.source, intent.text
     device, precision = intent.device, intent.precision

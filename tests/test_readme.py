@@ -39,7 +39,9 @@ def test_the_table_has_no_option_that_is_gone() -> None:
 @pytest.mark.parametrize("command", COMMANDS)
 def test_its_commands_compose(command: str, compose: Callable[..., dict[str, Any]]) -> None:
     words = [word for word in shlex.split(command.removesuffix(" --cfg job"))[2:] if not word.startswith("-")]
-    first = [word.split(",")[0] for word in words if not word.startswith(("resume=", "hydra."))]  # of a sweep, its first job
+    first = [
+        word.split(",")[0] for word in words if not word.startswith(("resume=", "hydra."))
+    ]  # of a sweep, its first job
     assert compose(*first)["model"]
 
 

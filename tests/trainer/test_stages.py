@@ -65,7 +65,11 @@ def stages_of(compose: Any, build_gpt: Any, *overrides: str) -> Stages:
     model = build_gpt(*overrides)
     optimizers = assemble.optimizers(config, assemble.groups(config, model))
     steps = assemble.curve(config, "batch_schedule")
-    rows, windows, ahead = (lambda progress: round(4 * steps(progress))), assemble.windows(config), assemble.ahead(config)
+    rows, windows, ahead = (
+        (lambda progress: round(4 * steps(progress))),
+        assemble.windows(config),
+        assemble.ahead(config),
+    )
     return Stages(model, optimizers, rows, windows, 4, None, 3, ahead)
 
 
@@ -141,7 +145,11 @@ def test_refuses_stages_that_cannot_be(dry: Any, compose: Any, overrides: tuple[
 
 
 def test_the_share_of_further_tokens_follows_its_schedule(compose: Any, build_gpt: Any) -> None:
-    words = "model.ahead_weights=[0.5,0.25]", "schedule@ahead_schedule=piecewise", "ahead_schedule.multipliers=[1.0,0.0]"
+    words = (
+        "model.ahead_weights=[0.5,0.25]",
+        "schedule@ahead_schedule=piecewise",
+        "ahead_schedule.multipliers=[1.0,0.0]",
+    )
     stages = stages_of(compose, build_gpt, *words, "ahead_schedule.fractions=[0.0,0.5]")
     for progress, share in ((0.0, 1.0), (0.25, 0.5), (0.75, 0.0)):
         assert stages.enter(progress).told["ahead_share"] == share
