@@ -69,7 +69,7 @@ class GPT(nn.Module):
             raise ValueError(f"ahead_weights must be > 0, and fewer than tokens of a row, got {ahead_weights}")
         self.text, self.dim = text, dim
         self.softcap = Softcap(**softcap) if softcap else None
-        self.ahead = tuple(ahead_weights)
+        self.ahead, self.ahead_share = tuple(ahead_weights), 1.0
         self.register_buffer("ahead_now", torch.tensor(self.ahead), persistent=False)
         self.ahead_now: Tensor
         self.embedding: Any = parts.embedding(text.vocabulary, dim)
@@ -132,7 +132,9 @@ class GPT(nn.Module):
 
     def weigh_ahead(self, share: float) -> None:
         """Count so much of the configured losses on tokens after the next one from now on."""
-        self.ahead_now.copy_(torch.tensor(self.ahead) * share)
+        if share != self.ahead_share:
+            self.ahead_share = share
+            self.ahead_now.copy_(torch.tensor(self.ahead) * share)
 
     def embedding_parameters(self) -> int:
         """Elements in tables and head: what a comparison of architectures leaves out."""
