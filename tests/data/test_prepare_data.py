@@ -60,7 +60,7 @@ def test_a_users_error_is_one_message(run, overrides, told):
 
 def test_ctrl_c_with_workers_is_one_line_and_the_next_run_continues(run, tmp_path):
     corpus = tmp_path / "corpus.jsonl"
-    corpus.write_text("".join(f'{{"text": "{number} {"some words " * 200}"}}\n' for number in range(10_000)))
+    corpus.write_text("".join(f'{{"text": "{number} {"some words " * 200}"}}\n' for number in range(20_000)))
     process = run.start(f"data.files={corpus}", "data.tokenizer=gpt2", "data.workers=2")
     while process.poll() is None and not list((tmp_path / "work").glob("outputs/data/.*.partial/progress.json")):
         time.sleep(0.02)
