@@ -1,3 +1,4 @@
+import functools
 import os
 import signal
 import subprocess
@@ -25,7 +26,9 @@ def run(tmp_path):
 
     def start(*overrides):
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        return subprocess.Popen([*begin, *overrides], start_new_session=True, **pipes, **given)
+        # A shell's background jobs ignore Ctrl-C, and so would what they start: the tests may run in one.
+        heard = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+        return subprocess.Popen([*begin, *overrides], start_new_session=True, preexec_fn=heard, **pipes, **given)
 
     prepare.start = start
     return prepare
@@ -60,7 +63,7 @@ def test_a_users_error_is_one_message(run, overrides, told):
 
 def test_ctrl_c_with_workers_is_one_line_and_the_next_run_continues(run, tmp_path):
     corpus = tmp_path / "corpus.jsonl"
-    corpus.write_text("".join(f'{{"text": "{number} {"some words " * 200}"}}\n' for number in range(20_000)))
+    corpus.write_text("".join(f'{{"text": "{number} {"some words " * 200}"}}\n' for number in range(10_000)))
     process = run.start(f"data.files={corpus}", "data.tokenizer=gpt2", "data.workers=2")
     while process.poll() is None and not list((tmp_path / "work").glob("outputs/data/.*.partial/progress.json")):
         time.sleep(0.02)
