@@ -35,11 +35,16 @@ def refuse_used(folder: Path) -> None:
 
 def status(folder: Path) -> str | None:
     """How a run ended; None while it runs, or when it was killed."""
+    return summary(folder).get("status")
+
+
+def summary(folder: Path) -> dict[str, Any]:
+    """What a run says of itself; empty before its end."""
     try:
-        summary = json.loads((folder / "summary.json").read_bytes())
+        found = json.loads((folder / "summary.json").read_bytes())
     except (OSError, ValueError, RecursionError):
-        return None
-    return summary.get("status") if isinstance(summary, dict) else None
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def unfinished(base: Path, config: dict[str, Any], is_run: bool = False) -> Path | None:

@@ -7,7 +7,6 @@ Who works in a folder holds its lock, which the system takes back however the pr
 
 import copy
 import hashlib
-import json
 import math
 import re
 from collections import Counter
@@ -50,6 +49,7 @@ def job_folder(sweep: Path, overrides: str, config: dict[str, Any]) -> str:
 def work(job: "Command", wait: bool) -> dict[str, Any] | None:
     """Run a job unless it is done, and return its summary. None: another process has it, and `wait` is false."""
     from ramen.data.lock import exclusive
+    from ramen.resume import summary
     from ramen.run import run
     from ramen.trainer.checkpoint import checkpoints
 
@@ -57,7 +57,7 @@ def work(job: "Command", wait: bool) -> dict[str, Any] | None:
         if not held:
             return None
         _failures.pop(job.folder, None)
-        before = _summary(job.folder)
+        before = summary(job.folder)
         if _done(job, before):
             _counts["done before"] += 1
             return before
@@ -132,15 +132,6 @@ def tell(sweep: Path) -> bool:
     return all(job["status"] != "failed" for job in jobs)
 
 
-def _summary(folder: Path) -> dict[str, Any]:
-    """What a run says of itself; empty before its end."""
-    try:
-        found = json.loads((folder / "summary.json").read_text())
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
 def _done(job: "Command", summary: dict[str, Any]) -> bool:
     """Whether there is nothing left to do. ConfigError when the folder holds another computation."""
     from ramen.config import config_hash
@@ -160,8 +151,9 @@ def _done(job: "Command", summary: dict[str, Any]) -> bool:
 
 def _row(folder: Path) -> dict[str, Any]:
     from ramen.data.lock import held
+    from ramen.resume import summary
 
-    found = _summary(folder) or {"status": "unfinished", "error": "killed before its end"}
+    found = summary(folder) or {"status": "unfinished", "error": "killed before its end"}
     if found["status"] not in ENDED and held(folder):
         found = {"status": "running", "error": None, "overrides": found.get("overrides")}
     if folder in _failures:

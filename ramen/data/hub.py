@@ -7,9 +7,8 @@ one that was killed goes on at the same document of the same commit, or begins a
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from ramen.data.batches import LongDocuments
 from ramen.data.source import TextSource
 from ramen.data.tokenize import PausedError
 from ramen.errors import DataError
@@ -28,27 +27,9 @@ class Hub(TextSource):
         split: str,
         revision: str,
         text_column: str,
-        folder: str,
-        tokenizer: Literal["byte", "bpe", "gpt2"],
-        bpe_vocabulary: int,
-        sequence_length: int,
-        validation_fraction: float,
-        validation_tokens: int | None,
-        long_documents: LongDocuments,
-        shard_tokens: int,
-        workers: int | None,
+        **base: Any,
     ):
-        super().__init__(
-            folder=folder,
-            tokenizer=tokenizer,
-            bpe_vocabulary=bpe_vocabulary,
-            sequence_length=sequence_length,
-            validation_fraction=validation_fraction,
-            validation_tokens=validation_tokens,
-            long_documents=long_documents,
-            shard_tokens=shard_tokens,
-            workers=workers,
-        )
+        super().__init__(**base)
         self.path = path
         self.subset = name
         self.split = split

@@ -9,9 +9,8 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from glob import glob
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from ramen.data.batches import LongDocuments
 from ramen.data.source import TextSource
 from ramen.errors import ConfigError, DataError
 
@@ -27,27 +26,9 @@ class Text(TextSource):
         files: str | list[str],
         separator: str | None,
         text_column: str,
-        folder: str,
-        tokenizer: Literal["byte", "bpe", "gpt2"],
-        bpe_vocabulary: int,
-        sequence_length: int,
-        validation_fraction: float,
-        validation_tokens: int | None,
-        long_documents: LongDocuments,
-        shard_tokens: int,
-        workers: int | None,
+        **base: Any,
     ):
-        super().__init__(
-            folder=folder,
-            tokenizer=tokenizer,
-            bpe_vocabulary=bpe_vocabulary,
-            sequence_length=sequence_length,
-            validation_fraction=validation_fraction,
-            validation_tokens=validation_tokens,
-            long_documents=long_documents,
-            shard_tokens=shard_tokens,
-            workers=workers,
-        )
+        super().__init__(**base)
         self.files = [files] if isinstance(files, str) else list(files)
         self.separator = separator
         self.text_column = text_column

@@ -1,9 +1,9 @@
-import inspect
 from pathlib import Path
 
 import pytest
 import yaml
 
+from ramen.config import parameters
 from ramen.data.batches import validation_rows
 from ramen.data.source import Source
 from ramen.registry import build
@@ -18,9 +18,8 @@ DEMANDED = {"text": {"files": "a.txt"}, "hub": {"path": "a/b"}, "pretokenized": 
 def test_yaml_holds_every_key_and_builds(path):
     node = yaml.safe_load(path.read_text())
     source = build(node | DEMANDED.get(path.stem, {}))
-    parameters = inspect.signature(type(source)).parameters.values()
-    assert node.keys() - {"_target_"} == {parameter.name for parameter in parameters}
-    assert all(p.kind is p.KEYWORD_ONLY and p.default is p.empty for p in parameters)
+    known, required = parameters(type(source))
+    assert node.keys() - {"_target_"} == known.keys() == required
     assert isinstance(source, Source)
     assert source.vocabulary == (2048 if path.stem in ("shakespeare", "text") else 50257)
 
