@@ -4,6 +4,7 @@ A role is declared where a parameter is born (ramen.ops.parameter) or derived: `
 `conf/routing` sends each role to `optimizer`, the method under comparison, or to `auxiliary`, the same for all methods.
 """
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -14,8 +15,10 @@ from typing_extensions import TypedDict
 
 from ramen.config import schedules, without_schedules
 from ramen.errors import ConfigError
+from ramen.optimizer.recorded import Recordable, Recorded, Replay, cuda_graph
 from ramen.registry import factory
 
+log = logging.getLogger("ramen")
 To = Literal["optimizer", "auxiliary"]
 
 
@@ -130,17 +133,39 @@ class _Scheduled:
 
 
 class Optimizers:
-    """The optimizers of a run, stepped as one, and the hyperparameters that follow a schedule."""
+    """The optimizers of a run, stepped as one, and the hyperparameters that follow a schedule.
+
+    On a device other than the CPU those are tensors there, where a method can take them (its `tensors`), filled by one copy a step.
+    """
 
     def __init__(
         self, groups: list[Group], optimizer: Mapping[str, Any], auxiliary: Mapping[str, Any], allow: list[str]
     ):
         self.by_name: dict[str, torch.optim.Optimizer] = {}
         self._scheduled: list[_Scheduled] = []
+        self._numbers: list[float] = []  # what is scheduled, as of now
+        self._tensor: torch.Tensor | None = None  # the same on the device
+        self._steps: dict[str, Callable[[], object]] = {}
         for name, node in (("optimizer", optimizer), ("auxiliary", auxiliary)):
             mine = [group for group in groups if group.to == name]
             if mine:
                 self.by_name[name] = self._build(name, node, mine, allow)
+                self._steps[name] = self.by_name[name].step
+        device = groups[0].parameters[0].device
+        if device.type != "cpu":
+            self.place(device)
+
+    def place(self, device: torch.device) -> None:
+        """Keep scheduled hyperparameters on this device."""
+        self._tensor = torch.zeros(len(self._scheduled), device=device)
+
+    def record(self, record: Callable[..., Replay] = cuda_graph) -> None:
+        """Replay the launches of steps from now on, of each optimizer that tells them from what Python does."""
+        for name, built in self.by_name.items():
+            if isinstance(built, Recordable):
+                self._steps[name] = Recorded(built, record).step
+            else:
+                log.warning("trainer.cuda_graphs: %s's step is launched as it is: it is not ramen's own", name)
 
     def _build(self, name: str, node: Mapping[str, Any], mine: list[Group], allow: list[str]) -> torch.optim.Optimizer:
         params = []
@@ -169,16 +194,20 @@ class Optimizers:
     def schedule(self, progress: float, lr_multiplier: float) -> dict[str, float]:
         """Set what follows a schedule for this step; return the values of the first group of each optimizer, by name."""
         told = {}
-        for s in self._scheduled:
-            value = s.base * (lr_multiplier if s.curve is None else s.curve(progress))
-            self.by_name[s.owner].param_groups[s.group][s.key] = value
+        self._numbers = [s.base * (lr_multiplier if s.curve is None else s.curve(progress)) for s in self._scheduled]
+        if self._tensor is not None:
+            self._tensor.copy_(torch.tensor(self._numbers), non_blocking=True)
+        for index, (s, number) in enumerate(zip(self._scheduled, self._numbers, strict=True)):
+            built = self.by_name[s.owner]
+            on_device = self._tensor is not None and s.key in getattr(built, "tensors", ())
+            built.param_groups[s.group][s.key] = self._tensor[index] if on_device else number  # type: ignore[index]
             if s.group == 0:
-                told[s.key if s.owner == "optimizer" else f"{s.owner}_{s.key}"] = value
+                told[s.key if s.owner == "optimizer" else f"{s.owner}_{s.key}"] = number
         return told
 
     def step(self) -> None:
-        for built in self.by_name.values():
-            built.step()
+        for step in self._steps.values():
+            step()
 
     def copy_state(self, source: torch.Tensor, target: torch.Tensor) -> None:
         """Give `target` a copy of the state that `source` has in the optimizer of both."""
@@ -188,7 +217,10 @@ class Optimizers:
                 built.state[target] = {k: v.clone() if isinstance(v, torch.Tensor) else v for k, v in state}
 
     def state_dict(self) -> dict[str, Any]:
-        return {name: built.state_dict() for name, built in self.by_name.items()}
+        state = {name: built.state_dict() for name, built in self.by_name.items()}
+        for s, number in zip(self._scheduled, self._numbers, strict=False):  # there are none before the first step
+            state[s.owner]["param_groups"][s.group][s.key] = number
+        return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         for name, built in self.by_name.items():

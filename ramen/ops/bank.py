@@ -15,6 +15,8 @@ from torch import Tensor
 
 from ramen.ops.kernel import Library, kernels
 
+Factor = float | Tensor
+
 
 def stack(tensors: Iterable[Tensor]) -> Tensor:
     """(N, m, n) in float32 or wider, of tensors (..., m, n); always a copy."""
@@ -34,13 +36,25 @@ def frobenius(bank: Tensor) -> Tensor:
     return torch.linalg.vector_norm(bank / largest[:, None, None], dim=(-2, -1)).mul_(largest)
 
 
-def accumulate(gradients: list[Tensor], momentum: Tensor, *, beta: float, nesterov: bool) -> Tensor:
+def is_zero(factor: Factor) -> bool:
+    """Whether a factor is a number and 0; a tensor may become anything."""
+    return not isinstance(factor, Tensor) and factor == 0
+
+
+def add(into: Tensor, x: Tensor, factor: Factor) -> Tensor:
+    """into + factor x, in place."""
+    return into.addcmul_(x, factor.to(into.dtype)) if isinstance(factor, Tensor) else into.add_(x, alpha=factor)
+
+
+def accumulate(gradients: list[Tensor], momentum: Tensor, *, beta: Factor, nesterov: bool) -> Tensor:
     """momentum (N, m, n) <- lerp(momentum, gradients, 1 - beta), in place; returns it, or a new lerp(gradients, momentum, beta)."""
     if compiled := _compiled(momentum, gradients):
         used = torch.empty_like(momentum) if nesterov else None
         compiled.accumulate(gradients, _sizes(gradients), len(gradients), momentum, used, float(beta))
         return momentum if used is None else used
-    if not nesterov and all(g.dtype == momentum.dtype for g in gradients):
+    if isinstance(beta, Tensor):
+        beta = beta.to(momentum.dtype)
+    elif not nesterov and all(g.dtype == momentum.dtype for g in gradients):
         torch._foreach_lerp_(unstack(momentum, gradients), gradients, 1 - beta)
         return momentum
     gradient = stack(gradients)
@@ -49,7 +63,7 @@ def accumulate(gradients: list[Tensor], momentum: Tensor, *, beta: float, nester
 
 
 def descend(
-    weights: Sequence[Tensor], direction: Tensor, *, rate: float, decay: float, cautious: bool, decayed: Tensor | None,
+    weights: Sequence[Tensor], direction: Tensor, *, rate: Factor, decay: Factor, cautious: bool, decayed: Tensor | None,
     pace: Tensor | None, radius: Tensor | None,
 ) -> None:  # fmt: skip
     """W <- W - decay mask X - rate pace D in place, for a direction D (N, m, n); mask is 1, or when cautious 1[D W >= 0].
@@ -65,16 +79,12 @@ def descend(
         )  # fmt: skip
         return
     weight = stack(weights)
-    if decay:
+    if not is_zero(decay):
         decayed = weight if decayed is None else decayed
         if cautious:
-            weight.addcmul_((direction * weight).ge_(0), decayed, value=-decay)
-        else:
-            weight.add_(decayed, alpha=-decay)
-    if pace is None:
-        weight.add_(direction, alpha=-rate)
-    else:
-        weight.addcmul_(direction, pace, value=-rate)
+            decayed = (direction * weight).ge_(0).mul_(decayed)
+        add(weight, decayed, -decay)
+    add(weight, direction, -rate if pace is None else -rate * pace)
     if radius is not None:
         norm = torch.linalg.vector_norm(weight, dim=(-2, -1)).clamp_min(torch.finfo(weight.dtype).tiny)
         inside = (math.sqrt(weight.shape[-2]) / norm).clamp_max(1.0)

@@ -18,6 +18,8 @@ from ramen.optimizer.base import check_range
 class AdamW(torch.optim.AdamW):
     """torch.optim.AdamW(fused=True); when cautious, the decay is masked by the sign of the step."""
 
+    tensors = frozenset({"lr"})
+
     def __init__(
         self, params: Any, *, lr: float, beta1: float, beta2: float, eps: float, weight_decay: float, cautious: bool
     ):
@@ -27,6 +29,14 @@ class AdamW(torch.optim.AdamW):
         super().__init__(params, lr=lr, betas=(beta1, beta2), eps=eps, weight_decay=weight_decay, fused=True)
         for group in self.param_groups:
             group.setdefault("cautious", cautious)
+            group["capturable"] = all(p.is_cuda for p in group["params"])  # its step may be recorded
+
+    def begin(self) -> None:
+        """Steps differ in nothing but their gradients."""
+
+    def launch(self) -> None:
+        """The whole step; torch counts on the device."""
+        self.step()
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
@@ -60,4 +70,8 @@ class AdamW(torch.optim.AdamW):
         torch._foreach_mul_(agree, params)
         torch._foreach_sign_(agree)
         torch._foreach_clamp_min_(agree, 0.0)  # 1 where they agree, else 0
-        torch._foreach_addcmul_(params, agree, params, value=-group["lr"] * group["weight_decay"])
+        rate = group["lr"] * group["weight_decay"]
+        if isinstance(rate, Tensor):
+            torch._foreach_mul_(agree, rate)
+            rate = 1.0
+        torch._foreach_addcmul_(params, agree, params, value=-rate)

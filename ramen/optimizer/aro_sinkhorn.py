@@ -11,6 +11,7 @@ has a positive diagonal in R and completes dependent columns, so R is orthonorma
 """
 
 import math
+from collections.abc import Hashable
 from typing import Any, Literal
 
 import torch
@@ -43,13 +44,18 @@ class AROSinkhorn(MatrixOptimizer):
         side = matrices.shape[-2 if _rotates_rows(matrices, group) else -1]
         return {ROTATION: torch.eye(side, dtype=matrices.dtype, device=matrices.device).repeat(len(matrices), 1, 1)}
 
+    def begin(self) -> Hashable:
+        self._anew = [group.setdefault(STAGE, group["stage"]) != group["stage"] for group in self.param_groups]
+        for group in self.param_groups:
+            group[STAGE] = group["stage"]
+        return super().begin(), *self._anew
+
     def step_group(self, index: int, params: list[Tensor], group: Group) -> None:
-        if group.setdefault(STAGE, group["stage"]) != group["stage"]:
+        if self._anew[index]:
             for p in group["params"]:
                 rotation = self.state[p].get(ROTATION)
                 if rotation is not None:
                     rotation.zero_().diagonal(dim1=-2, dim2=-1).fill_(1.0)
-            group[STAGE] = group["stage"]
         super().step_group(index, params, group)
 
     def direction(self, momentum: Tensor, state: State, group: Group) -> Tensor:

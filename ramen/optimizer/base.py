@@ -19,14 +19,14 @@ scaling an orthogonal step from a start of standard deviation 1 / sqrt(n) has no
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from ramen.ops.bank import accumulate, descend, stack, unstack
+from ramen.ops.bank import accumulate, descend, is_zero, stack, unstack
 
 Scaling = Literal["spectral", "rms", "none"]
 IterationType = Literal["auto", "bfloat16", "float32"]
@@ -92,6 +92,7 @@ class Bank:
 class MatrixOptimizer(torch.optim.Optimizer):
     """Base of the methods under comparison; a method says its `direction`, and hands on `**base`."""
 
+    tensors = frozenset({"lr", "momentum", "weight_decay"})  # hyperparameters that a schedule may keep on the device
     cpu_bank_elements = 1 << 24  # on a CPU a bank is not larger than this, for its cache; a launch costs little there
 
     def __init__(
@@ -107,6 +108,7 @@ class MatrixOptimizer(torch.optim.Optimizer):
         check_choice("scaling", defaults["scaling"], "spectral", "rms", "none")
         super().__init__(params, defaults)
         self._banks: dict[tuple[Any, ...], Bank] = {}
+        self._stacked = 0  # banks made so far
         vectors = [tuple(p.shape) for group in self.param_groups for p in group["params"] if p.ndim < 2]
         if vectors:
             raise ValueError(f"{type(self).__name__} takes matrices (..., m, n), got a parameter of shape {vectors[0]}")
@@ -136,10 +138,11 @@ class MatrixOptimizer(torch.optim.Optimizer):
 
         pace (N, 1, 1): a method's own factor; decayed (N, m, n): what decays in W's place.
         """
+        weight_decay = group["weight_decay"]
         descend(
             bank.params, direction,
             rate=group["lr"] * shape_scale(group["scaling"], *direction.shape[-2:]),
-            decay=group["lr"] ** group["decay_lr_power"] * group["weight_decay"],
+            decay=0.0 if is_zero(weight_decay) else group["lr"] ** group["decay_lr_power"] * weight_decay,
             cautious=group["cautious"], decayed=decayed, pace=pace, radius=bank.state.get(RADIUS),
         )  # fmt: skip
 
@@ -149,9 +152,19 @@ class MatrixOptimizer(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        self.begin()
+        self.launch()
+        return loss
+
+    def begin(self) -> Hashable:
+        """Count a step; steps that this returns the same for launch the same work on the same state."""
+        return self._stacked
+
+    @torch.no_grad()
+    def launch(self) -> None:
+        """The device's part of the step begun."""
         for index, group in enumerate(self.param_groups):
             self.step_group(index, [p for p in group["params"] if p.grad is not None], group)
-        return loss
 
     def step_group(self, index: int, params: list[Tensor], group: Group) -> None:
         """One step of those parameters of a group that have a gradient."""
@@ -197,4 +210,5 @@ class MatrixOptimizer(torch.optim.Optimizer):
                 self.state[p][name] = view
             bank.state[name] = start
         self._banks[key] = bank
+        self._stacked += 1
         return bank

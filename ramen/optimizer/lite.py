@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ramen.ops.bank import frobenius
+from ramen.ops.bank import Factor, add, frobenius, is_zero
 from ramen.ops.polar_express import polar_express
 from ramen.optimizer.base import (
     Bank,
@@ -40,6 +40,8 @@ STEER = 0.05  # how much a step moves the threshold
 
 class LITE(MatrixOptimizer):
     """Muon with gains for flat directions: beta of the gradient's polar factor, chi of the whole step."""
+
+    tensors = MatrixOptimizer.tensors | {"beta1", "beta2", "beta_ramp", "chi", "chi_ramp"}
 
     def __init__(
         self, params: Any, *, scaling: Scaling, steps: int, iteration_dtype: IterationType, ratio: float, beta1: float,
@@ -65,24 +67,24 @@ class LITE(MatrixOptimizer):
         used = self.accumulate(bank, group)
         sharp, flat = group["beta1"], (group["beta2"] - group["beta1"]) * group["beta_ramp"]
         gain = (group["chi"] - 1) * group["chi_ramp"]
-        if sharp or flat:  # both polar factors in one call
-            step, own = _polar(torch.cat([used, bank.gradient()]), group).chunk(2)
-        else:
+        if is_zero(sharp) and is_zero(flat):
             step, own = _polar(used, group), None
+        else:  # both polar factors in one call
+            step, own = _polar(torch.cat([used, bank.gradient()]), group).chunk(2)
         top = self._top(used, step, bank.state[THRESHOLD], group)
         gram = top.mT @ top if top.shape[-2] >= top.shape[-1] else None  # the smaller of two ways to multiply by F
 
-        def blend(into: Tensor, x: Tensor, keep: float, gain: float) -> Tensor:  # keep into + gain x (F - I)
+        def add_flat(into: Tensor, x: Tensor, factor: Factor) -> Tensor:  # into + factor x F
             left, right = (x, gram) if gram is not None else (x @ top.mT, top)
-            return torch.baddbmm(into, left, right, beta=keep, alpha=-gain)
+            return add(into, torch.baddbmm(x, left, right, alpha=-1), factor)
 
         if own is not None:
-            step = blend(step.add(own, alpha=sharp + flat), own, 1.0, flat)
+            step = add_flat(add(step, own, sharp), own, flat)
         decayed = None
-        if gain:
-            step = blend(step, step, 1 + gain, gain)
-            weight = bank.weight()
-            decayed = blend(weight, weight, 1 + gain, gain)
+        if not is_zero(gain):
+            step = add_flat(step, step, gain)
+            decayed = bank.weight()
+            decayed = add_flat(decayed, decayed, gain)
         self.move(bank, step, group, decayed=decayed)
 
     def _top(self, used: Tensor, step: Tensor, threshold: Tensor, group: Group) -> Tensor:

@@ -26,6 +26,8 @@ EPS = 1e-10  # against the root mean square of a row of an orthogonal matrix, 1 
 class NorMuon(Muon):
     """Steps along the polar factor of the momentum, its rows scaled by 1 / sqrt(running mean square)."""
 
+    tensors = Muon.tensors | {"beta2"}
+
     def __init__(self, params: Any, *, beta2: float, axis: Literal["rows", "long"], **base: Any):
         check_range("beta2", beta2, 0, 1)
         check_choice("axis", axis, "rows", "long")

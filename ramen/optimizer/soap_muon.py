@@ -11,6 +11,7 @@ Differs from the sources: the bases start as the identity and are turned by orth
 eigendecomposition; `sides: short` preconditions the shorter side alone.
 """
 
+from collections.abc import Hashable
 from typing import Any, Literal
 
 import torch
@@ -42,9 +43,10 @@ class SOAPMuon(Muon):
             state[f"{side}_mean"] = torch.zeros_like(state[f"{side}_basis"])
         return state
 
-    def step_group(self, index: int, params: list[Tensor], group: Group) -> None:
-        group[STEP] = group.get(STEP, -1) + 1
-        super().step_group(index, params, group)
+    def begin(self) -> Hashable:
+        for group in self.param_groups:
+            group[STEP] = group.get(STEP, -1) + 1
+        return super().begin(), *map(_refreshes, self.param_groups)
 
     def update(self, bank: Bank, group: Group) -> None:
         gradient, state, used = bank.gradient(), bank.state, self.accumulate(bank, group)
@@ -52,7 +54,7 @@ class SOAPMuon(Muon):
             mean, basis = state[f"{side}_mean"], state[f"{side}_basis"]
             left, right = (gradient, gradient.mT) if axis == -2 else (gradient.mT, gradient)
             mean.baddbmm_(left, right, beta=group["beta2"], alpha=1 - group["beta2"])
-            if group[STEP] % group["refresh_steps"] == 0:
+            if _refreshes(group):
                 basis.copy_(orthonormal_factor(mean @ basis))
         turned = self._turn(gradient, state, group)
         second_moment = state[SECOND_MOMENT].lerp_(turned.square_(), 1 - group["beta2"])
@@ -68,6 +70,11 @@ class SOAPMuon(Muon):
             basis = basis if back else basis.mT  # rows: Q^T X or Q X; columns: X Q or X Q^T
             x = basis @ x if axis == -2 else x @ basis.mT
         return x
+
+
+def _refreshes(group: Group) -> bool:
+    """Whether the step begun turns the bases."""
+    return bool(group[STEP] % group["refresh_steps"] == 0)
 
 
 def _sides(matrices: Tensor, group: Group) -> list[tuple[int, str]]:

@@ -47,6 +47,7 @@ class Trainer:
         self.differentiate = Differentiate(self.loss, plan.micro_rows, job.precision, job.device)
         if plan.cuda_graphs:
             self.differentiate.record(self.parameters, self.stages.key)
+            job.optimizers.record()
         self.feed = Feed(job.batches, job.device, None if plan.prefetch_batches == "auto" else plan.prefetch_batches)
 
     def fit(self, reserved: int) -> int:

@@ -20,7 +20,16 @@ def test_without_a_gpu_they_are_refused(train: Train) -> None:
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-@pytest.mark.parametrize("more", [(), ("precision=bf16", "optimizer=adamw"), ("compile=on", "trainer.grad_clip=null")])
+@pytest.mark.parametrize(
+    "more",
+    [
+        (),
+        ("precision=bf16", "optimizer=adamw"),
+        ("compile=on", "trainer.grad_clip=null"),
+        *((f"optimizer={name}",) for name in ("muon", "lite", "bam", "aro_sinkhorn", "contra_muon", "soap_muon")),
+        ("optimizer=spectron", "linear=low_rank"),
+    ],
+)
 def test_a_recorded_run_is_the_eager_one_bit_for_bit(train: Train, tmp_path: Path, more: tuple[str, ...]) -> None:
     """Over several micro-batches a step, stages of the batch, and a scalar that rests."""
     stages = ("schedule@batch_schedule=stepped", "trainer.micro_batch_tokens=128", "stream=modded")

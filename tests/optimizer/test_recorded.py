@@ -1,0 +1,185 @@
+"""Recorded steps are the steps, bit for bit: replayed here by a tape of operations, which bakes in what a CUDA graph does."""
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from ramen.ops.kernel import plain_torch
+from ramen.ops.parameter import declare_factors
+from ramen.registry import options
+from ramen.routing import Group, Optimizers
+
+SHAPES = ((12, 5), (5, 12), (2, 6, 4), (2, 6, 4))
+FOREIGN = "torch_muon"
+OURS = [name for name, option in options("optimizer").items() if str(option.target).startswith("ramen.")]
+
+
+class Tape(TorchDispatchMode):
+    """Runs nothing ahead: keeps the operations of a function with the memory they worked on, and puts values back."""
+
+    def __init__(self, launch: Callable[[], None], touched: list[Tensor]):
+        super().__init__()
+        self.lines: list[tuple[Any, Any, Any, Any]] = []
+        before = [tensor.clone() for tensor in touched]
+        with self:
+            launch()
+        for tensor, value in zip(touched, before, strict=True):
+            tensor.copy_(value)
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if function in (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.default):
+            raise RuntimeError("operation not permitted when stream is capturing")
+        out = function(*args, **(kwargs or {}))
+        self.lines.append((function, args, kwargs or {}, out))
+        return out
+
+    def replay(self) -> None:
+        with torch.no_grad():
+            for function, args, kwargs, out in self.lines:
+                held = {t.untyped_storage().data_ptr() for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)}
+                made = function(*args, **kwargs)
+                for old, new in zip(tree_leaves(out), tree_leaves(made), strict=True):
+                    if isinstance(old, Tensor) and old.untyped_storage().data_ptr() not in held:
+                        old.copy_(new)
+
+
+@pytest.fixture
+def build(compose) -> Callable[..., tuple[Optimizers, list[nn.Parameter]]]:
+    """build(*words): the optimizers of a config, and the matrices, table and gain they step."""
+
+    def make(*words: str) -> tuple[Optimizers, list[nn.Parameter]]:
+        config = compose(*words)
+        draw = torch.Generator().manual_seed(0)
+        shapes = SHAPES
+        if config["optimizer"]["_target_"].endswith("Spectron"):
+            shapes = tuple(factor for *lead, m, n in SHAPES for factor in ((*lead, m, 2), (*lead, 2, n)))
+        matrices = [nn.Parameter(torch.randn(shape, generator=draw)) for shape in shapes]
+        if shapes is not SHAPES:
+            for left, right in zip(matrices[::2], matrices[1::2], strict=True):
+                declare_factors(left, right)
+        others = [nn.Parameter(torch.randn(shape, generator=draw)) for shape in ((7, 5), (5,))]
+        lr = config["auxiliary"]["lr"]
+        groups = [Group("matrix", "optimizer", ("m",) * len(matrices), tuple(matrices), config["optimizer"]["lr"], 0.3)]
+        groups += [Group("embedding", "auxiliary", ("o",) * 2, tuple(others), lr, 0.3)]
+        made = Optimizers(groups, config["optimizer"], config["auxiliary"], config["allow_targets"])
+        made.place(torch.device("cpu"))
+        return made, matrices + others
+
+    return make
+
+
+def tensors(made: Optimizers, params: list[nn.Parameter]) -> list[Tensor]:
+    """What a step may change: parameters and state, each memory once."""
+    state = [t for built in made.by_name.values() for held in built.state.values() for t in held.values()]
+    return [p.detach() for p in params] + state
+
+
+def train(made: Optimizers, params: list[nn.Parameter], steps: int, rests: range = range(0)) -> list[Tensor]:
+    """Steps under schedules, with gradients where they always are; in `rests` one matrix and the gain have none."""
+    memory = [torch.empty_like(p) for p in params]
+    with plain_torch():
+        for step in range(steps):
+            draw = torch.Generator().manual_seed(step)
+            for index, (p, gradient) in enumerate(zip(params, memory, strict=True)):
+                gradient.copy_(torch.randn(p.shape, generator=draw))
+                p.grad = None if step in rests and index in (0, 1, len(params) - 1) else gradient
+            made.schedule((step + 0.5) / steps, 1 - step / (2 * steps))
+            made.step()
+    return [p.detach().clone() for p in params]
+
+
+@pytest.mark.parametrize("name", OURS)
+@pytest.mark.parametrize("more", [(), ("hyperball=true", "momentum=0.8"), ("cautious=false",)])
+def test_a_recorded_run_is_the_eager_one_bit_for_bit(build, name, more) -> None:
+    if name == "adamw" and more[:1] == ("hyperball=true",):
+        more = ("beta1=0.8",)
+    words = (f"optimizer={name}", *(f"optimizer.{word}" for word in more))
+    if name == "aro_sinkhorn":
+        words += ("+schedule@optimizer.stage_schedule=stepped",)
+    if name == "soap_muon":
+        words += ("optimizer.refresh_steps=3",)
+    expected = train(*build(*words), 16, rests=range(6, 8))
+    made, params = build(*words)
+    tapes: list[Tape] = []
+
+    def record(launch: Callable[[], None]) -> Callable[[], None]:
+        tapes.append(Tape(launch, tensors(made, params)))
+        return tapes[-1].replay
+
+    made.record(record)
+    got = train(made, params, 16, rests=range(6, 8))
+    assert len(tapes) >= 2  # one for each optimizer
+    for a, b in zip(got, expected, strict=True):
+        assert torch.equal(a, b)
+
+
+def test_the_tape_finds_a_number_that_is_baked_in(build, monkeypatch) -> None:
+    """Were the learning rate a number, the runs would differ: the test above can fail."""
+    expected = train(*build("optimizer=muon"), 8)
+    made, params = build("optimizer=muon")
+    monkeypatch.setattr(type(made.by_name["optimizer"]), "tensors", frozenset())
+    made.record(lambda launch: Tape(launch, tensors(made, params)).replay)
+    assert not torch.equal(train(made, params, 8)[0], expected[0])
+
+
+def test_tensors_and_numbers_give_the_same_step(build) -> None:
+    for name in OURS:
+        made, params = build(f"optimizer={name}")
+        numbers, others = build(f"optimizer={name}")
+        numbers._tensor = None
+        for a, b in zip(train(made, params, 5), train(numbers, others, 5), strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_a_checkpoint_holds_numbers(build) -> None:
+    made, params = build("optimizer=lite")
+    train(made, params, 2)
+    held = [
+        value for state in made.state_dict().values() for group in state["param_groups"] for value in group.values()
+    ]
+    assert not any(isinstance(value, Tensor) for value in held)
+    assert isinstance(made.by_name["optimizer"].param_groups[0]["chi_ramp"], Tensor)
+    resumed, _ = build("optimizer=lite")
+    resumed.load_state_dict(made.state_dict())
+    assert resumed.by_name["optimizer"].param_groups[0]["lr"] == made.state_dict()["optimizer"]["param_groups"][0]["lr"]
+
+
+def test_what_cannot_be_recorded_is_launched_and_told(build, caplog) -> None:
+    expected = train(*build("optimizer=muon"), 4)
+    made, params = build("optimizer=muon")
+
+    def refuse(launch: Callable[[], None]) -> Callable[[], None]:
+        raise RuntimeError("operation not permitted when stream is capturing\nand more")
+
+    with caplog.at_level(logging.WARNING, logger="ramen"):
+        made.record(refuse)
+        got = train(made, params, 4)
+    assert all(torch.equal(a, b) for a, b in zip(got, expected, strict=True))
+    assert "Muon's step cannot be recorded (operation not permitted when stream is capturing)" in caplog.text
+
+
+def test_memory_is_no_reason_to_go_on(build) -> None:
+    made, params = build("optimizer=muon")
+
+    def refuse(launch: Callable[[], None]) -> Callable[[], None]:
+        raise torch.OutOfMemoryError("no memory")
+
+    made.record(refuse)
+    with pytest.raises(torch.OutOfMemoryError):
+        train(made, params, 4)
+
+
+def test_an_optimizer_from_elsewhere_is_launched_and_told(build, caplog) -> None:
+    with caplog.at_level(logging.WARNING, logger="ramen"):
+        made, params = build(f"optimizer={FOREIGN}")
+        made.record(lambda launch: launch)
+        before = params[0].detach().clone()
+        train(made, params, 3)
+    assert "optimizer's step is launched as it is: it is not ramen's own" in caplog.text
+    assert not torch.equal(before, params[0])
