@@ -15,7 +15,7 @@ demo: install  ## Train adamw, normuon and bam on Shakespeare and compare them: 
 	$(RUN) train.py -m experiment=demo optimizer=adamw,normuon,bam hydra.sweep.dir=outputs/demo/$(STAMP)
 	$(RUN) scripts/compare.py outputs/demo/$(STAMP) --baseline optimizer=adamw
 
-compare: install  ## The protocol: seven optimizers, five learning rates, three seeds; an hour on two cores; again to go on
+compare: install  ## The protocol: seven optimizers, five learning rates, three seeds: half an hour on two cores; again to go on
 	for worker in 1 2; do \
 	  ( for sweep in compare compare_low_rank; do \
 	    $(RUN) train.py -m sweep=$$sweep threads=1 hydra.sweep.dir=outputs/$$sweep; done ) & \

@@ -21,6 +21,7 @@ from rich.console import Console
 
 from ramen import assemble
 from ramen import device as machine
+from ramen.atomic import write_atomically
 from ramen.config import Settings, check, config_hash, flatten, settings
 from ramen.data.batches import Batch, Batches, validation_rows
 from ramen.data.dataset import Dataset
@@ -29,7 +30,7 @@ from ramen.data.source import Source
 from ramen.errors import ConfigError, RamenError
 from ramen.logger.base import Logger
 from ramen.logger.console import ConsoleLogger
-from ramen.logger.folder import SUMMARY, RunFolder, write
+from ramen.logger.folder import SUMMARY, RunFolder
 from ramen.logger.guarded import Guarded
 from ramen.logger.none import NoLogger
 from ramen.model.gpt import Text
@@ -287,6 +288,7 @@ def _ending(outcome: Outcome, trainer: Trainer, device: torch.device) -> dict[st
     }
 
 
+@functools.cache  # later jobs of a sweep run what was imported for the first
 def _code() -> dict[str, Any]:
     """The commit and what differs from it, so that a run records the code it ran; None outside a git checkout."""
     root = Path(__file__).resolve().parent.parent
@@ -337,6 +339,6 @@ def _write_failure(command: Command, error: BaseException, seconds: float) -> No
     try:
         before = json.loads(path.read_text()) if path.exists() else {}
         if before.get("status") in (None, "failed"):
-            write(path, json.dumps({**before, **failed}, indent=1) + "\n")
+            write_atomically(path, (json.dumps({**before, **failed}, indent=1) + "\n").encode())
     except (RamenError, OSError, ValueError) as trouble:
         log.warning("the failure could not be recorded in %s: %s", command.folder, trouble)

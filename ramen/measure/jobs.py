@@ -16,7 +16,7 @@ JOBS = 4
 
 
 def sweep(work: Workload, here: Machine) -> list[Row]:
-    """train.py -m with seeds: what every job after the first costs besides its steps."""
+    """train.py -m with seeds: from the summary of a job to the first step of the next, its data, model and compiling included."""
     with tempfile.TemporaryDirectory() as folder:
         command = [
             sys.executable, str(CONF.parent / "train.py"), "-m", *work.overrides, f"seed={','.join(map(str, range(JOBS)))}",
@@ -27,8 +27,9 @@ def sweep(work: Workload, here: Machine) -> list[Row]:
             raise ConfigError(f"train.py -m ended with exit code {done.returncode}: {done.stderr.strip()[-500:]}")
         found = []
         for path in Path(folder).glob("*/summary.json"):
-            stepped = path.with_name("metrics.jsonl").stat().st_mtime  # one step, one record
-            found.append((stepped, path.stat().st_mtime, json.loads(path.read_text())["compile_seconds"]))
+            summary, records = json.loads(path.read_text()), path.with_name("metrics.jsonl")
+            spent = summary["train_seconds"] + summary["evaluation_seconds"]  # of the one step, when its record was written
+            found.append((records.stat().st_mtime - spent, path.stat().st_mtime, summary["compile_seconds"]))
     found.sort()
     gaps = [later[0] - sooner[1] for sooner, later in itertools.pairwise(found)]
     return [
