@@ -50,8 +50,8 @@ def _keep_freed_memory() -> None:
     """Let glibc keep freed blocks: returned to the system and faulted in again they cost up to 10 % of a small model's step."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
-        trim_threshold, mmap_threshold, arena_max = -1, -3, -8
-        mallopt(mmap_threshold, 1 << 25)
+        trim_threshold, mmap_max, arena_max = -1, -4, -8
+        mallopt(mmap_max, 0)  # a threshold above 32 MB is refused, and a head's logits are larger
         mallopt(trim_threshold, (1 << 31) - 1)
         mallopt(arena_max, 1)
 

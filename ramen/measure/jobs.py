@@ -28,7 +28,9 @@ def sweep(work: Workload, here: Machine) -> list[Row]:
         found = []
         for path in Path(folder).glob("*/summary.json"):
             summary, records = json.loads(path.read_text()), path.with_name("metrics.jsonl")
-            spent = summary["train_seconds"] + summary["evaluation_seconds"]  # of the one step, when its record was written
+            spent = (
+                summary["train_seconds"] + summary["evaluation_seconds"]
+            )  # of the one step, when its record was written
             found.append((records.stat().st_mtime - spent, path.stat().st_mtime, summary["compile_seconds"]))
     found.sort()
     gaps = [later[0] - sooner[1] for sooner, later in itertools.pairwise(found)]

@@ -4,20 +4,23 @@ What is compared is timed in turn, round after round, so that a noisy machine sl
 rounds' own ratios. On one CPU thread the clock counts the process's CPU time, which other processes do not disturb.
 """
 
+import contextlib
 import ctypes
 import gc
+import multiprocessing
 import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from hydra import compose, initialize_config_dir
 
 from ramen.command import plain
 from ramen.config import check
+from ramen.errors import ConfigError
 from ramen.registry import CONF
 
 Row = dict[str, Any]  # one line of a section: its name, and figures with their units in the keys
@@ -53,8 +56,10 @@ class Machine:
     def autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32)
 
-    def seconds(self, task: Callable[[], object]) -> float:
+    def seconds(self, task: "Task") -> float:
         """Time of one call."""
+        if isinstance(task, Elsewhere):
+            return task.ask("seconds")
         alone = self.device.type == "cpu" and torch.get_num_threads() == 1
         clock = time.process_time if alone else time.perf_counter
         started = clock()
@@ -63,7 +68,7 @@ class Machine:
             torch.cuda.synchronize(self.device)
         return clock() - started
 
-    def rounds(self, tasks: Mapping[str, Callable[[], object]], count: int) -> dict[str, list[float]]:
+    def rounds(self, tasks: "Mapping[str, Task]", count: int) -> dict[str, list[float]]:
         """Seconds of every task in every round, in turn; two rounds before warm up and do not count."""
         found: dict[str, list[float]] = {name: [] for name in tasks}
         for _ in range(count + 2):
@@ -71,8 +76,10 @@ class Machine:
                 found[name].append(self.seconds(task))
         return {name: seconds[2:] for name, seconds in found.items()}
 
-    def peak_megabytes(self, task: Callable[[], object]) -> float | None:
+    def peak_megabytes(self, task: "Task") -> float | None:
         """Memory a call takes at its peak, beyond what was held before; None where that cannot be seen."""
+        if isinstance(task, Elsewhere):
+            return task.ask("peak_megabytes")
         gc.collect()
         if self.device.type == "cuda":
             before = torch.cuda.memory_allocated(self.device)
@@ -87,6 +94,45 @@ class Machine:
             return (process_kilobytes("VmHWM") - held) / 1e3
         except (OSError, AttributeError):
             return None
+
+
+class Elsewhere:
+    """A task in a process of its own, which knows torch's settings alone: build(here, *arguments) makes it there."""
+
+    def __init__(self, here: Machine, build: Callable[..., Callable[[], object]], *arguments: Any):
+        spawning = multiprocessing.get_context("spawn")
+        self._pipe, theirs = spawning.Pipe()
+        told = (theirs, torch.get_num_threads(), here, build, arguments)
+        self._process = spawning.Process(target=_serve, args=told, daemon=True)
+        self._process.start()
+        theirs.close()
+
+    def ask(self, measure: Literal["seconds", "peak_megabytes"]) -> Any:
+        """That measure of one call of the task there. ConfigError when the process ended."""
+        try:
+            self._pipe.send(measure)
+            return self._pipe.recv()
+        except (EOFError, OSError) as error:
+            self._process.join()
+            raise ConfigError(
+                f"the process of what is measured ended with exit code {self._process.exitcode}"
+            ) from error
+
+    def close(self) -> None:
+        """End the process."""
+        self._pipe.close()
+        self._process.join()
+
+
+Task = Callable[[], object] | Elsewhere
+
+
+def _serve(pipe: Any, threads: int, here: Machine, build: Callable[..., Callable[[], object]], arguments: Any) -> None:
+    torch.set_num_threads(threads)
+    task = build(here, *arguments)
+    with contextlib.suppress(EOFError):  # nobody asks any more
+        while True:
+            pipe.send(getattr(here, pipe.recv())(task))
 
 
 def ratio(seconds: list[float], base: list[float]) -> float:

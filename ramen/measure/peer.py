@@ -2,12 +2,16 @@
 
 Layer norms with gain, one projection for queries, keys and values, scaled_dot_product_attention, GELU, learned positions, a tied
 head, cross-entropy on all logits, gradients clipped, torch.optim.AdamW. The matrices are those of ramen's default model of the
-same size, and so are the FLOPs.
+same size, and so are the FLOPs. It steps in a process of its own (`Elsewhere`): ramen's settings of the allocator would help it.
 """
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from ramen.measure.machine import Machine
 
 
 class Layer(nn.Module):
@@ -57,3 +61,24 @@ def optimizer(model: nn.Module) -> torch.optim.Optimizer:
     ]
     fused = next(model.parameters()).device.type == "cuda"
     return torch.optim.AdamW(groups, lr=6e-4, betas=(0.9, 0.95), fused=fused)
+
+
+def step(
+    here: Machine, vocabulary: int, rows: int, length: int, layers: int, dim: int, heads: int, compiled: bool
+) -> Callable[[], None]:
+    """A training step of the peer on random text of rows x length tokens."""
+    model = Peer(vocabulary, length, layers, dim, heads).to(here.device)
+    stepped = optimizer(model)
+    loss = torch.compile(model, dynamic=False, fullgraph=True) if compiled else model
+    tokens = torch.randint(0, vocabulary - 1, (rows, length), device=here.device)
+
+    def run() -> None:
+        with here.autocast():
+            mean = loss(tokens, tokens)
+        mean.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        stepped.step()
+        stepped.zero_grad(set_to_none=True)
+
+    run()
+    return run

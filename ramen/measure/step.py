@@ -1,5 +1,6 @@
 """Training steps: of a config's model, of two configs in turn, and of the same model in plain torch."""
 
+import contextlib
 import statistics
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +12,7 @@ from ramen import device as machine
 from ramen.config import settings
 from ramen.errors import ConfigError
 from ramen.measure import peer
-from ramen.measure.machine import Machine, Row, Workload, ratio
+from ramen.measure.machine import Elsewhere, Machine, Row, Task, Workload, ratio
 from ramen.model.gpt import Text
 from ramen.ops.parameter import initialise
 from ramen.trainer.compiling import choose, forward, loud
@@ -105,22 +106,14 @@ def against_peer(work: Workload, here: Machine) -> list[Row]:
     config = work.config()
     vocabulary = work.vocabulary or VOCABULARY
     ours = Step(config, here, vocabulary)
-    sizes = {key: config["model"][key] for key in ("layers", "dim", "heads")}
-    other = peer.Peer(vocabulary, config["data"]["sequence_length"], **sizes).to(here.device)
-    stepped = peer.optimizer(other)
-    how = choose(settings(config).compile, here.device)
-    loss = torch.compile(other, dynamic=False, fullgraph=True) if how != "off" else other
-
-    def theirs() -> None:
-        with here.autocast():
-            mean = loss(ours.tokens, ours.tokens)
-        mean.backward()
-        torch.nn.utils.clip_grad_norm_(other.parameters(), 1.0)
-        stepped.step()
-        stepped.zero_grad(set_to_none=True)
-
+    sizes = [config["model"][key] for key in ("layers", "dim", "heads")]
+    compiled = choose(settings(config).compile, here.device) != "off"
+    plain = Elsewhere(here, peer.step, vocabulary, *ours.tokens.shape, *sizes, compiled)
     product, flops = matmul(here)
-    found = here.rounds({"ramen": ours, "plain torch": theirs, "matmul": product}, work.rounds)
+    tasks: dict[str, Task] = {"ramen": ours, "plain torch": plain}
+    with contextlib.closing(plain):
+        found = here.rounds({**tasks, "matmul": product}, work.rounds)
+        memory = {name: here.peak_megabytes(task) for name, task in tasks.items()}
     tokens, cost = ours.tokens.numel(), ours.costs["flops_per_token"]
     return [
         {
@@ -128,9 +121,9 @@ def against_peer(work: Workload, here: Machine) -> list[Row]:
             "tokens_per_second": tokens / statistics.median(found[name]),
             "times_faster_than_plain": ratio(found["plain torch"], found[name]),
             "share_of_matmul_peak": ratio([tokens * cost / flops * s for s in found["matmul"]], found[name]),
-            "peak_megabytes": here.peak_megabytes(task),
+            "peak_megabytes": memory[name],
         }
-        for name, task in (("ramen", ours), ("plain torch", theirs))
+        for name in tasks
     ]
 
 

@@ -9,7 +9,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ramen.ops.activation import Activation, nonlinearity
+from ramen.ops.activation import Activation, nonlinearity, relu_squared
+from ramen.ops.relu_squared_mlp import library, relu_squared_mlp
 from ramen.ops.width import hidden_width
 
 
@@ -40,4 +41,8 @@ class MLP(nn.Module):
         self.down = linear(dim, hidden, (output_init_scale * hidden**-0.5,))
 
     def forward(self, x: Tensor) -> Tensor:  # (B, T, D) -> (B, T, D)
+        if self.activation.function is relu_squared and hasattr(self.up, "weight"):  # low-rank maps have factors
+            up, down = (bank.weight.flatten(0, 1) for bank in (self.up, self.down))
+            if compiled := library(x, up, down):
+                return relu_squared_mlp(x, up, down, compiled)
         return self.down(self.activation(self.up(x)))

@@ -76,3 +76,11 @@ int cross_entropy(
     }
     return failed;
 }
+
+/* total += x, count numbers. */
+int accumulate(float *restrict total, const number *restrict x, long count, long threads)
+{
+    PARALLEL(count)
+    for (long i = 0; i < count; i++) total[i] += wide(x[i]);
+    return 0;
+}

@@ -7,7 +7,6 @@ Idea: Cut Cross-Entropy, Wijmans et al. 2024, arXiv 2411.09009; Liger kernel, ar
 Memory: chunk x V logits, whatever the number of tokens.
 """
 
-import functools
 import importlib.util
 import os
 from typing import Any
@@ -22,9 +21,10 @@ from ramen.ops.kernel import Library, kernels
 from ramen.ops.softcap import Softcap
 
 IGNORED = -100
+HAS_TRITON = importlib.util.find_spec("triton") is not None  # asked here: torch.compile cannot trace it
 FORMS = ("none", "sigmoid", "tanh")  # by their numbers in the kernels
 # More do not help, fewer spend time adding up the gradient of the weight.
-CHUNK_LOGITS = {"cpu": 1 << 24, "cuda": 1 << 27}
+CHUNK_LOGITS = {"cpu": 1 << 24, "cuda": 1 << 28}
 
 
 def linear_cross_entropy(
@@ -65,29 +65,11 @@ class _LinearCrossEntropy(torch.autograd.Function):
         differentiated: bool,
         ahead: tuple[Tensor, Tensor] | None,
     ) -> Tensor:
-        cast = weight.to(x.dtype)
-        grad_x = torch.empty_like(x) if differentiated else None
-        grad_weight = torch.zeros_like(weight) if differentiated else None
-        total = x.new_zeros((), dtype=torch.float32)
-        compiled = kernels("cross_entropy", x, weight, targets)
-        rows = _triton_rows if triton_serves(x.device) else _rows
-        # One memory for the logits of all chunks: fresh memory is slow on a CPU.
-        room = x.new_empty(min(chunk_tokens, len(x)) if compiled else 0, len(weight))
-        with torch.autocast(x.device.type, enabled=False):
-            for start in range(0, x.shape[0], chunk_tokens):
-                chunk = slice(start, start + chunk_tokens)
-                out = room[: len(x[chunk])] if compiled else None
-                logits = torch.mm(x[chunk], cast.T, out=out)  # (n, V padded)
-                further = Ahead(logits, targets[chunk], ahead[0][chunk], ahead[1], softcap) if ahead else None
-                if compiled:
-                    losses, grad = _compiled_rows(compiled, logits, targets[chunk], vocabulary, softcap, differentiated)
-                else:
-                    losses, grad = rows(logits, targets[chunk], vocabulary, softcap, differentiated)
-                total += (further.join(losses, grad) if further else losses).sum()
-                if grad_x is not None and grad_weight is not None and grad is not None:
-                    torch.mm(grad, cast, out=grad_x[chunk])
-                    _add_product(grad_weight, grad.T, x[chunk])
-        if grad_x is not None and grad_weight is not None:
+        work = _opaque if torch.compiler.is_compiling() or x.is_cuda else _in_chunks
+        total, grad_x, grad_weight = work(
+            x, weight, targets, vocabulary, *_numbers(softcap), chunk_tokens, differentiated, *(ahead or (None, None))
+        )
+        if differentiated:
             ctx.save_for_backward(grad_x, grad_weight)
         return total
 
@@ -99,10 +81,59 @@ class _LinearCrossEntropy(torch.autograd.Function):
         return grad_x.mul_(grad), grad_weight.mul_(grad), None, None, None, None, None, None
 
 
-def _add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
-    """total += a b."""
+def _in_chunks(
+    x: Tensor, weight: Tensor, targets: Tensor, vocabulary: int, form: int, limit: float, shift: float, scale: float,
+    chunk_tokens: int, differentiated: bool, further: Tensor | None, weights: Tensor | None,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """The summed loss and the gradients of x and of the weight, which are empty when not `differentiated`."""
+    softcap = Softcap(FORMS[form], limit, shift, scale) if form else None  # type: ignore[arg-type]
+    cast = weight.to(x.dtype)
+    grad_x = torch.empty_like(x) if differentiated else x.new_empty(0)
+    grad_weight = torch.zeros_like(weight) if differentiated else weight.new_empty(0)
+    total = x.new_zeros((), dtype=torch.float32)
+    compiled = kernels("cross_entropy", x, weight, targets)
+    rows = _triton_rows if triton_serves(x.device) else _rows
+    # One memory for the logits of all chunks: fresh memory is slow on a CPU, and twice as much on CUDA.
+    reuses = compiled is not None or x.is_cuda
+    room = x.new_empty(min(chunk_tokens, len(x)) if reuses else 0, len(weight))
+    share = torch.empty_like(cast) if compiled and differentiated and cast.dtype != weight.dtype else None
+    with torch.autocast(x.device.type, enabled=False):
+        for start in range(0, x.shape[0], chunk_tokens):
+            chunk = slice(start, start + chunk_tokens)
+            out = room[: len(x[chunk])] if reuses else None
+            logits = torch.mm(x[chunk], cast.T, out=out)  # (n, V padded)
+            ahead = None
+            if further is not None and weights is not None:
+                ahead = Ahead(logits, targets[chunk], further[chunk], weights, softcap)
+            if compiled:
+                losses, grad = _compiled_rows(compiled, logits, targets[chunk], vocabulary, softcap, differentiated)
+            else:
+                losses, grad = rows(logits, targets[chunk], vocabulary, softcap, differentiated)
+            # Not +=: what a function of torch's returns must not have been changed (torch 2.11 compiles it without a gradient).
+            total = total + (ahead.join(losses, grad) if ahead else losses).sum()
+            if grad is not None:
+                torch.mm(grad, cast, out=grad_x[chunk])
+                _add_product(grad_weight, grad.T, x[chunk], compiled, share)
+    return total, grad_x, grad_weight
+
+
+# Not for a compiler to look into: it would keep every chunk's share of the weight's gradient, and add them up at the end.
+_opaque = torch.library.custom_op("ramen::linear_cross_entropy", _in_chunks, mutates_args=())
+
+
+@_opaque.register_fake
+def _(x: Tensor, weight: Tensor, *given: Any) -> tuple[Tensor, Tensor, Tensor]:
+    total, differentiated = x.new_empty((), dtype=torch.float32), given[-3]
+    like = (x, weight) if differentiated else (x.new_empty(0), weight.new_empty(0))
+    return total, *map(torch.empty_like, like)  # type: ignore[return-value]
+
+
+def _add_product(total: Tensor, a: Tensor, b: Tensor, compiled: Library | None, room: Tensor | None) -> None:
+    """total += a b; `room` takes the product where that is of a narrower type."""
     if total.dtype == a.dtype:
         total.addmm_(a, b)
+    elif compiled and room is not None:
+        compiled.accumulate(total, torch.mm(a, b, out=room), total.numel())
     else:
         total += a @ b
 
@@ -168,9 +199,4 @@ def _numbers(softcap: Softcap | None) -> tuple[int, float, float, float]:
 
 def triton_serves(device: torch.device) -> bool:
     """Whether the head runs the Triton kernel there."""
-    return device.type == "cuda" and os.environ.get("RAMEN_KERNELS") != "off" and _has_triton()
-
-
-@functools.cache
-def _has_triton() -> bool:
-    return importlib.util.find_spec("triton") is not None
+    return device.type == "cuda" and os.environ.get("RAMEN_KERNELS") != "off" and HAS_TRITON

@@ -1,0 +1,73 @@
+"""The MLP in chunks is the three operations one by one, forward and backward, and keeps half of what they keep."""
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ramen.ops.kernel import plain_torch
+from ramen.ops.relu_squared_mlp import CHUNK, library, relu_squared_mlp
+
+
+def draw(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)) / shape[-1] ** 0.5
+
+
+def operands(*lead: int, dim: int = 12, hidden: int = 40) -> list[Tensor]:
+    shapes = ((*lead, dim), (hidden, dim), (dim, hidden))
+    return [draw(*shape, seed=seed).requires_grad_() for seed, shape in enumerate(shapes)]
+
+
+def fused(x: Tensor, up: Tensor, down: Tensor) -> Tensor:
+    compiled = library(x, up, down)
+    if compiled is None:
+        pytest.skip("no C compiler")
+    return relu_squared_mlp(x, up, down, compiled)
+
+
+@pytest.mark.parametrize("lead", [(1,), (7,), (3, 5), (CHUNK,), (2, CHUNK - 1), (3, CHUNK), (0,)])
+def test_against_float64(lead):
+    ours, exact = operands(*lead), [t.detach().double().requires_grad_() for t in operands(*lead)]
+    got = fused(*ours)
+    x, up, down = exact
+    expected = F.linear(F.relu(F.linear(x, up)).square(), down)
+    torch.testing.assert_close(got, expected.float())
+    weights = draw(*expected.shape, seed=9)
+    got.backward(weights)
+    expected.backward(weights.double())
+    for mine, theirs in zip(ours, exact, strict=True):
+        torch.testing.assert_close(mine.grad, theirs.grad.float(), rtol=1e-5, atol=1e-5)
+
+
+def test_without_gradients_nothing_is_kept():
+    x, up, down = operands(2 * CHUNK)
+    expected = fused(x, up, down)
+    with torch.no_grad():
+        got = fused(x, up, down)
+    assert torch.equal(got, expected) and got.grad_fn is None
+
+
+def test_it_keeps_the_hidden_layer_once():
+    kept: list[int] = []
+    x, up, down = operands(CHUNK)
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: (kept.append(t.numel()), t)[1], lambda t: t):
+        fused(x, up, down)
+    assert sorted(kept) == sorted([x.numel(), up.numel(), down.numel(), CHUNK * len(up)])
+
+
+def test_a_gradient_that_is_no_row_of_memory_after_another():
+    ours, others = operands(6, 4), operands(6, 4)
+    weights = draw(4, 6, 12, seed=3).transpose(0, 1)
+    fused(*ours).backward(weights)
+    fused(*others).backward(weights.contiguous())
+    assert all(torch.equal(a.grad, b.grad) for a, b in zip(ours, others, strict=True))
+
+
+def test_it_serves_float32_alone():
+    x, up, down = operands(4)
+    assert library(x.double(), up.double(), down.double()) is None
+    assert library(x.bfloat16(), up.bfloat16(), down.bfloat16()) is None
+    with torch.autocast("cpu", torch.bfloat16):
+        assert library(x, up, down) is None
+    with plain_torch():
+        assert library(x, up, down) is None
