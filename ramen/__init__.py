@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 
-def load(run_folder: Any, device: Any = "cpu", step: int | None = None) -> "Run":
+def load(run_folder: Any, device: Any = "cpu", step: Any = None) -> "Run":
     """A trained run, opened again: config, model, tokenizer; encode, generate, loss (see ramen.loading)."""
     from ramen.loading import open_run  # here, so that `import ramen` imports no torch
 

@@ -88,9 +88,9 @@ def ahead(config: Mapping[str, Any]) -> Callable[[float], float]:
 
 def attention_backend(config: Mapping[str, Any], device: torch.device, precision: torch.dtype, compiled: bool) -> str:
     """What attention runs on, in one word; ConfigError when what is asked for cannot serve here."""
-    asked = config["attention"].get("backend", "auto")
+    asked, width = config["attention"].get("backend", "auto"), config["model"]["dim"] // config["model"]["heads"]
     try:
-        return choose(asked, device, precision, compiled)
+        return choose(asked, device, precision, width, compiled)
     except ValueError as error:
         raise ConfigError(f"attention.{error}") from error
 

@@ -11,21 +11,19 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from ramen import device as machine
 from ramen.config import settings
 from ramen.errors import ConfigError
+from ramen.measure.head import head
 from ramen.measure.jobs import sweep
 from ramen.measure.loader import loader
 from ramen.measure.machine import Machine, Row, Workload, ratio
 from ramen.measure.step import against_peer, compare, model
-from ramen.ops.cross_entropy import linear_cross_entropy
 from ramen.ops.kernel import plain_torch, status
 from ramen.ops.parameter import declare_factors
-from ramen.ops.softcap import Softcap
 from ramen.registry import CONF, options
 from ramen.routing import make_optimizer
 
@@ -64,9 +62,9 @@ def optimizer(work: Workload, here: Machine) -> list[Row]:
     square = square.bfloat16() if here.device.type == "cuda" else square  # iteration_dtype=auto
     for name, option in options("optimizer").items():
         needs = re.findall(r"needs (\w+=\w+)", option.summary)
-        node = work.config(f"optimizer={name}", *needs)["optimizer"]
         parameters = _matrices(work.matrices, here.device, factors=bool(needs))
         try:
+            node = work.config(f"optimizer={name}", *needs)["optimizer"]
             step = make_optimizer(node, [{"params": parameters}], []).step
             seconds = here.seconds(step)
         except (ConfigError, RuntimeError) as error:  # an optional package that is not installed; out of memory
@@ -112,46 +110,6 @@ def _loop(node: dict[str, Any], parameters: list[nn.Parameter]) -> Callable[[], 
                 one.step()
 
     return loop
-
-
-def head(work: Workload, here: Machine) -> list[Row]:
-    """Head and loss, forward and backward, fused and as plain torch, with the softcap of the config."""
-    config = work.config()
-    vocabulary, dim = work.vocabulary or 50304, config["model"]["dim"]
-    cap = Softcap(**config["model"]["softcap"]) if config["model"]["softcap"] else None
-    x = torch.randn(work.head_tokens, dim, device=here.device, requires_grad=True)
-    weight = (torch.randn(vocabulary, dim, device=here.device) * 0.02).requires_grad_()
-    targets = torch.randint(0, vocabulary, (work.head_tokens,), device=here.device)
-
-    def in_pieces() -> Tensor:
-        logits = (x @ weight.T).float()
-        return F.cross_entropy(cap(logits) if cap else logits, targets, reduction="sum")
-
-    def differentiated(loss: Callable[[], Tensor]) -> Callable[[], None]:
-        def task() -> None:
-            x.grad = weight.grad = None
-            with here.autocast():
-                summed = loss()
-            summed.backward()
-
-        return task
-
-    tasks = {
-        "fused": differentiated(lambda: linear_cross_entropy(x, weight, targets, vocabulary, cap)),
-        "plain torch": differentiated(in_pieces),
-    }
-    found = here.rounds(tasks, work.rounds)
-    return [
-        {
-            "name": name,
-            "tokens": work.head_tokens,
-            "vocabulary": vocabulary,
-            "milliseconds": statistics.median(found[name]) * 1e3,
-            "times_faster_than_plain": ratio(found["plain torch"], found[name]),
-            "peak_megabytes": here.peak_megabytes(task),
-        }
-        for name, task in tasks.items()
-    ]
 
 
 def startup(work: Workload, here: Machine) -> list[Row]:

@@ -60,7 +60,7 @@ def main() -> None:
     except OSError as error:  # of the output folder, before a job has one
         fail(f"{error.filename or 'output'}: {error.strerror or error}")
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)  # noqa: T201
+        print("interrupted", file=sys.stderr)
         sys.exit(INTERRUPTED)
     if _failed_jobs:
         sys.exit(1)
@@ -75,7 +75,7 @@ def refuse_secrets(words: list[str]) -> None:
 
 def fail(message: str) -> None:
     """Tell what is wrong and end the process with exit code 2."""
-    print(message, file=sys.stderr)  # noqa: T201
+    print(message, file=sys.stderr)
     sys.exit(EXIT_CODE)
 
 
@@ -110,7 +110,7 @@ def job(cfg: DictConfig) -> float | None:
         sweep.postpone(command)
         return None
     if summary["status"] == "failed":
-        print(f"job {number} failed: {summary['error']}", file=sys.stderr)  # noqa: T201
+        print(f"job {number} failed: {summary['error']}", file=sys.stderr)
     if in_sweep and summary["status"] == "stopped" and summary["error"] in ("SIGINT", "SIGTERM"):
         sweep.tell(command.folder.parent)
         sys.exit(0)
@@ -212,7 +212,7 @@ def _explain(word: str, problem: Exception, accepted: list[str]) -> str:
     node: Any = compose("config", accepted)
     path: list[str] = []
     for name in key.split("."):
-        if not OmegaConf.is_dict(node):
+        if not OmegaConf.is_dict(node) or name == "hydra":  # whose own keys a composed config does not show
             break
         if name not in node:
             return f"{'.'.join([*path, name])}: no such key{suggest(name, map(str, node))}"
@@ -257,7 +257,7 @@ class RunCallback(Callback):
             base = folder if given else folder.parent.parent
             before = resume.unfinished(base, plain(task), given)
             what = f"continues {before}" if before else f"nothing to continue in {base}; starts anew"
-            print(f"resume=auto: {what}", file=sys.stderr)  # noqa: T201
+            print(f"resume=auto: {what}", file=sys.stderr)
             with flag_override(config, ["readonly", "struct"], [False, False]):
                 config.resume = str(before) if before else None
                 config.hydra.run.dir = str(before or folder)

@@ -213,10 +213,15 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def computed(key: str) -> bool:
+    """Whether a dotted key says something of what is computed."""
+    return key not in NOT_HASHED and key.partition(".")[0] not in NOT_HASHED
+
+
 def config_hash(config: Mapping[str, Any]) -> str:
     """Twelve hexadecimal digits that name what is computed: equal for runs that differ in name, folder or logger only."""
     flat = flatten(config)
-    kept = {key: value for key, value in flat.items() if key not in NOT_HASHED and key.split(".")[0] not in NOT_HASHED}
+    kept = {key: value for key, value in flat.items() if computed(key)}
     return hashlib.sha256(json.dumps(_whole(kept), sort_keys=True).encode()).hexdigest()[:12]
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ramen.errors import ConfigError, DataError, RamenError
+from ramen.errors import ConfigError, DataError, RamenError, told
 from ramen.logger.wandb import group_name
 from ramen.report.discover import discover
 from ramen.report.grouping import group, setting_keys
@@ -166,7 +166,6 @@ def send(workspace: Any) -> str:
     except RamenError:
         raise
     except Exception as error:  # wandb raises many kinds for a refused key, no network, no such project
-        told = str(error).strip().splitlines() or [type(error).__name__]
         raise ConfigError(
-            f"dashboard: W&B did not take it, got {told[0]}; it needs wandb login and a network, or use --dry-run"
+            f"dashboard: W&B did not take it, got {told(error)}; it needs wandb login and a network, or use --dry-run"
         ) from error

@@ -7,6 +7,7 @@ import platform
 import sys
 import time
 from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from ramen.errors import ConfigError
 
 # Peak dense bf16 rates in FLOP/s, from the makers' data sheets (H200 and H100: what a matrix product reaches at best is lower).
 PEAK_BF16 = {
-    "H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "RTX 5090": 209.5e12, "RTX 4090": 165.2e12, "RTX 3090": 71e12,
+    "B200": 2250e12, "H200": 989e12, "H100 PCIe": 756e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12,
+    "RTX 5090": 209.5e12, "RTX 4090": 165.2e12, "RTX 3090": 71e12,
 }  # fmt: skip
 
 
@@ -42,6 +44,8 @@ def prepare(device: torch.device, threads: int | None) -> None:
         if threads < 1:
             raise ConfigError(f"threads: must be >= 1 or null, got {threads}")
         torch.set_num_threads(threads)
+    if device.type == "cuda" and device.index is not None:
+        torch.cuda.set_device(device)  # kernels of our own are launched on the current one
     if device.type == "cpu" and sys.platform == "linux":
         _keep_freed_memory()
 
@@ -60,7 +64,7 @@ def select_precision(choice: str, device: torch.device) -> torch.dtype:
     """The type matrix products run in: `auto` is bfloat16 where it is at least 1.3 times as fast as float32."""
     if choice == "auto":
         return torch.bfloat16 if _bfloat16_pays(device.type) else torch.float32
-    if choice == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
+    if choice == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
         raise ConfigError("precision: bf16 is not supported by this GPU; allowed are auto, fp32")
     return torch.bfloat16 if choice == "bf16" else torch.float32
 
@@ -68,7 +72,7 @@ def select_precision(choice: str, device: torch.device) -> torch.dtype:
 @functools.cache
 def _bfloat16_pays(kind: str) -> bool:
     if kind == "cuda":
-        return torch.cuda.is_bf16_supported()
+        return torch.cuda.is_bf16_supported(including_emulation=False)
     return matmul_rate(torch.bfloat16, size=512) > 1.3 * matmul_rate(torch.float32, size=512)
 
 
@@ -95,8 +99,6 @@ def peak_rate(device: torch.device) -> float | None:
 
 def describe(device: torch.device) -> dict[str, Any]:
     """Device, versions and threads, for environment.json."""
-    from importlib.metadata import version
-
     packages = ("torch", "numpy", "hydra-core", "omegaconf", "tiktoken", "safetensors", "pydantic")
     return {
         "device": torch.cuda.get_device_name(device)
@@ -106,8 +108,15 @@ def describe(device: torch.device) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "versions": {name: version(name) for name in packages},
+        "versions": {name: _version(name) for name in packages},
     }
+
+
+def _version(package: str) -> str | None:
+    """None for one that stands on the path without having been installed."""
+    with suppress(PackageNotFoundError):
+        return version(package)
+    return None
 
 
 _before: dict[str, int] = {}  # bytes the process held when its peak was last forgotten

@@ -17,3 +17,8 @@ class ConfigError(RamenError):
 
 class DataError(RamenError):
     """A file of tokens, a corpus or a run folder that is missing, damaged or of another kind."""
+
+
+def told(error: Exception) -> str:
+    """A foreign error in one line: its type and the first line of what it says."""
+    return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0][:300]}"

@@ -3,8 +3,11 @@
 Parity is of relative errors: what is compared differs in the order of sums and in bf16's rounding, CUDA graphs in nothing.
 """
 
+import statistics
+import time
 from collections.abc import Callable
 from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,7 +17,7 @@ from ramen import assemble
 from ramen import device as machine
 from ramen.benchmark import optimizer as optimizer_section
 from ramen.measure.machine import Machine, Workload
-from ramen.measure.step import Step, model
+from ramen.measure.step import Step, matmul
 from ramen.model.gpt import Text
 from ramen.ops import cross_entropy
 from ramen.ops.cross_entropy import linear_cross_entropy
@@ -61,16 +64,35 @@ def _agree(got: Gradients, expected: Gradients, within: float) -> Found:
 
 
 def attention() -> Found:
-    """Backends against SDPA in float32, each in its own type, with a window and several documents a row."""
-    window = "attention.long_window_tokens=100"
-    exact = _gradients(window, "attention.backend=sdpa")
-    found = {
-        "flex, fp32": _agree(_gradients(window, "attention.backend=flex"), exact, 2e-3),
-        "flex, compiled": _agree(_gradients(window, "attention.backend=flex", how="on"), exact, 2e-3),
-        "sdpa, bf16": _agree(_gradients(window, "attention.backend=sdpa", precision=torch.bfloat16), exact, 5e-2),
-        "varlen, bf16": _agree(_gradients(window, "attention.backend=varlen", precision=torch.bfloat16), exact, 5e-2),
+    """Backends against SDPA in float32, each in its own type, with a window and several documents a row; and heads in pairs."""
+    paired = (
+        "attention.paired_layers=[1]",
+        "attention.key_offset=true",
+        "attention.xsa=true",
+        "attention.gate_inputs=12",
+    )
+    bf16 = torch.bfloat16
+    cases: dict[str, tuple[tuple[str, ...], str, dict[str, Any], float]] = {
+        "sdpa, bf16": ((), "sdpa", {"precision": bf16}, 5e-2),
+        "varlen, bf16": ((), "varlen", {"precision": bf16}, 5e-2),
+        "varlen in pairs, bf16": (paired, "varlen", {"precision": bf16}, 5e-2),
+        "flex, fp32": ((), "flex", {}, 2e-3),
+        "flex in pairs, compiled, bf16": (paired, "flex", {"how": "on", "precision": bf16}, 5e-2),
     }
+    found: Found = {}
+    for name, (words, backend, how, within) in cases.items():
+        words = ("attention.long_window_tokens=100", *words)
+        exact = _gradients(*words, "attention.backend=sdpa")
+        try:
+            found[name] = _agree(_gradients(*words, f"attention.backend={backend}", **how), exact, within)
+        except Exception as error:
+            found[name] = {"holds": False, "error": f"{type(error).__name__}: {error}"}
     return {"holds": all(one["holds"] for one in found.values()), **found}
+
+
+def compiled() -> Found:
+    """The model as one graph against the model as it is."""
+    return _agree(_gradients("attention.backend=flex", how="on"), _gradients("attention.backend=sdpa"), 2e-3)
 
 
 def regional() -> Found:
@@ -117,9 +139,12 @@ def head() -> Found:
 
 
 def graphs() -> Found:
-    """Recorded micro-batches against the same without: not a bit may differ, over steps that accumulate and change size."""
-    results = []
-    for recorded in (False, True):
+    """Recorded micro-batches and steps of optimizers against the same without, which accumulate and change size.
+
+    Not a bit may differ where the run without differs in none from itself.
+    """
+
+    def weights(recorded: bool) -> Gradients:
         config = Workload(("attention.backend=sdpa", "model.layers=3")).config()
         made: Any = assemble.model(config, TEXT)
         initialise(made, 0)
@@ -128,22 +153,61 @@ def graphs() -> Found:
         step = Differentiate(forward(made, "off", False), 4, torch.bfloat16, DEVICE)
         if recorded:
             step.record(list(made.parameters()), lambda: None)
-        for rows in (8, 4, 6, 8):
+            optimizers.record()
+        for number, rows in enumerate((8, 4, 6, 8)):
             tokens = _batch(rows)
             step(DeviceBatch(tokens, tokens, tokens.numel()))
+            optimizers.schedule(number / 4, 1 - number / 4)
             optimizers.step()
             made.zero_grad(set_to_none=True)
-        results.append({name: p.detach().clone() for name, p in made.named_parameters()})
-    differ = [name for name, value in results[0].items() if not torch.equal(results[1][name], value)]
-    return {"holds": not differ, "differ": differ}
+        return {name: p.detach().clone() for name, p in made.named_parameters()}
+
+    plain, again, recorded = weights(False), weights(False), weights(True)
+    repeats = all(torch.equal(again[name], value) for name, value in plain.items())
+    if repeats:
+        differ = [name for name, value in plain.items() if not torch.equal(recorded[name], value)]
+        return {"holds": not differ, "repeats": True, "differ": differ}
+    return {**_agree(recorded, plain, 1e-2), "repeats": False}
+
+
+QUEUED = 4  # steps between two looks at the clock: a run does not wait for each
 
 
 def steps(words: tuple[str, ...], rounds: int) -> Found:
-    """Training steps of a config on random text at its micro-batch: figures of the benchmark's section, and the config's name."""
-    layers = Workload(words).config()["model"]["layers"]
+    """Training steps of a config on random text at its micro-batch, beside the largest rate of a matrix product."""
+    here, config = Machine(DEVICE, torch.bfloat16), Workload(words).config()
+    started = time.perf_counter()
+    step = Step(config, here, VOCABULARY)
+    torch.cuda.synchronize(DEVICE)
+    first = time.perf_counter() - started
     machine.forget_peak_memory(DEVICE)
-    (row,) = model(Workload(words, vocabulary=VOCABULARY, rounds=rounds), Machine(DEVICE, torch.bfloat16))
-    return {"layers": layers, **row, "peak_bytes": machine.peak_memory(DEVICE)}
+    step()
+    peak = machine.peak_memory(DEVICE)
+    product, flops = matmul(here)
+    tasks: dict[str, Callable[[], object]] = {"step": step, "update": step.update, "product": product}
+    times = here.rounds({name: _repeated(task) for name, task in tasks.items()}, rounds)
+    seconds = {name: statistics.median(found) / QUEUED for name, found in times.items()}
+    tokens, known = step.tokens.numel(), machine.peak_rate(DEVICE)
+    rate = tokens * step.costs["flops_per_token"] / seconds["step"]
+    at_32k = (seconds["step"] - seconds["update"]) * 32768 / tokens + seconds["update"]
+    return {
+        "tokens": tokens,
+        "milliseconds": seconds["step"] * 1e3,
+        "tokens_per_second": tokens / seconds["step"],
+        "mfu": None if known is None else rate / known,
+        "mfu_of_780_teraflops": rate / 780e12,
+        "share_of_matmul": rate * seconds["product"] / flops,
+        "matmul_teraflops": flops / seconds["product"] / 1e12,
+        "update_milliseconds": seconds["update"] * 1e3,
+        "update_share_of_32k_tokens": seconds["update"] / at_32k,
+        "peak_bytes": peak,
+        "estimated_bytes": sum(step.costs["memory"].values()),
+        "first_step_seconds": first,
+    }
+
+
+def _repeated(task: Callable[[], object]) -> Callable[[], object]:
+    return lambda: [task() for _ in range(QUEUED)]
 
 
 def recorded_steps(words: tuple[str, ...], rounds: int) -> Found:
@@ -151,29 +215,37 @@ def recorded_steps(words: tuple[str, ...], rounds: int) -> Found:
     here = Machine(DEVICE, torch.bfloat16)
     plain, recorded = (Step(Workload(words).config(), here, VOCABULARY) for _ in range(2))
     recorded.record()
-    found = here.rounds({"plain": plain.differentiate, "recorded": recorded.differentiate}, rounds)
-    return {f"{name}_milliseconds": min(seconds) * 1e3 for name, seconds in found.items()}
+    tasks = {"plain": _repeated(plain.differentiate), "recorded": _repeated(recorded.differentiate)}
+    found = here.rounds(tasks, rounds)
+    return {f"{name}_milliseconds": statistics.median(seconds) / QUEUED * 1e3 for name, seconds in found.items()}
 
 
-def optimizers(rounds: int) -> Found:
-    """A step of every method on the matrices of `baseline` and on those of `gpt2_124m`."""
-    here = Machine(DEVICE, torch.bfloat16)
-    sizes = {"24x1024x256": (24, 1024, 256), "48x3072x768": (48, 3072, 768)}
-    return {
-        name: optimizer_section(Workload(("device=cuda",), matrices=m, rounds=rounds), here)
-        for name, m in sizes.items()
-    }
+def optimizers(matrices: tuple[int, int, int], rounds: int) -> Found:
+    """A step of every method on so many matrices of rows and columns."""
+    work = Workload(("device=cuda",), matrices=matrices, rounds=rounds)
+    return {"rows": optimizer_section(work, Machine(DEVICE, torch.bfloat16))}
 
 
-CHECKS: dict[str, Callable[[], Found]] = {
-    "fused head": head, "attention": attention, "bf16": bf16, "CUDA graphs": graphs, "regional": regional,
-}  # fmt: skip
-STEPS = {
-    f"{experiment}, {name}": (f"experiment={experiment}", "device=cuda", "precision=bf16", *more)
-    for experiment in ("baseline", "gpt2_124m")
-    for name, more in (("compiled", ("compile=on",)), ("regional", ("compile=regional",)), ("eager", ("compile=off",)))
-}
-RECORDED = ("baseline, compiled", "gpt2_124m, compiled")  # also as CUDA graphs
+def parts(rounds: int) -> dict[tuple[str, str], Callable[[], Found]]:
+    """(section, name) -> what to run, the most telling first."""
+
+    def config(experiment: str, how: str) -> tuple[str, ...]:
+        return (f"experiment={experiment}", "device=cuda", "precision=bf16", f"compile={how}")
+
+    checks = {
+        "fused head": head, "attention": attention, "bf16": bf16, "compiled": compiled, "CUDA graphs": graphs, "regional": regional,
+    }  # fmt: skip
+    made: dict[tuple[str, str], Callable[[], Found]] = {("parity", name): check for name, check in checks.items()}
+    sizes = {"baseline": (24, 1024, 256), "gpt2_124m": (48, 3072, 768)}  # about the matrices of each
+    for how in ("on", "off", "regional"):
+        for experiment in sizes:
+            made["steps", f"{experiment}, {how}"] = partial(steps, config(experiment, how), rounds)
+        if how == "on":
+            made["graphs", "baseline"] = partial(recorded_steps, config("baseline", how), rounds)
+            made["optimizers", "baseline"] = partial(optimizers, sizes["baseline"], rounds)
+    made["graphs", "gpt2_124m"] = partial(recorded_steps, config("gpt2_124m", "on"), rounds)
+    made["optimizers", "gpt2_124m"] = partial(optimizers, sizes["gpt2_124m"], rounds)
+    return made
 
 
 def sentence(result: Found) -> str:
@@ -183,32 +255,37 @@ def sentence(result: Found) -> str:
     if "holds" in result:
         return "holds" if result["holds"] else f"DOES NOT HOLD: {result}"
     if "tokens_per_second" in result:
-        share = "" if result["mfu"] is None else f", MFU {result['mfu']:.1%}"
-        return f"{result['tokens_per_second']:,.0f} tokens/s{share}, {result['peak_bytes'] / 1e9:.2f} GB at the peak"
+        share = "" if result["mfu"] is None else f"MFU {result['mfu']:.1%} by the data sheet, "
+        return (
+            f"{result['tokens_per_second']:,.0f} tokens/s, {share}{result['mfu_of_780_teraflops']:.1%} of 780 TFLOP/s, "
+            f"{result['share_of_matmul']:.1%} of the {result['matmul_teraflops']:.0f} TFLOP/s of a product here; optimizer "
+            f"{result['update_share_of_32k_tokens']:.1%} of a step of 32k tokens; {result['peak_bytes'] / 1e9:.2f} GB at the peak; "
+            f"first step after {result['first_step_seconds']:.0f} s"
+        )
     return ", ".join(f"{key} {value:.3g}" for key, value in result.items() if isinstance(value, float)) or "done"
 
 
 def markdown(found: Found) -> str:
     """The figures as a page."""
     where = found["machine"]
-    lines = [
-        f"# {where['device']}, {found['date']}",
-        "",
-        f"torch {where['versions']['torch']}. Written by scripts/gpu_check.py.",
-        "",
-    ]
+    said = f"torch {where['versions']['torch']}. Written by scripts/gpu_check.py."
+    lines = [f"# {where['device']}, {found['date']}", "", said, ""]
     for section in ("parity", "steps", "graphs"):
         lines += [f"## {section.capitalize()}", ""]
         lines += [f"- {name}: {sentence(result)}" for name, result in found.get(section, {}).items()] + [""]
-    methods = found.get("optimizers", {}).get("all", {})
-    for size, rows in methods.items():
-        if isinstance(rows, list):
-            lines += [
-                f"## A step on {size} matrices",
-                "",
-                "| method | milliseconds | times faster than torch's Muon |",
-                "|---|---|---|",
-            ]
-            figures = [(row["name"], row["milliseconds"], row.get("times_faster_than_torch_muon")) for row in rows]
-            lines += [f"| {name} | {ms:.3g} | {ratio:.3g} |" for name, ms, ratio in figures if ms is not None] + [""]
+    for size, result in found.get("optimizers", {}).items():
+        lines += [f"## A step of each optimizer on the matrices of {size}", ""]
+        if "rows" not in result:
+            lines += [sentence(result), ""]
+            continue
+        lines += ["| method | milliseconds | times faster than torch's Muon |", "|---|---|---|"]
+        figures = [
+            (row["name"], row["milliseconds"], row.get("times_faster_than_torch_muon")) for row in result["rows"]
+        ]
+        lines += [
+            f"| {name} | {ms:.3g} | {'-' if ratio is None else f'{ratio:.3g}'} |"
+            for name, ms, ratio in figures
+            if ms is not None
+        ]
+        lines += [f"\n{row['name']}: {row['note']}" for row in result["rows"] if row.get("note")] + [""]
     return "\n".join(lines)

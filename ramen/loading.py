@@ -4,7 +4,7 @@ import json
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -95,8 +95,10 @@ class Run:
             return evaluate(self.model, tokens, targets, rows, self.device)
 
 
-def open_run(run_folder: str | Path, device: str | torch.device = "cpu", step: int | None = None) -> Run:
-    """Open a run folder at its newest checkpoint, or at that of `step`.
+def open_run(
+    run_folder: str | Path, device: str | torch.device = "cpu", step: int | Literal["best"] | None = None
+) -> Run:
+    """Open a run folder at its newest checkpoint, at that of `step`, or at the "best" of those that were evaluated.
 
     DataError when it is no run folder, has no such checkpoint, or its checkpoint is of another model.
     """
@@ -124,24 +126,20 @@ def open_run(run_folder: str | Path, device: str | torch.device = "cpu", step: i
     summary, environment = _json(folder / SUMMARY), _json(folder / ENVIRONMENT)
     where = machine.select_device(str(device))
     precision = getattr(torch, environment.get("precision", "float32"))
-    return Run(
-        folder, config, summary, model.to(where).eval(), _tokenizer(folder, source, environment), _step(path), precision
-    )
+    tokenizer = _tokenizer(folder, source, environment)
+    return Run(folder, config, summary, model.to(where).eval(), tokenizer, checkpoint.step_of(path), precision)
 
 
-def _checkpoint(folder: Path, step: int | None) -> Path:
-    found = {_step(path): path for path in checkpoint.checkpoints(folder)}
+def _checkpoint(folder: Path, step: int | str | None) -> Path:
+    found = {checkpoint.step_of(path): path for path in checkpoint.checkpoints(folder)}
     if not found:
         raise DataError(f"{folder}: has no checkpoint to open; trainer.checkpoint_at_end=true keeps a run's last one")
-    if step is None:
-        return checkpoint.latest(folder)
-    if step not in found:
-        raise DataError(f"{folder}: has no checkpoint of step {step}; there are {', '.join(map(str, found))}")
-    return found[step]
-
-
-def _step(path: Path) -> int:
-    return int(path.name.removeprefix("step_"))
+    if step == "best":
+        return checkpoint.best(folder)
+    last = max(found) if step is None else step
+    if last not in found:
+        raise DataError(f"{folder}: has no checkpoint of step {step}; there are {', '.join(map(str, found))}, and best")
+    return found[int(last)]
 
 
 def _tokenizer(folder: Path, source: Any, environment: dict[str, Any]) -> Tokenizer:

@@ -196,7 +196,8 @@ class Optimizers:
         told = {}
         self._numbers = [s.base * (lr_multiplier if s.curve is None else s.curve(progress)) for s in self._scheduled]
         if self._tensor is not None:
-            self._tensor.copy_(torch.tensor(self._numbers), non_blocking=True)
+            pinned = self._tensor.is_cuda  # from where a copy does not make the loop wait
+            self._tensor.copy_(torch.tensor(self._numbers, pin_memory=pinned), non_blocking=True)
         for index, (s, number) in enumerate(zip(self._scheduled, self._numbers, strict=True)):
             built = self.by_name[s.owner]
             on_device = self._tensor is not None and s.key in getattr(built, "tensors", ())

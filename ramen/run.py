@@ -72,9 +72,10 @@ def run(command: Command) -> dict[str, Any]:
         except BaseException as error:
             if not isinstance(error, RamenError):
                 log.info("".join(traceback.format_exception(error)))
-            traceback.clear_frames(
-                error.__traceback__
-            )  # they hold the model, which the next job of a sweep has no room for
+            held: BaseException | None = error
+            while held is not None:  # their frames hold the model, which the next job of a sweep has no room for
+                traceback.clear_frames(held.__traceback__)
+                held = held.__cause__ or held.__context__
             mended = _out_of_memory(command.config, error)
             _write_failure(command, mended or error, time.monotonic() - started)
             if mended is None:
@@ -167,7 +168,7 @@ def _run(command: Command, console: Console) -> dict[str, Any]:
         summary |= _ending(outcome, trainer, device)
     except BaseException as error:
         p = trainer.progress
-        summary |= {"error": _tell(error), "steps": p.step, "tokens": p.tokens, "train_seconds": p.seconds}
+        summary |= {"error": reason_of(error), "steps": p.step, "tokens": p.tokens, "train_seconds": p.seconds}
         raise
     finally:
         with contextlib.ExitStack() as endings:  # each is told, in order, even when the disk of the first is full
@@ -304,7 +305,8 @@ def _code() -> dict[str, Any]:
     return {"git_commit": git("rev-parse", "HEAD"), "git_diff": None if changed is None else scrub(changed)}
 
 
-def _tell(error: BaseException) -> str:
+def reason_of(error: BaseException) -> str:
+    """What a summary says of a failure."""
     if isinstance(error, KeyboardInterrupt):
         return "interrupted at once, without a checkpoint of this step"
     return scrub(str(error) if isinstance(error, RamenError) else f"{type(error).__name__}: {error}")
@@ -329,7 +331,7 @@ def _write_failure(command: Command, error: BaseException, seconds: float) -> No
     path = command.folder / SUMMARY
     failed = {
         "status": "failed",
-        "error": _tell(error),
+        "error": reason_of(error),
         "seed": command.config.get("seed"),
         "choices": command.choices,
         "overrides": command.overrides,

@@ -36,31 +36,23 @@ def sample(
         wrong.append(f"top_k: must be >= 1, got {top_k}; without it all tokens can be drawn")
     if wrong:
         raise ConfigError(*wrong)
-    return _pieces(model, tokenizer, prompt, tokens, temperature, top_k, torch.Generator().manual_seed(seed))
-
-
-@torch.no_grad()
-def _pieces(
-    model: nn.Module,
-    tokenizer: Tokenizer,
-    prompt: str,
-    tokens: int,
-    temperature: float,
-    top_k: int | None,
-    generator: torch.Generator,
-) -> Iterator[str]:
-    device = next(model.parameters()).device
+    device, generator = next(model.parameters()).device, torch.Generator().manual_seed(seed)
     text: Any = model.text
     ids = [tokenizer.bos, *map(int, tokenizer.encode(prompt))]
     decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")  # a character may span tokens
-    for _ in range(tokens):
-        logits = model(torch.tensor([ids[-text.sequence_length :]], device=device))[0, -1].float().cpu()
-        drawn = draw(logits, temperature, top_k, generator)
-        if drawn == tokenizer.bos:
-            break
-        ids.append(drawn)
-        yield decoder.decode(tokenizer.tokens[drawn])
-    yield decoder.decode(b"", final=True)
+
+    @torch.no_grad()
+    def pieces() -> Iterator[str]:
+        for _ in range(tokens):
+            logits = model(torch.tensor([ids[-text.sequence_length :]], device=device))[0, -1].float().cpu()
+            drawn = draw(logits, temperature, top_k, generator)
+            if drawn == tokenizer.bos:
+                break
+            ids.append(drawn)
+            yield decoder.decode(tokenizer.tokens[drawn])
+        yield decoder.decode(b"", final=True)
+
+    return pieces()
 
 
 def draw(logits: torch.Tensor, temperature: float, top_k: int | None, generator: torch.Generator) -> int:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from ramen.errors import ConfigError, RamenError
+from ramen.errors import ConfigError
 
 if TYPE_CHECKING:
     from ramen.run import Command
@@ -68,7 +68,9 @@ def work(job: "Command", wait: bool) -> dict[str, Any] | None:
 
 def failure(folder: Path, error: Exception) -> dict[str, Any]:
     """Note why a job failed; the others go on."""
-    _failures[folder] = f"{'' if isinstance(error, RamenError) else type(error).__name__ + ': '}{error}"
+    from ramen.run import reason_of
+
+    _failures[folder] = reason_of(error)
     return {"status": "failed", "error": _failures[folder]}
 
 
@@ -163,10 +165,10 @@ def _row(folder: Path) -> dict[str, Any]:
 
 def _silent(word: str) -> bool:
     """Whether an override says nothing of what is computed."""
-    from ramen.config import NOT_HASHED
+    from ramen.config import computed
 
     key = word.lstrip("+~").partition("=")[0]
-    return key == "sweep" or key in NOT_HASHED or key.split(".")[0] in NOT_HASHED
+    return key == "sweep" or not computed(key)
 
 
 def _overrides(folder: Path) -> Sequence[str]:

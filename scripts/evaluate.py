@@ -21,7 +21,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "on", nargs="*", help=".bin shards, or .txt, .jsonl, .parquet files (whole), or overrides of data"
     )
-    parser.add_argument("--step", type=int, help="checkpoint of this step (default: the newest)")
+    parser.add_argument(
+        "--step", type=lambda word: word if word == "best" else int(word), help="a step, or best (default: the newest)"
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N (%(default)s)")
     parser.add_argument("--json", action="store_true", help="print one line of json")
     parser.add_argument("--save", action="store_true", help=f"add that line to {KEPT} in the run folder")

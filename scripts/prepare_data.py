@@ -6,17 +6,15 @@ their numbers. Stopped or killed, the same command goes on where it was.
 
 import os
 import sys
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import hydra
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-from ramen.errors import EXIT_CODE, ConfigError, RamenError
+from ramen.command import INTERRUPTED, fail, plain
+from ramen.errors import ConfigError, RamenError
 
 if TYPE_CHECKING:
     from ramen.data.dataset import Dataset
@@ -32,15 +30,15 @@ def main(config: DictConfig) -> None:
     from ramen.registry import build
 
     try:
-        node: Any = OmegaConf.to_container(config.data, resolve=True, throw_on_missing=True)
+        node = plain(config)["data"]
         if problems := check_node(node, "data", config.get("allow_targets") or ()):
             raise ConfigError(*problems)
         show(build(node).dataset())
     except (RamenError, OmegaConfBaseException) as problem:
-        fail(problem)  # here: Hydra would announce it in its own words
+        fail(str(problem))  # here: Hydra would announce it in its own words
     except KeyboardInterrupt:
         print("stopped; the same command continues", file=sys.stderr)
-        sys.exit(130)
+        sys.exit(INTERRUPTED)
 
 
 def show(dataset: "Dataset") -> None:
@@ -68,15 +66,6 @@ def show(dataset: "Dataset") -> None:
     console.print(str(dataset.folder), soft_wrap=True)
 
 
-def fail(error: Exception) -> None:
-    """Tell what is wrong, in a user's words, and end the process."""
-    told = str(error).strip()
-    if isinstance(error, MissingMandatoryValue):
-        told = f"{error.full_key}: has no default, got nothing; give {error.full_key}=... on the command line"
-    print(told, file=sys.stderr)
-    sys.exit(EXIT_CODE)
-
-
 if __name__ == "__main__":
     # Beside the other overrides (argparse wants them together) and in front of them, so that the user's own win.
     first = next(
@@ -87,4 +76,4 @@ if __name__ == "__main__":
     try:
         main()
     except (RamenError, HydraException, OmegaConfBaseException) as problem:
-        fail(problem)
+        fail(str(problem))

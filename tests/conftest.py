@@ -7,10 +7,13 @@ import copy
 import functools
 import operator
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hydra import compose as hydra_compose
@@ -20,6 +23,8 @@ from hypothesis import settings
 
 from ramen import assemble
 from ramen.command import plain
+from ramen.data.shard import header_of
+from ramen.errors import ConfigError
 from ramen.model.gpt import GPT, Text
 from ramen.ops.parameter import generator, initialise
 from ramen.registry import CONF
@@ -31,6 +36,10 @@ settings.load_profile("ramen")
 
 PARSER = OverridesParser.create()
 TINY = ("model.layers=2", "model.dim=16", "model.heads=2")
+SMALL = (
+    *TINY, "data.tokenizer=byte", "data.sequence_length=64", "data.validation_tokens=1500", "device=cpu", "precision=fp32",
+    "threads=1", "trainer.batch_tokens=256", "trainer.micro_batch_tokens=256", "trainer.record_every_steps=1", "trainer.steps=6",
+)  # fmt: skip
 
 
 @functools.cache
@@ -43,7 +52,10 @@ def _compose(*overrides: str) -> dict[str, Any]:
     # Hydra takes a fifth of a second to compose: values (`section.key=value`) are set afterwards, so that few compositions
     # serve all tests. A mapping, which Hydra would merge, and all that is not a plain value is left to it.
     values = [word for word in overrides if re.match(r"[\w.]+\.\w+=[^{?]*$", word)]
-    config = copy.deepcopy(_composed(tuple(word for word in overrides if word not in values)))
+    try:
+        config = copy.deepcopy(_composed(tuple(word for word in overrides if word not in values)))
+    except ConfigError:  # a key that has no value of its own
+        return copy.deepcopy(_composed(overrides))
     for word in values:
         override = PARSER.parse_override(word)
         *sections, key = override.key_or_group.split(".")
@@ -118,17 +130,55 @@ def rows() -> Callable[..., torch.Tensor]:
 
 
 @pytest.fixture(scope="session")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a small run of byte tokens that has ended: six steps, one checkpoint."""
-    folder = tmp_path_factory.mktemp("trained")
-    words = (
-        "data.tokenizer=byte", "data.sequence_length=64", "data.validation_tokens=1500", "device=cpu", "precision=fp32",
-        "threads=1", "trainer.batch_tokens=256", "trainer.micro_batch_tokens=256", "trainer.steps=6",
-    )  # fmt: skip
-    config = _compose(*TINY, *words)
-    config["data"]["folder"] = str(folder / "data")
-    run(Command(config, folder / "run", {"optimizer": "normuon", "mlp": "default"}, [], None))
-    return folder / "run"
+def ramen() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """ramen(*words, cwd=): train.py as a process, ended."""
+
+    def ramen(*words: str, cwd: Path = CONF.parent) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, str(CONF.parent / "train.py"), *words]
+        return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300, check=False)
+
+    return ramen
+
+
+@pytest.fixture(scope="session")
+def data_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where small runs keep their data, prepared once for all of them."""
+    return tmp_path_factory.mktemp("data")
+
+
+@pytest.fixture(scope="session")
+def small(data_folder: Path) -> tuple[str, ...]:
+    """The words of a run as small as they come: six steps on byte tokens."""
+    return (*SMALL, f"data.folder={data_folder}")
+
+
+@pytest.fixture(scope="session")
+def train_small(small: tuple[str, ...]) -> Callable[..., dict[str, Any]]:
+    """train_small(folder, *overrides, job=): a small run in this process; its summary. `resume=here` is that of the folder."""
+
+    def train(folder: Path, *overrides: str, job: int | None = None) -> dict[str, Any]:
+        folder.mkdir(parents=True, exist_ok=True)
+        config = _compose(*small, *overrides)
+        if config["resume"]:
+            config["resume"] = str(folder)
+        choices = {"optimizer": config["optimizer"]["_target_"].split(".")[-2], "mlp": "default"}
+        return run(Command(config, folder, choices, list(overrides), job))
+
+    return train
+
+
+@pytest.fixture(scope="session")
+def trained(train_small: Callable[..., dict[str, Any]], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a small run that has ended, with one checkpoint."""
+    folder = tmp_path_factory.mktemp("trained") / "run"
+    train_small(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def write_shard() -> Callable[..., None]:
+    """write_shard(path, ids): a shard of these ids, as modded-nanogpt writes them."""
+    return lambda path, ids: path.write_bytes(header_of(len(ids)) + np.asarray(ids, dtype="<u2").tobytes())
 
 
 def _dry(config: dict[str, Any]) -> assemble.Sketch:

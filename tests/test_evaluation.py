@@ -1,6 +1,5 @@
 """Evaluation of a checkpoint: equal to what training reported, right on other data, and clear about what it refuses."""
 
-import importlib.util
 import json
 import math
 from collections.abc import Callable
@@ -10,13 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ramen.data.shard import write_shard
 from ramen.data.tokenizer import byte_tokenizer
 from ramen.errors import ConfigError, DataError
 from ramen.evaluation import evaluate_on
 from ramen.loading import Run, open_run
-from ramen.run import Command
-from ramen.run import run as train
+from scripts.evaluate import main
 
 ROOT = Path(__file__).resolve().parent.parent
 TEXT = "The quality of mercy is not strain'd; it droppeth as the gentle rain.\n" * 9
@@ -36,18 +33,14 @@ def test_the_own_validation_split_gives_what_training_reported(run: Run) -> None
 
 
 def test_windows_and_a_split_embedding_are_as_training_left_them(
-    compose: Callable[..., dict[str, Any]], trained: Path, tmp_path: Path
+    train_small: Callable[..., dict[str, Any]], tmp_path: Path
 ) -> None:
     """They follow from progress, which a checkpoint's reader does not know: the checkpoint holds them."""
-    words = ("embedding=split", "embedding.split_at=0.5", "schedule@long_window_schedule=stepped", "trainer.steps=5")
-    config = compose(*words)
-    config |= {"model": {**config["model"], "layers": 2, "dim": 16, "heads": 2}, "threads": 1, "device": "cpu"}
-    config["data"] |= {"folder": str(trained.parent / "data"), "tokenizer": "byte", "sequence_length": 64}
-    config["data"]["validation_tokens"] = 1000
-    config["trainer"] |= {"batch_tokens": 256, "micro_batch_tokens": 256}
-    config["attention"]["long_window_tokens"] = 4
-    config["long_window_schedule"] |= {"values": [1.0, 8.0], "boundaries": [0.5]}
-    summary = train(Command(config, tmp_path / "run", {}, [], None))
+    words = ("embedding=split", "embedding.split_at=0.5", "schedule@long_window_schedule=stepped")
+    windows = (
+        "attention.long_window_tokens=4", "long_window_schedule.values=[1.0,8.0]", "long_window_schedule.boundaries=[0.5]",
+    )  # fmt: skip
+    summary = train_small(tmp_path / "run", *words, *windows)
     opened = open_run(tmp_path / "run")
     assert opened.model.windows == (32, None)
     assert evaluate_on(opened).loss == summary["final_val_loss"]
@@ -69,7 +62,7 @@ def test_a_text_file_is_evaluated_whole_and_agrees_with_the_loss_of_its_text(run
     assert found == evaluate_on(run, str(path))
 
 
-def test_a_shard_scores_as_its_text_does(run: Run, tmp_path: Path) -> None:
+def test_a_shard_scores_as_its_text_does(run: Run, tmp_path: Path, write_shard: Callable[..., None]) -> None:
     path, shard = tmp_path / "mercy.txt", tmp_path / "mercy.bin"
     path.write_text(TEXT)
     tokenizer = byte_tokenizer()
@@ -114,12 +107,12 @@ def test_what_cannot_be_evaluated_is_told(run: Run, words: list[str], told: str,
         evaluate_on(run, *(str(tmp_path) if word == "FOLDER" else word for word in words))
 
 
-def test_a_shard_of_another_tokenizer_is_refused(run: Run, tmp_path: Path) -> None:
+def test_a_shard_of_another_tokenizer_is_refused(run: Run, tmp_path: Path, write_shard: Callable[..., None]) -> None:
     shard = tmp_path / "other.bin"
-    write_shard(shard, np.array([50256, 1, 2, 3, 4]))
+    write_shard(shard, [50256, 1, 2, 3, 4])
     with pytest.raises(DataError, match="another tokenizer"):
         evaluate_on(run, str(shard))  # ids out of range
-    write_shard(shard, np.array([256, 1, 2, 3, 4]))
+    write_shard(shard, [256, 1, 2, 3, 4])
     (tmp_path / "manifest.json").write_text("{}")  # of a repository of GPT-2 shards
     with pytest.raises(DataError, match="is of another tokenizer, got gpt2 of 50257 ids"):
         evaluate_on(run, str(shard))
@@ -131,23 +124,15 @@ def test_empty_text_is_refused(run: Run, tmp_path: Path) -> None:
         evaluate_on(run, str(tmp_path / "empty.txt"))
 
 
-def script(*words: str) -> int:
-    spec = importlib.util.spec_from_file_location("evaluate_script", ROOT / "scripts" / "evaluate.py")
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.main(words)
-
-
 def test_the_script_tells_saves_and_exits_with_2(
     trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "mercy.txt").write_text(TEXT)
-    assert script(str(trained), "--json", "--save", str(tmp_path / "mercy.txt"), "--device", "cpu") == 0
+    assert main([str(trained), "--json", "--save", str(tmp_path / "mercy.txt"), "--device", "cpu"]) == 0
     saved = (trained / "evaluations.jsonl").read_text().splitlines()
     assert json.loads(capsys.readouterr().out) == json.loads(saved[-1])
     assert json.loads(saved[-1])["tokens"] == len(TEXT) + 1
-    assert script(str(trained), "--device", "cpu") == 0
+    assert main([str(trained), "--device", "cpu"]) == 0
     assert capsys.readouterr().out.startswith("validation split, step 6: loss ")
-    assert script(str(tmp_path)) == 2
+    assert main([str(tmp_path)]) == 2
     assert "no run folder" in capsys.readouterr().err

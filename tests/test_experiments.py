@@ -11,15 +11,15 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from ramen import assemble
 from ramen.model.gpt import Text
 from ramen.registry import CONF, options
-from ramen.run import Command, run
 
 CARDS = {f"gpu_{size}": size for size in (8, 16, 24, 80)}
-TINY_TEXT = (
-    "data=shakespeare", "data.tokenizer=byte", "data.sequence_length=64", "data.validation_tokens=1500", "device=cpu",
-    "precision=fp32", "compile=off", "threads=1", "trainer.batch_tokens=128", "trainer.micro_batch_tokens=128",
-    "trainer.tokens=null", "trainer.steps=6", "trainer.record_every_steps=1",
-)  # fmt: skip
-NARROW = ("model.dim=32", "model.heads=4", "model.layers=6")
+NARROW = (
+    "model.dim=32",
+    "model.heads=4",
+    "model.layers=6",
+    "trainer.batch_tokens=128",
+    "trainer.micro_batch_tokens=128",
+)
 
 
 def text_of(config: dict[str, Any]) -> Text:
@@ -77,11 +77,10 @@ def test_the_baseline_goes_through_the_predecessors_stages(compose: Callable[...
 
 @pytest.mark.parametrize("name", ["baseline", "gpt2_124m", "track3", "gpu_8"])
 def test_a_small_stand_in_runs(
-    compose: Callable[..., dict[str, Any]], tmp_path_factory: pytest.TempPathFactory, tmp_path: Path, name: str
+    compose: Callable[..., dict[str, Any]], train_small: Callable[..., dict[str, Any]], tmp_path: Path, name: str
 ) -> None:
     """The same parts and schedules on byte tokens; six steps reach every stage, the last of them too."""
     needless = [word for word in ("~data.shards",) if "shards" in compose(f"experiment={name}")["data"]]
-    config = compose(f"experiment={name}", *TINY_TEXT, *NARROW, *needless)
-    config["data"]["folder"] = str(tmp_path_factory.getbasetemp() / "experiment_data")
-    summary = run(Command(config, tmp_path / "run", {}, [], None))
+    words = (f"experiment={name}", "data=shakespeare", "compile=off", "trainer.tokens=null")
+    summary = train_small(tmp_path / "run", *words, *NARROW, *needless)
     assert summary["status"] == "finished" and summary["steps"] == 6

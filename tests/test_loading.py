@@ -3,7 +3,9 @@
 import json
 import shutil
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ import ramen
 from ramen.errors import ConfigError, DataError
 from ramen.loading import Run
 from ramen.sample import draw, sample
+from scripts.sample import main
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +77,7 @@ def test_what_cannot_be_opened_is_told(trained: Path, tmp_path: Path) -> None:
         ramen.load(tmp_path / "nowhere")
     with pytest.raises(DataError, match="it holds runs, give one of them"):
         ramen.load(trained.parent)
-    with pytest.raises(DataError, match="no checkpoint of step 5; there are 6"):
+    with pytest.raises(DataError, match="no checkpoint of step 5; there are 6, and best"):
         ramen.load(trained, step=5)
     shutil.copytree(trained, tmp_path / "copy")
     path = tmp_path / "copy" / "config.yaml"
@@ -84,6 +87,19 @@ def test_what_cannot_be_opened_is_told(trained: Path, tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "copy" / "checkpoint")
     with pytest.raises(DataError, match="no checkpoint"):
         ramen.load(tmp_path / "copy")
+
+
+def test_the_best_checkpoint_is_opened_by_its_name(
+    train_small: Callable[..., dict[str, Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """At a rate far too large the last step is not the best one."""
+    words = ("optimizer.lr=0.5", "auxiliary.lr=0.5", "schedule=constant", "trainer.evaluate_every_steps=1")
+    summary = train_small(tmp_path, *words, "trainer.keep_best=true")
+    best, last = ramen.load(tmp_path, step="best"), ramen.load(tmp_path)
+    assert summary["best_val_loss"] < summary["final_val_loss"]
+    assert best.step < last.step == 6
+    assert main([str(tmp_path), "--step", "best", "--tokens", "3", "--device", "cpu"]) == 0
+    assert capsys.readouterr().out
 
 
 def test_settings_that_draw_nothing_are_refused_before_anything_is_written(opened: Run) -> None:
@@ -108,3 +124,15 @@ def test_characters_that_span_tokens_come_out_whole(opened: Run) -> None:
     pieces = list(sample(opened.model, opened.tokenizer, prompt="é", tokens=60, temperature=5.0, top_k=None, seed=1))
     assert all(isinstance(piece, str) for piece in pieces)
     assert len("".join(pieces)) <= 60
+
+
+def test_the_script_writes_the_same_text_for_the_same_seed(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def written(seed: str) -> str:
+        assert main([str(trained), "--tokens", "20", "--prompt", "KING", "--seed", seed, "--device", "cpu"]) == 0
+        return capsys.readouterr().out
+
+    first, again, other = map(written, "112")
+    assert first.startswith("KING")
+    assert first == again != other
+    assert main([str(trained / "nowhere")]) == 2
+    assert "no such run folder" in capsys.readouterr().err

@@ -12,14 +12,8 @@ import pytest
 import torch
 
 from ramen.registry import options
-from ramen.run import Command, run
 from ramen.trainer.loop import Trainer
 
-SMALL = (
-    "data.tokenizer=byte", "data.sequence_length=64", "data.validation_tokens=1500", "device=cpu", "precision=fp32", "threads=1",
-    "model.layers=2", "model.dim=16", "model.heads=2", "trainer.batch_tokens=256", "trainer.micro_batch_tokens=256",
-    "trainer.steps=4",
-)  # fmt: skip
 METHODS = [name for name, option in options("optimizer").items() if str(option.target).startswith("ramen.")]
 ARCHITECTURES = (
     "mlp=nff", "mlp=ff", "mlp.activation=gelu", "residual=mhc", "residual=hc", "stream=modded", "position=none", "linear=low_rank",
@@ -38,7 +32,7 @@ class Built:
 
 
 @pytest.fixture(scope="module")
-def built(compose: Callable[..., dict[str, Any]], tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Built]:
+def built(train_small: Callable[..., dict[str, Any]], tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Built]:
     """built(*overrides): a run, up to its first step."""
     folder: Path = tmp_path_factory.mktemp("protocol")
     kept: dict[tuple[str, ...], Built] = {}
@@ -62,12 +56,10 @@ def built(compose: Callable[..., dict[str, Any]], tmp_path_factory: pytest.TempP
 
     def build(*overrides: str) -> Built:
         if overrides not in kept:
-            config = compose(*SMALL, *overrides)
-            config["data"]["folder"] = str(folder / "data")
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(Trainer, "train", caught)
                 with pytest.raises(Ready):
-                    run(Command(config, folder, {}, list(overrides), None))
+                    train_small(folder, *overrides)
             kept[overrides] = caught.built  # type: ignore[attr-defined]
         return kept[overrides]
 

@@ -1,22 +1,34 @@
-"""The README tells the truth: its commands compose, its table is what conf/ holds, its links exist."""
+"""README and docs tell the truth: their commands compose, the table is what conf/ holds, links and scripts exist."""
 
 import re
 import shlex
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
+import torch
+import yaml
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
+from ramen.command import sweep_values
+from ramen.config import check, parameters
 from ramen.registry import options
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
+PAGES = {path: path.read_text() for path in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))}
 SWAPPABLE = (
     "optimizer", "mlp", "attention", "residual", "stream", "position", "embedding", "value_embedding", "linear", "schedule",
     "data", "diagnostics", "logger",
 )  # fmt: skip
-COMMANDS = re.findall(r"^(?:\$ )?(python train\.py [^#\n]*?)\s*(?:#.*)?$", README, re.MULTILINE)
+COMMANDS = {
+    command.strip(): path.name
+    for path, page in PAGES.items()
+    for command in re.findall(r"python train\.py ([^`#\n]*)", page.replace("\\\n", " "))
+}
 
 
 def row(kind: str, name: str, summary: str) -> str:
@@ -36,24 +48,40 @@ def test_the_table_has_no_option_that_is_gone() -> None:
     assert [(kind, name) for kind, name in told if name not in options(kind)] == []
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_its_commands_compose(command: str, compose: Callable[..., dict[str, Any]]) -> None:
-    words = [word for word in shlex.split(command.removesuffix(" --cfg job"))[2:] if not word.startswith("-")]
-    first = [
-        word.split(",")[0] for word in words if not word.startswith(("resume=", "hydra."))
-    ]  # of a sweep, its first job
-    assert compose(*first)["model"]
+@pytest.mark.parametrize("command", [command for command in COMMANDS if "..." not in command])
+def test_a_command_composes(command: str, compose: Callable[..., dict[str, Any]]) -> None:
+    """As a shell hands it over; of a sweep, its first job."""
+    own = ("-", "job", "resume=", "hydra.", "hydra/", "&")
+    words = [word for word in shlex.split(command) if not word.startswith(own)]
+    check(compose(*(sweep_values(OverridesParser.create().parse_override(word))[0] for word in words)))
 
 
 def test_there_are_commands_and_their_scripts_and_targets_exist() -> None:
-    assert len(COMMANDS) >= 3
-    for script in re.findall(r"python (scripts/\w+\.py)", README):
-        assert (ROOT / script).is_file(), script
+    assert len(COMMANDS) > 50
+    for page in PAGES.values():
+        for script in re.findall(r"python (scripts/\w+\.py)", page):
+            assert (ROOT / script).is_file(), script
     makefile = (ROOT / "Makefile").read_text()
     for target in re.findall(r"^make (\w+)", README, re.MULTILINE):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
 
 
-def test_its_links_exist() -> None:
-    for link in re.findall(r"\]\((?!https?://)([^)#]+)\)", README):
-        assert (ROOT / link).exists(), link
+def test_links_exist() -> None:
+    for path, page in PAGES.items():
+        for link in re.findall(r"\]\((?!https?://)([^)#]+)(?:#[^)]*)?\)", page):
+            assert (path.parent / link).exists(), (path, link)
+
+
+def test_its_new_method_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    source, options = (re.search(rf"```{kind}\n# (?:ramen|conf)/optimizer/sign.*?\n(.*?)```", README, re.DOTALL)[1]
+                       for kind in ("python", "yaml"))  # fmt: skip
+    module = ModuleType("ramen.optimizer.sign")
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    exec(source, vars(module))
+    node = yaml.safe_load(options)
+    made = getattr(module, node.pop("_target_").rpartition(".")[2])
+    assert node.keys() == parameters(made)[0].keys()
+    weight = torch.nn.Parameter(torch.ones(3, 4))
+    weight.grad = torch.full((3, 4), 0.5)
+    made([weight], **node | {"weight_decay": 0.0}).step()
+    assert torch.allclose(weight, torch.tensor(1 - node["lr"]))

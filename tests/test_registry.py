@@ -48,7 +48,7 @@ def test_what_is_not_trusted_is_never_imported(target):
         ("ramen.data.lock.discard", "is no component for a config; allowed are "),
         ("ramen.run.run", "is no component"),
         ("ramen.command.main", "is no component"),
-        ("ramen.logger.folder.write", "is no component"),
+        ("ramen.atomic.write_atomically", "is no component"),
         ("ramen.registry.locate", "is no component"),
         ("ramen.registry.import_module", "is not a class or function"),
         ("ramen.mlp.default.MLP.__init__", "ModuleNotFoundError"),

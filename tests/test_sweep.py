@@ -21,25 +21,14 @@ from ramen.report import compare
 from ramen.run import Command
 
 ROOT = Path(__file__).resolve().parent.parent
-SMALL = (
-    "data.tokenizer=byte", "data.sequence_length=64", "data.validation_tokens=1500", "device=cpu", "precision=fp32", "threads=1",
-    "model.layers=1", "model.dim=16", "model.heads=2", "trainer.batch_tokens=256", "trainer.micro_batch_tokens=256",
-    "trainer.record_every_steps=2",
-)  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return str(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture
-def job(compose: Callable[..., dict[str, Any]], data: str, tmp_path: Path) -> Callable[..., Command]:
+def job(compose: Callable[..., dict[str, Any]], small: tuple[str, ...], tmp_path: Path) -> Callable[..., Command]:
     """job(*overrides): a tiny job in the folder a sweep in tmp_path gives it."""
 
     def make(*overrides: str) -> Command:
-        config = compose(*SMALL, "trainer.steps=4", *overrides)
-        config["data"]["folder"] = data
+        config = compose(*small, "trainer.steps=4", *overrides)
         folder = tmp_path / sweep.job_folder(tmp_path, ",".join(overrides), config)
         (folder / ".hydra").mkdir(parents=True, exist_ok=True)
         return Command(config, folder, {}, list(overrides), 0)
@@ -177,9 +166,9 @@ main()
 """
 
 
-def start(folder: Path, data: str, *words: str, dies: bool = False) -> subprocess.Popen[str]:
+def start(folder: Path, *words: str, dies: bool = False) -> subprocess.Popen[str]:
     program = ["-c", DIES] if dies else [str(ROOT / "train.py")]
-    command = [sys.executable, *program, *words, f"hydra.sweep.dir={folder}", f"data.folder={data}"]
+    command = [sys.executable, *program, *words, f"hydra.sweep.dir={folder}"]
     return subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
 
 
@@ -189,13 +178,13 @@ def table(text: str) -> list[list[str]]:
 
 
 def test_two_processes_share_what_a_killed_one_left_and_end_with_the_same_table_and_report(
-    compose: Callable[..., dict[str, Any]], tmp_path: Path, data: str, capsys: pytest.CaptureFixture[str]
+    compose: Callable[..., dict[str, Any]], tmp_path: Path, small: tuple[str, ...], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = [*SMALL, "trainer.steps=30", "trainer.checkpoint_every_steps=10"]
+    words = [*small, "trainer.steps=12", "trainer.checkpoint_every_steps=4"]
     whole, shared = tmp_path / "whole", tmp_path / "shared"
     for name in ("adamw", "bam", "muon"):
         config = compose(*words, f"optimizer={name}")
-        config["data"]["folder"] = data
+
         folder = whole / sweep.job_folder(whole, f"optimizer={name}", config)
         (folder / ".hydra").mkdir(parents=True)
         sweep.work(Command(config, folder, {"optimizer": name}, [f"optimizer={name}"], 0), wait=False)
@@ -204,13 +193,13 @@ def test_two_processes_share_what_a_killed_one_left_and_end_with_the_same_table_
     assert [row[1] for row in expected] == ["finished"] * 3
 
     words += ["-m", "optimizer=adamw,bam,muon"]
-    killed = start(shared, data, *words, dies=True)
+    killed = start(shared, *words, dies=True)
     killed.communicate(timeout=900)
     assert killed.returncode == -signal.SIGKILL
     statuses = {path.name[:13]: (path / "summary.json").is_file() for path in shared.glob("optimizer=*")}
     assert statuses == {"optimizer=ada": True, "optimizer=bam": False}
 
-    both = [start(shared, data, *words) for _ in range(2)]
+    both = [start(shared, *words) for _ in range(2)]
     ends = [process.communicate(timeout=900)[1] for process in both]
     assert [process.returncode for process in both] == [0, 0], ends
     counts: Counter[str] = Counter()

@@ -73,7 +73,7 @@ class MultiHead(nn.Module):
         self.window = long_window_tokens if self.kind == "L" else short_window_tokens
         self.key_offset = turning if key_offset and self.kind == "L" else None
         self.heads, self.qk_norm, self.backend = heads, qk_norm, backend
-        self.scale, self.paired = scale * width**-0.5, layer in paired_layers
+        self.width, self.scale, self.paired = width, scale * width**-0.5, layer in paired_layers
         self.split = qk_matrix_heads is not None
         self.compiled = False  # whether the layer, though not the model, is compiled
         if self.kind != "N":
@@ -118,7 +118,8 @@ class MultiHead(nn.Module):
 
     def prepare(self, x: Tensor, mask: DocumentMask) -> None:
         """Let the mask make what this layer will ask it for; x (B, T, D) is of the layer's device and type."""
-        prepare(x, mask, window=self.window, paired=self.paired, backend=self.backend, compiling=self.compiled)
+        how: Any = dict(window=self.window, paired=self.paired, backend=self.backend, compiling=self.compiled)
+        prepare(x, mask, self.width, **how)
 
     def visible_keys(self, length: int) -> float:
         """Mean number of keys a query of a row of `length` tokens sees, document borders aside: what its FLOPs grow with."""

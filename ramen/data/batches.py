@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ramen.data.documents import DocumentStream
-from ramen.errors import ConfigError, DataError
+from ramen.errors import DataError
 
 IGNORED = -100  # what torch's cross entropy ignores
 POSITION = ("epoch", "shard", "document", "offset")
@@ -48,12 +48,6 @@ class Batches:
         shuffle: bool,
         long_documents: LongDocuments,
     ):
-        if sequence_length < 2:
-            raise ConfigError(f"data.sequence_length: out of range, got {sequence_length}; allowed is 2 or more")
-        if long_documents not in ("split", "crop"):
-            raise ConfigError(f"data.long_documents: no such choice, got {long_documents!r}; allowed are split, crop")
-        if seed < 0:
-            raise ConfigError(f"seed: out of range, got {seed}; allowed is 0 or more")
         self.sequence_length = sequence_length
         self.crop = long_documents == "crop"
         self.tokens_dropped = 0
@@ -106,8 +100,6 @@ def validation_rows(
 
     With `tokens`, rows of about that many tokens, evenly spread: the beginning of a corpus is no fair sample of it.
     """
-    if tokens is not None and tokens < 1:
-        raise ConfigError(f"data.validation_tokens: out of range, got {tokens}; allowed is 1 or more, or null for all")
 
     def every_row() -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
         row = np.empty(sequence_length, dtype=np.int64)

@@ -16,7 +16,7 @@ from pathlib import Path
 from ramen.data.display import Display
 from ramen.data.examine import ShardRecord
 from ramen.data.tokenize import PausedError
-from ramen.errors import DataError
+from ramen.errors import DataError, told
 
 LEFT_SECONDS = 3600  # a part of a file untouched for so long was left by a killed download
 POLL_SECONDS = 0.5
@@ -39,7 +39,7 @@ def stated_by_hub(repo: str, files: Sequence[str], folder: Path) -> dict[str, Re
     try:
         found = HfApi().get_paths_info(repo, list(files), repo_type="dataset")
     except Exception as error:  # the hub's own errors and those of whichever http client it uses
-        raise PausedError(by_hand(repo, files, folder, f"{type(error).__name__}: {_first_line(error)}")) from error
+        raise _by_hand(repo, files, folder, error) from error
     stated = {entry.path: entry for entry in found if isinstance(entry, RepoFile)}
     if absent := [file for file in files if file not in stated]:
         raise DataError(
@@ -48,10 +48,10 @@ def stated_by_hub(repo: str, files: Sequence[str], folder: Path) -> dict[str, Re
     return {name: Remote(entry.size, entry.lfs.sha256 if entry.lfs else None) for name, entry in stated.items()}
 
 
-def by_hand(repo: str, files: Sequence[str], folder: Path, reason: str) -> str:
+def _by_hand(repo: str, files: Sequence[str], folder: Path, error: Exception) -> PausedError:
     """What to do where the hub cannot be reached."""
-    return (
-        f"{repo}: the Hugging Face data set cannot be fetched, got {reason}; missing in {folder}: {listed(files)}. "
+    return PausedError(
+        f"{repo}: the Hugging Face data set cannot be fetched, got {told(error)}; missing in {folder}: {listed(files)}. "
         f"Run this again with a network, or place these files there by hand: elsewhere, "
         f"`hf download {repo} --repo-type dataset --local-dir FOLDER {' '.join(files[:2])} ...` fetches them, "
         f"and {folder} is where they go"
@@ -148,12 +148,10 @@ def _fetch(repo: str, name: str, folder: Path, stop: threading.Event) -> None:
 
     try:
         hf_hub_download(repo, name, repo_type="dataset", local_dir=folder, force_download=True, tqdm_class=Stoppable)
-    except OSError as error:
-        if error.errno is not None:  # of this machine: a full disk
-            raise
-        raise PausedError(by_hand(repo, [name], folder, f"{type(error).__name__}: {_first_line(error)}")) from error
     except Exception as error:  # the hub's own errors and those of whichever http client it uses
-        raise PausedError(by_hand(repo, [name], folder, f"{type(error).__name__}: {_first_line(error)}")) from error
+        if isinstance(error, OSError) and error.errno is not None:  # of this machine: a full disk
+            raise
+        raise _by_hand(repo, [name], folder, error) from error
 
 
 def _check_room(repo: str, files: int, needed: int, folder: Path) -> None:
@@ -185,7 +183,3 @@ def _remove_left(cache: Path) -> None:
 
 def _gigabytes(size: int) -> str:
     return f"{size / 1e9:.2f} GB"
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [""])[0][:200]

@@ -9,9 +9,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ramen.data.source import TextSource
+from ramen.data.source import TextSource, processes
 from ramen.data.tokenize import PausedError
-from ramen.errors import DataError
+from ramen.errors import DataError, told
 
 
 class Hub(TextSource):
@@ -27,9 +27,11 @@ class Hub(TextSource):
         split: str,
         revision: str,
         text_column: str,
+        workers: int | None,
         **base: Any,
     ):
         super().__init__(**base)
+        self.workers = processes(workers)
         self.path = path
         self.subset = name
         self.split = split
@@ -47,7 +49,7 @@ class Hub(TextSource):
             raise
         except Exception as error:  # whatever the reader of the format and the http client raise
             raise PausedError(
-                f"data.path: {self.path} cannot be read on, got {_told(error)}; run again to continue where it stopped"
+                f"data.path: {self.path} cannot be read on, got {told(error)}; run again to continue where it stopped"
             ) from error
 
     def fingerprint(self) -> Mapping[str, Any]:
@@ -74,7 +76,7 @@ class Hub(TextSource):
         except Exception as error:
             raise PausedError(
                 f"data.path: the data set {self.path} (data.revision={self.revision}) cannot be reached on the Hugging "
-                f"Face hub, got {_told(error)}; with no network, data=text data.files=... reads files that you have"
+                f"Face hub, got {told(error)}; with no network, data=text data.files=... reads files that you have"
             ) from error
 
     def _stream(self) -> Any:
@@ -85,7 +87,7 @@ class Hub(TextSource):
             return load_dataset(self.path, self.subset, split=self.split, revision=revision, streaming=True)
         except ValueError as error:  # no such name, no such split: told with what there is
             raise DataError(
-                f"data.path: {self.path} has no data.name={self.subset} with data.split={self.split}, got {_told(error)}"
+                f"data.path: {self.path} has no data.name={self.subset} with data.split={self.split}, got {told(error)}"
             ) from error
 
     def _text(self, place: int, example: Mapping[str, Any]) -> str:
@@ -96,7 +98,3 @@ class Hub(TextSource):
                 f"data.path: row {place} of {self.path} has no text under data.text_column={self.text_column!r}, got {there}"
             )
         return text
-
-
-def _told(error: Exception) -> str:
-    return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0][:300]}"

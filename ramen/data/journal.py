@@ -6,11 +6,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ramen.data.shard import write_atomically
+from ramen.atomic import write_atomically
 from ramen.data.split import Survey
 
 JOURNAL = "progress.json"
-KEYS = {"origin", "tokenizer_sha256", "read", "survey", "train", "validation"}
 
 
 @dataclass(frozen=True)
@@ -31,8 +30,7 @@ class Journal:
 
 def load_journal(folder: Path) -> Journal | None:
     """The journal of a folder; None when there is none that can be used."""
-    with suppress(OSError, ValueError, TypeError):
+    with suppress(OSError, ValueError, TypeError, KeyError):
         stored = json.loads((folder / JOURNAL).read_text())
-        if stored.keys() == KEYS:
-            return Journal(**{**stored, "survey": Survey(**stored["survey"])})
+        return Journal(**{**stored, "survey": Survey(**stored["survey"])})
     return None

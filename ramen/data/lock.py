@@ -79,7 +79,6 @@ def _lock(descriptor: int, folder: Path, wait: bool) -> bool:
         if error.errno not in NO_LOCKS:
             raise
     return True
-    return True
 
 
 def _is_at(descriptor: int, path: Path) -> bool:

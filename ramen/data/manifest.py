@@ -11,9 +11,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from ramen.atomic import write_atomically
 from ramen.data.dataset import Dataset
 from ramen.data.examine import ShardRecord
-from ramen.data.shard import open_shard, write_atomically
+from ramen.data.shard import open_shard
 from ramen.data.tokenizer import Tokenizer, load_tokenizer
 from ramen.data.verified import Verified
 from ramen.errors import DataError

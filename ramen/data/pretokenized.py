@@ -8,21 +8,19 @@ kjj0/fineweb100B-gpt2, kjj0/finewebedu10B-gpt2. Differs from the source: files a
 
 import json
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from ramen.data.batches import LongDocuments
+from ramen.atomic import write_atomically
 from ramen.data.dataset import Dataset
 from ramen.data.download import download, stated_by_hub
 from ramen.data.examine import ShardRecord
 from ramen.data.gpt2 import gpt2_tokenizer
 from ramen.data.lock import exclusive
 from ramen.data.manifest import MANIFEST, check_seal, dataset_of, record_from, sealed
-from ramen.data.shard import open_shard, write_atomically
+from ramen.data.shard import open_shard
 from ramen.data.source import FIXED_VOCABULARIES, Source, check_range
 from ramen.data.tokenizer import Tokenizer
 from ramen.data.verified import Verified
@@ -41,18 +39,10 @@ class Pretokenized(Source):
         prefix: str,
         available: int | None,
         shards: int,
-        folder: str,
-        sequence_length: int,
-        validation_tokens: int | None,
-        long_documents: LongDocuments,
         downloads: int,
+        **base: Any,
     ):
-        super().__init__(
-            folder=folder,
-            sequence_length=sequence_length,
-            validation_tokens=validation_tokens,
-            long_documents=long_documents,
-        )
+        super().__init__(**base)
         check_range("shards", shards, 1, 999_999 if available is None else available)
         check_range("downloads", downloads, 1, 64)
         if not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", repo):
@@ -74,9 +64,16 @@ class Pretokenized(Source):
         tokenizer = _tokenizer()
         records = self._known(tokenizer)
         if len(records) <= len(self.train):
-            with _writable(self.home):
-                records = self._known(tokenizer)  # another process may have fetched them in the meantime
-                records |= self._fetched([name for name in self._names() if name not in records], tokenizer, progress)
+            try:
+                with exclusive(self.home):
+                    records = self._known(tokenizer)  # another process may have fetched them in the meantime
+                    records |= self._fetched(
+                        [name for name in self._names() if name not in records], tokenizer, progress
+                    )
+            except OSError as error:
+                raise DataError(
+                    f"{self.home}: cannot be written, got {error}; data.folder needs to be writable, with room"
+                ) from error
         return dataset_of(self.home, tokenizer, [records[name] for name in self.train], [records[self.validation]])
 
     def _names(self) -> list[str]:
@@ -160,14 +157,3 @@ def _read_manifest(path: Path, repo: str) -> dict[str, ShardRecord]:
         )
     check_seal(path, content, REMEDY)
     return records
-
-
-@contextmanager
-def _writable(folder: Path) -> Iterator[None]:
-    try:
-        with exclusive(folder):
-            yield
-    except OSError as error:
-        raise DataError(
-            f"{folder}: cannot be written, got {error}; data.folder needs to be writable, with room"
-        ) from error

@@ -10,9 +10,8 @@ import re
 from collections.abc import Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from ramen.data.batches import LongDocuments
 from ramen.data.source import TextSource
 from ramen.errors import DataError
 
@@ -41,30 +40,6 @@ class Shakespeare(TextSource):
     """The plays and poems, scene by scene."""
 
     name = "shakespeare"
-
-    def __init__(
-        self,
-        *,
-        folder: str,
-        tokenizer: Literal["byte", "bpe", "gpt2"],
-        bpe_vocabulary: int,
-        sequence_length: int,
-        validation_fraction: float,
-        validation_tokens: int | None,
-        long_documents: LongDocuments,
-        shard_tokens: int,
-    ):
-        super().__init__(
-            folder=folder,
-            tokenizer=tokenizer,
-            bpe_vocabulary=bpe_vocabulary,
-            sequence_length=sequence_length,
-            validation_fraction=validation_fraction,
-            validation_tokens=validation_tokens,
-            long_documents=long_documents,
-            shard_tokens=shard_tokens,
-            workers=1,  # too small for more
-        )
 
     def documents(self) -> Iterator[str]:
         """Scenes, sonnets and poems, works in alphabetical order."""

@@ -7,12 +7,9 @@ is written whole or not at all.
 
 import os
 import stat
-from contextlib import suppress
 from pathlib import Path
-from uuid import uuid4
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ramen.errors import DataError
 
@@ -24,42 +21,11 @@ LARGEST_ID = 2**16 - 1
 MOST_TOKENS = 2**31 - 1  # the count is an int32
 
 
-def write_shard(path: Path, tokens: NDArray[np.integer]) -> None:
-    """Write token ids (N,) of any integer type. On any error, a full disk too, `path` is left as it was."""
-    if tokens.ndim != 1 or not 0 < tokens.size <= MOST_TOKENS:
-        raise DataError(
-            f"{path}: cannot hold these, got shape {tokens.shape}; allowed is one axis of 1 to {MOST_TOKENS} tokens"
-        )
-    low, high = int(tokens.min()), int(tokens.max())
-    if low < 0 or high > LARGEST_ID:
-        raise DataError(f"{path}: token ids do not fit uint16, got {low} to {high}; allowed are 0 to {LARGEST_ID}")
-    write_atomically(path, header_of(tokens.size), np.ascontiguousarray(tokens, dtype="<u2").data)
-
-
 def header_of(tokens: int) -> bytes:
     """The header of a shard of that many tokens."""
     header = np.zeros(HEADER_INTS, dtype="<i4")
     header[:3] = MAGIC, VERSION, tokens
     return header.tobytes()
-
-
-def write_atomically(path: Path, *chunks: bytes | memoryview) -> None:
-    """Write the chunks to a temporary file beside `path`, force it to disk, and rename it to `path`."""
-    temporary = path.with_name(f".{path.name}.{uuid4().hex[:8]}")
-    try:
-        with temporary.open("wb") as file:
-            for chunk in chunks:
-                file.write(chunk)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        raise DataError(
-            f"{path}: cannot be written, got {error.strerror or error}; a folder with room is needed"
-        ) from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
 
 
 def open_shard(path: Path) -> np.memmap:

@@ -27,7 +27,6 @@ class Source(ABC):
     def __init__(
         self, *, folder: str, sequence_length: int, validation_tokens: int | None, long_documents: LongDocuments
     ):
-        check_choice("long_documents", long_documents, ("split", "crop"))
         check_range("sequence_length", sequence_length, 2, MOST_TOKENS)
         if validation_tokens is not None:
             check_range("validation_tokens", validation_tokens, 1, MOST_TOKENS)
@@ -50,31 +49,20 @@ class TextSource(Source):
     """A corpus of documents, tokenized once into a folder of shards and read from there ever after."""
 
     name: ClassVar[str]
+    workers = 1  # processes that tokenize
 
     def __init__(
         self,
         *,
-        folder: str,
         tokenizer: Literal["byte", "bpe", "gpt2"],
         bpe_vocabulary: int,
-        sequence_length: int,
         validation_fraction: float,
-        validation_tokens: int | None,
-        long_documents: LongDocuments,
         shard_tokens: int,
-        workers: int | None,
+        **base: Any,
     ):
-        super().__init__(
-            folder=folder,
-            sequence_length=sequence_length,
-            validation_tokens=validation_tokens,
-            long_documents=long_documents,
-        )
-        check_choice("tokenizer", tokenizer, ("byte", "bpe", "gpt2"))
+        super().__init__(**base)
         check_range("bpe_vocabulary", bpe_vocabulary, 258, LARGEST_ID + 1)
         check_range("shard_tokens", shard_tokens, 1, 10**9)
-        if workers is not None:
-            check_range("workers", workers, 1, 1024)
         if not 0 < validation_fraction < 1:
             raise ConfigError(
                 f"data.validation_fraction: out of range, got {validation_fraction}; allowed is above 0 and below 1"
@@ -83,7 +71,6 @@ class TextSource(Source):
         self.bpe_vocabulary = bpe_vocabulary
         self.validation_fraction = validation_fraction
         self.shard_tokens = shard_tokens
-        self.workers = workers or _cores()
 
     @abstractmethod
     def documents(self) -> Iterator[str]:
@@ -135,12 +122,9 @@ def check_range(key: str, value: int, low: int, high: int) -> None:
         raise ConfigError(f"data.{key}: out of range, got {value}; allowed is {low} to {high}")
 
 
-def check_choice(key: str, value: str, allowed: tuple[str, ...]) -> None:
-    """ConfigError unless the value is an allowed one."""
-    if value not in allowed:
-        raise ConfigError(f"data.{key}: no such choice, got {value!r}; allowed are {', '.join(allowed)}")
-
-
-def _cores() -> int:
-    """The cores this process may use."""
+def processes(workers: int | None) -> int:
+    """How many `data.workers` are: as given, or one for each core this process may use."""
+    if workers is not None:
+        check_range("workers", workers, 1, 1024)
+        return workers
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -6,7 +6,6 @@ depends on neither order nor seed nor the other documents, and equal documents a
 
 import hashlib
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ramen.errors import ConfigError
@@ -53,9 +52,3 @@ class Survey:
                 f"data.validation_fraction: is too {few} for these {self.documents} documents, none is held {side}, "
                 f"got {fraction}; allowed is {math.ceil(low * 1e4 + 1) / 1e4:g} to {math.floor(high * 1e4) / 1e4:g}"
             )
-
-
-def survey(texts: Iterable[str]) -> Survey:
-    """The survey of some documents."""
-    places = [place(text) for text in texts]
-    return Survey(len(places), min(places, default=1.0), max(places, default=0.0))

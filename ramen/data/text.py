@@ -11,7 +11,7 @@ from glob import glob
 from pathlib import Path
 from typing import Any
 
-from ramen.data.source import TextSource
+from ramen.data.source import TextSource, processes
 from ramen.errors import ConfigError, DataError
 
 
@@ -21,14 +21,10 @@ class Text(TextSource):
     name = "text"
 
     def __init__(
-        self,
-        *,
-        files: str | list[str],
-        separator: str | None,
-        text_column: str,
-        **base: Any,
+        self, *, files: str | list[str], separator: str | None, text_column: str, workers: int | None, **base: Any
     ):
         super().__init__(**base)
+        self.workers = processes(workers)
         self.files = [files] if isinstance(files, str) else list(files)
         self.separator = separator
         self.text_column = text_column

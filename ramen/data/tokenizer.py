@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from ramen.data.shard import LARGEST_ID, write_atomically
+from ramen.atomic import write_atomically
+from ramen.data.shard import LARGEST_ID
 from ramen.errors import DataError
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
+from ramen.atomic import write_atomically
 from ramen.data.examine import ShardRecord, examine
-from ramen.data.shard import write_atomically
 from ramen.data.tokenizer import Tokenizer
 from ramen.errors import DataError
 

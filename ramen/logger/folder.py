@@ -6,12 +6,12 @@ diagnostics.jsonl appears with the first line of diagnostics.
 import contextlib
 import json
 import math
-import os
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from ramen.atomic import write_atomically
 from ramen.errors import DataError
 from ramen.logger.base import Logger
 
@@ -33,12 +33,12 @@ class RunFolder(Logger):
         self.folder = folder
         with contextlib.suppress(OSError):
             (folder / SUMMARY).unlink(missing_ok=True)  # of what was before: from here on the run has no end yet
-        write(folder / CONFIG, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
-        write(folder / ENVIRONMENT, json.dumps(self.environment, indent=1))
+        write_atomically(folder / CONFIG, yaml.safe_dump(config, sort_keys=False, allow_unicode=True).encode())
+        write_atomically(folder / ENVIRONMENT, json.dumps(self.environment, indent=1).encode())
         for path in (folder / METRICS, folder / DIAGNOSTICS):
             kept = [] if self.keep_steps is None or not path.exists() else _until(path, self.keep_steps)
             if path.name == METRICS or path.exists():
-                write(path, "".join(line + "\n" for line in kept))
+                write_atomically(path, "".join(line + "\n" for line in kept).encode())
 
     def record(self, line: dict[str, Any]) -> None:
         self._append(METRICS, line)
@@ -55,22 +55,7 @@ class RunFolder(Logger):
             raise DataError(f"{path}: cannot be written: {error.strerror}") from error
 
     def finish(self, summary: dict[str, Any]) -> None:
-        write(self.folder / SUMMARY, json.dumps(_plain(summary), indent=1) + "\n")
-
-
-def write(path: Path, text: str) -> None:
-    """Replace a file's content in one go. DataError when the file system does not take it."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise DataError(f"{path}: cannot be written: {error.strerror}") from error
+        write_atomically(self.folder / SUMMARY, (json.dumps(_plain(summary), indent=1) + "\n").encode())
 
 
 def _plain(values: dict[str, Any]) -> dict[str, Any]:

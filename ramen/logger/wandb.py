@@ -1,11 +1,10 @@
 """Weights & Biases: one run a job, comparable without a click.
 
 Group = the sweep (or the run's folder), tags and config = the choices, axes = step, tokens and seconds, summary = final and
-best. wandb is imported only here and only when used; whatever it raises is told once and training goes on.
+best. wandb is imported only here and only when used; what it raises is ramen.logger.guarded's to tell.
 """
 
 import logging
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -55,21 +54,6 @@ class WandB(Logger):
         self.run: Any = None
 
     def start(self, folder: Path, config: dict[str, Any], facts: dict[str, Any]) -> None:
-        self._try(lambda: self._start(folder, config, facts))
-
-    def record(self, line: dict[str, Any]) -> None:
-        if self.run:
-            # W&B's own step is the run's, so that a resumed run goes on where it was and logs nothing twice.
-            self._try(lambda: self.run.log({key: v for key, v in line.items() if v is not None}, step=line["step"]))
-
-    def diagnose(self, line: dict[str, Any]) -> None:
-        self.record({key if key == "step" else f"diagnostics/{key}": value for key, value in line.items()})
-
-    def finish(self, summary: dict[str, Any]) -> None:
-        if self.run:
-            self._try(lambda: self._finish(summary))
-
-    def _start(self, folder: Path, config: dict[str, Any], facts: dict[str, Any]) -> None:
         mode = self.mode
         if mode == "auto":
             mode = "online" if self._logged_in() else "offline"
@@ -95,21 +79,20 @@ class WandB(Logger):
         if mode == "offline":
             log.warning("W&B is offline; later: wandb sync %s", self.run.settings.sync_dir)
 
+    def record(self, line: dict[str, Any]) -> None:
+        # W&B's own step is the run's, so that a resumed run goes on where it was and logs nothing twice.
+        self.run.log({key: value for key, value in line.items() if value is not None}, step=line["step"])
+
+    def diagnose(self, line: dict[str, Any]) -> None:
+        self.record({key if key == "step" else f"diagnostics/{key}": value for key, value in line.items()})
+
+    def finish(self, summary: dict[str, Any]) -> None:
+        self.run.summary.update({key: value for key, value in summary.items() if not isinstance(value, (dict, list))})
+        self.run.finish(exit_code=0 if summary["status"] in ("finished", "stopped", "diverged") else 1)
+
     def _logged_in(self) -> bool:
         try:
             return bool(self.wandb.login(prompt=False))
         except Exception as error:  # a key that is refused, or no network
             log.warning("W&B cannot be reached, the run is kept offline: %s", error)
             return False
-
-    def _finish(self, summary: dict[str, Any]) -> None:
-        self.run.summary.update({key: value for key, value in summary.items() if not isinstance(value, (dict, list))})
-        self.run.finish(exit_code=0 if summary["status"] in ("finished", "stopped", "diverged") else 1)
-        self.run = None
-
-    def _try(self, action: Callable[[], Any]) -> None:
-        try:
-            action()
-        except Exception as error:  # a dashboard must not cost a run
-            log.warning("W&B failed and is switched off for this run: %s: %s", type(error).__name__, error)
-            self.run = None

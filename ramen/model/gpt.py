@@ -134,7 +134,8 @@ class GPT(nn.Module):
         """Count so much of the configured losses on tokens after the next one from now on."""
         if share != self.ahead_share:
             self.ahead_share = share
-            self.ahead_now.copy_(torch.tensor(self.ahead) * share)
+            for place, weight in enumerate(self.ahead):  # a copy from the host would wait for the device
+                self.ahead_now[place].fill_(weight * share)
 
     def embedding_parameters(self) -> int:
         """Elements in tables and head: what a comparison of architectures leaves out."""

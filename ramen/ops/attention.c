@@ -139,6 +139,13 @@ static void hide(float *tile, const int32_t *start, long window, long time, long
     }
 }
 
+/* Zero the padding of a packed buffer (T, K), or all of it where a row has some. */
+static void clear_padding(float *x, const Shape *s)
+{
+    long from = s->width == s->padded_width ? s->time * s->padded_width : 0;
+    memset(x + from, 0, (s->padded_time * s->padded_width - from) * sizeof *x);
+}
+
 static Shape shape_of(long time, long heads, long width, const float *table, int norm, float scale)
 {
     long step = 2 * LANES;
@@ -151,7 +158,7 @@ static void forward_one(
 {
     long size = s->padded_time * s->padded_width, part = heads * s->width, width = s->padded_width;
     float *q = scratch, *v = q + size, *k = v + size, *kt = k + size, *tiles = kt + size;
-    memset(scratch, 0, 3 * size * sizeof *scratch);
+    for (int p = 0; p < 3; p++) clear_padding(scratch + p * size, s);
     for (long t = 0; t < s->time; t++) {
         const number *x = qkv + t * s->stride;
         for (int p = 0; p < 3; p++) prefetch(x + AHEAD * s->stride + p * part, s->width);
@@ -235,7 +242,8 @@ static void backward_one(
     float *q = scratch, *k = q + size, *v = k + size, *dy = v + size, *dk = dy + size, *dv = dk + size, *kt = dv + size;
     float *vt = kt + size, *row = vt + size, *delta = row, *total = row + time, *q_inverse = row + 2 * time;
     float *k_inverse = row + 3 * time, *dq = row + 4 * time, *p = dq + TILE * width, *dp = p + AREA;
-    memset(scratch, 0, 6 * size * sizeof *scratch);
+    for (int p = 0; p < 4; p++) clear_padding(scratch + p * size, s);
+    memset(dk, 0, 2 * size * sizeof *dk);
     memset(row, 0, 2 * time * sizeof *row);
     memset(p, 0, width * sizeof *p);
     for (long t = 0; t < s->time; t++) {

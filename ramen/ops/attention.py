@@ -72,12 +72,16 @@ def attention(
 
 
 def prepare(
-    x: Tensor, mask: DocumentMask, *, window: int | None, paired: bool, backend: Backend, compiling: bool
+    x: Tensor, mask: DocumentMask, width: int, *, window: int | None, paired: bool, backend: Backend, compiling: bool
 ) -> None:
-    """Let the mask make what attention over x (..., D) will ask it for: not inside a layer that is compiled, or run again."""
+    """Let the mask make what attention over x (..., D) will ask it for: not inside a layer that is compiled, or run again.
+
+    `width` is a head's.
+    """
     kind = x.device.type
     dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
-    chosen, _ = _serve(backend, x.new_empty(0, dtype=dtype), mask, compiling or torch.compiler.is_compiling())
+    like = x.new_empty((0, width), dtype=dtype)
+    chosen, _ = _serve(backend, like, mask, compiling or torch.compiler.is_compiling())
     if paired:
         mask, window = _in_pairs(mask, window)
     if chosen == "sdpa":
@@ -100,33 +104,35 @@ def exclude_self(y: Tensor, v: Tensor, share: Tensor) -> Tensor:
     return torch.addcmul(wide, share[:, None] * along, v, value=-1).to(y.dtype)
 
 
-def choose(asked: Backend, device: torch.device, dtype: torch.dtype, compiling: bool) -> Backend:
-    """The backend that serves; ValueError when the one asked for cannot, with what it needs."""
+def choose(asked: Backend, device: torch.device, dtype: torch.dtype, width: int, compiling: bool) -> Backend:
+    """The backend that serves heads of `width`; ValueError when the one asked for cannot, with what it needs."""
     on_cuda = device.type == "cuda"
-    if asked == "auto":
-        if not on_cuda:
-            return (
-                "kernel"
-                if device.type == "cpu" and not compiling and dtype in (torch.float32, torch.bfloat16)
-                else "sdpa"
-            )
-        return "varlen" if dtype in HALF and not compiling else "flex"
-    needs = {
-        "kernel": (device.type == "cpu" and not compiling, "the CPU and compile=off"),
-        "flex": (on_cuda, "a CUDA device: torch has no backward pass for it on others"),
-        "varlen": (on_cuda and dtype in HALF and not compiling, "a CUDA device, precision=bf16 and compile=off"),
+    able: dict[Backend, bool] = {
+        "kernel": device.type == "cpu" and not compiling and dtype in (torch.float32, torch.bfloat16),
+        "varlen": on_cuda and dtype in HALF and not compiling and width % 8 == 0 and width <= 256,
+        "flex": on_cuda and width >= 16,
+        "sdpa": True,
     }
-    able, need = needs.get(asked, (True, ""))
-    if not able:
-        raise ValueError(f"backend: {asked} needs {need}; allowed here are auto, sdpa")
+    if asked == "auto":  # uncompiled in float32, as a model that generates, flex would be compiled for every length
+        able["flex"] &= compiling
+        return next(name for name, can in able.items() if can)
+    if not able[asked]:
+        raise ValueError(f"backend: {asked} needs {NEEDS[asked]}; allowed here are auto, sdpa")
     return asked
 
 
+NEEDS = {
+    "kernel": "the CPU, compile=off and float32 or bfloat16",
+    "flex": "a CUDA device, for torch has no backward pass for it on others, and heads of 16 dimensions or more",
+    "varlen": "a CUDA device, precision=bf16, compile=off and heads of a multiple of 8 dimensions up to 256",
+}
+
+
 def _serve(asked: Backend, qkv: Tensor, mask: DocumentMask, compiling: bool) -> tuple[Backend, Library | None]:
-    """The backend, and the kernel's functions if it is the kernel."""
-    if isinstance(qkv, FakeTensor) and asked in ("flex", "varlen"):
+    """The backend for qkv (..., K), and the kernel's functions if it is the kernel."""
+    if isinstance(qkv, FakeTensor) and qkv.device.type == "cpu" and asked in ("flex", "varlen"):
         asked = "kernel"  # in a run's sketch, which keeps for the backward pass what they keep
-    chosen = choose(asked, qkv.device, qkv.dtype, compiling)
+    chosen = choose(asked, qkv.device, qkv.dtype, qkv.shape[-1], compiling)
     compiled = kernels("attention", qkv, mask.documents) if chosen == "kernel" else None
     if chosen == "kernel" and compiled is None:
         if asked == "kernel":
@@ -168,9 +174,12 @@ def _flex_attention(on_cuda: bool) -> Any:
 
 @functools.cache
 def _compiled_flex() -> Any:
+    import torch._dynamo
     from torch.nn.attention.flex_attention import flex_attention
 
-    return torch.compile(flex_attention, dynamic=False)
+    # As fullgraph, it is an error to reach the limit; else it would then run uncompiled, and say so in a log.
+    torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)
+    return torch.compile(flex_attention, dynamic=False, fullgraph=True)
 
 
 def _varlen(q: Tensor, k: Tensor, v: Tensor, mask: DocumentMask, window: int | None, scale: float) -> Tensor:

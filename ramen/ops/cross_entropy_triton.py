@@ -6,8 +6,6 @@ Only imported where there is Triton, which torch for CUDA brings along.
 Cost: two reads and one write of the logits.
 """
 
-from typing import Any
-
 import torch
 import triton
 import triton.language as tl
@@ -18,8 +16,9 @@ BLOCK = 4096
 PLAIN, SIGMOID, TANH = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2)
 
 
+# Triton's compiler takes annotations for code: tl.constexpr is all that may stand there.
 @triton.jit
-def _curve(z: Any, form: tl.constexpr) -> Any:
+def _curve(z, form: tl.constexpr):  # type: ignore[no-untyped-def]
     if form == PLAIN:
         return z
     if form == SIGMOID:
@@ -29,27 +28,28 @@ def _curve(z: Any, form: tl.constexpr) -> Any:
 
 
 @triton.jit
-def _row(
-    logits: Any, targets: Any, losses: Any, stride: Any, vocabulary: Any, limit: Any, shift: Any, scale: Any,
+def _row(  # type: ignore[no-untyped-def]
+    logits, targets, losses, limit, shift, inverse, stride: tl.constexpr, vocabulary: tl.constexpr,
     form: tl.constexpr, differentiated: tl.constexpr, block: tl.constexpr,
-) -> None:  # fmt: skip
+):  # fmt: skip
     row = tl.program_id(0).to(tl.int64)
     logits += row * stride
     target = tl.load(targets + row)
     counts = target != IGNORED
     here = tl.arange(0, block)
-    high, total = float("-inf"), 0.0
+    high, total, norm = float("-inf"), 0.0, 0.0
     if counts:
         for start in range(0, vocabulary, block):
             at = start + here
-            z = tl.load(logits + at, mask=at < vocabulary, other=0.0).to(tl.float32)
-            capped = tl.where(at < vocabulary, limit * _curve((z + shift) / scale, form), float("-inf"))
+            z = tl.load(logits + at, mask=at < stride, other=0.0).to(tl.float32)
+            capped = tl.where(at < vocabulary, limit * _curve((z + shift) * inverse, form), float("-inf"))
             higher = tl.maximum(high, tl.max(capped, 0))
             total = total * tl.exp(high - higher) + tl.sum(tl.exp(capped - higher), 0)
             high = higher
+        norm = high + tl.log(total)
         known = (target >= 0) & (target < vocabulary)
         z = tl.load(logits + tl.where(known, target, 0)).to(tl.float32)
-        loss = tl.log(total) + high - limit * _curve((z + shift) / scale, form)
+        loss = norm - limit * _curve((z + shift) * inverse, form)
         tl.store(losses + row, tl.where(known, loss, float("nan")))  # a target out of range must be seen
     else:
         tl.store(losses + row, 0.0)
@@ -57,15 +57,14 @@ def _row(
         tl.debug_barrier()  # every thread has read the target's logit
         for start in range(0, stride, block):
             at = start + here
-            z = tl.load(logits + at, mask=at < vocabulary, other=0.0).to(tl.float32)
-            curve = _curve((z + shift) / scale, form)
-            share = tl.exp(limit * curve - high) / total - tl.where(at == target, 1.0, 0.0)
+            z = tl.load(logits + at, mask=at < stride, other=0.0).to(tl.float32)
+            curve = _curve((z + shift) * inverse, form)
+            share = tl.exp(limit * curve - norm) - tl.where(at == target, 1.0, 0.0)
             slope = 1.0 if form == PLAIN else (curve - curve * curve if form == SIGMOID else 1 - curve * curve)
-            gradient = tl.where(counts & (at < vocabulary), share * slope * (limit / scale), 0.0)
+            gradient = tl.where(counts & (at < vocabulary), share * slope * (limit * inverse), 0.0)
             tl.store(logits + at, gradient.to(logits.dtype.element_ty), mask=at < stride)
 
 
-@torch.library.custom_op("ramen::cross_entropy_rows", mutates_args=("logits",))
 def cross_entropy_rows(
     logits: Tensor, targets: Tensor, vocabulary: int, form: int, limit: float, shift: float, scale: float, differentiated: bool
 ) -> Tensor:  # fmt: skip
@@ -73,14 +72,7 @@ def cross_entropy_rows(
     losses = logits.new_empty(len(logits), dtype=torch.float32)
     if len(logits):
         _row[(len(logits),)](
-            logits, targets, losses, logits.shape[1], vocabulary, limit, shift, scale,
+            logits, targets, losses, limit, shift, 1 / scale, stride=logits.shape[1], vocabulary=vocabulary,
             form=form, differentiated=differentiated, block=BLOCK, num_warps=16,
         )  # fmt: skip
     return losses
-
-
-@cross_entropy_rows.register_fake
-def _(
-    logits: Tensor, targets: Tensor, vocabulary: int, form: int, limit: float, shift: float, scale: float, differentiated: bool
-) -> Tensor:  # fmt: skip
-    return logits.new_empty(len(logits), dtype=torch.float32)

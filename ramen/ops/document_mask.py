@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+BLOCK = 128  # tokens of a side of a block, FlexAttention's own
+
 
 class DocumentMask:
     """The allowed pairs of a batch of packed documents, made once a window and shared by every layer.
@@ -42,13 +44,18 @@ class DocumentMask:
             self._boundaries = torch.cat((begins, begins.new_full((1,), self.documents.numel()))).int()
         return self._boundaries
 
+    def lowest(self, window: int | None) -> Tensor:
+        """The first key that each query sees, of all up to itself: int32 (B, T), not decreasing along a row."""
+        if window is None:
+            return self.starts
+        position = torch.arange(self.starts.shape[1], device=self.starts.device, dtype=torch.int32)
+        return torch.maximum(self.starts, position - (window - 1))
+
     def dense(self, window: int | None) -> Tensor:
         """Boolean (B, 1, T, T), True where query (axis -2) may see key (axis -1); every token sees itself."""
         position = torch.arange(self.documents.shape[1], device=self.documents.device)
-        distance = position[:, None] - position[None, :]  # (T, T)
-        near = distance >= 0 if window is None else (distance >= 0) & (distance < window)
-        same = self.documents[:, :, None] == self.documents[:, None, :]  # (B, T, T)
-        return (same & near).unsqueeze(1)
+        causal = position[None, :] <= position[:, None]  # (T, T)
+        return (causal & (position >= self.lowest(window).unsqueeze(-1))).unsqueeze(1)
 
     def additive(self, window: int | None, dtype: torch.dtype) -> Tensor:
         """(B, 1, T, T): 0 where `dense` is True and -inf elsewhere, to be added to logits."""
@@ -61,16 +68,34 @@ class DocumentMask:
         return self._additive[key]
 
     def blocks(self, window: int | None) -> Any:
-        """FlexAttention's block mask: the whole condition as its function, and which blocks of 128 x 128 have any pair at all."""
-        if window not in self._blocks:
-            from torch.nn.attention.flex_attention import create_block_mask
+        """FlexAttention's block mask: the whole condition as its function, and which blocks of 128 x 128 have any pair, or all.
 
-            documents, starts = self.documents, self.starts
+        What a query sees is a range that never moves back, so blocks follow from the first and last queries': nothing is T x T.
+        """
+        if window not in self._blocks:
+            from torch.nn.attention.flex_attention import BlockMask
+
+            lowest = self.lowest(window)
+            # A view of itself, which torch 2.11's compiler keeps in memory: without, it fails in evaluation on CUDA.
+            lowest = lowest.as_strided(lowest.shape, lowest.stride())
 
             def allow(b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
-                seen = (k <= q) & (k >= starts[b, q])
-                return seen if window is None else seen & (q - k < window)
+                return (k <= q) & (k >= lowest[b, q])
 
-            batch, time = documents.shape
-            self._blocks[window] = create_block_mask(allow, batch, None, time, time, device=documents.device)
+            time = lowest.shape[1]
+            block = torch.arange(-(-time // BLOCK), device=lowest.device)
+            first, last = block * BLOCK, block * BLOCK + BLOCK - 1  # tokens of blocks of queries, or of keys
+            seen = (block <= block[:, None]) & (last >= lowest[:, first, None])  # (B, T / 128, T / 128)
+            whole = (last < first[:, None]) & (first >= lowest[:, last.clamp_max(time - 1), None])
+            whole &= (last < time)[:, None]  # a query beyond the row sees nothing
+            parts = (*_ordered(seen & ~whole), *_ordered(whole))
+            self._blocks[window] = BlockMask.from_kv_blocks(
+                *parts, BLOCK_SIZE=BLOCK, mask_mod=allow, seq_lengths=(time, time)
+            )
         return self._blocks[window]
+
+
+def _ordered(blocks: Tensor) -> tuple[Tensor, Tensor]:
+    """How many blocks of keys each block of queries has, int32 (B, 1, n), and which, those first, int32 (B, 1, n, n)."""
+    marked = blocks.int().unsqueeze(1)
+    return marked.sum(-1, dtype=torch.int32), marked.argsort(dim=-1, descending=True, stable=True).int()

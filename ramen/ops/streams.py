@@ -20,10 +20,9 @@ def normed_linear(x: Tensor, weight: Tensor) -> Tensor:
 class _NormedLinear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
-        y = x @ weight.T
         square = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square()  # (..., 1)
         inverse = torch.rsqrt(square / x.shape[-1] + EPS)
-        y.mul_(inverse)
+        y = (x @ weight.T) * inverse  # not in place: torch 2.11 compiles what is, and returned, without a gradient
         ctx.save_for_backward(x, weight, y, inverse)
         return y
 

@@ -29,7 +29,8 @@ class AdamW(torch.optim.AdamW):
         super().__init__(params, lr=lr, betas=(beta1, beta2), eps=eps, weight_decay=weight_decay, fused=True)
         for group in self.param_groups:
             group.setdefault("cautious", cautious)
-            group["capturable"] = all(p.is_cuda for p in group["params"])  # its step may be recorded
+            group["capturable"] = all(p.is_cuda for p in group["params"])  # its step may be recorded ...
+        self._warned_capturable_if_run_uncaptured = True  # ... and need not be, which torch would warn of
 
     def begin(self) -> None:
         """Steps differ in nothing but their gradients."""

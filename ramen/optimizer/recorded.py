@@ -30,7 +30,7 @@ class Recordable(Protocol):
 def cuda_graph(launch: Callable[[], None]) -> Replay:
     """Record what `launch` does on the current CUDA device, without doing it. RuntimeError when that cannot be recorded."""
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    with torch.cuda.graph(graph, capture_error_mode="thread_local"):  # the loader's thread goes on pinning memory
         launch()
     return graph.replay
 

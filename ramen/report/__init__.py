@@ -1,6 +1,6 @@
 """Run folders in, a comparison out: means over seeds, intervals, tuning, costs, and what makes it unfair.
 
-Reads what the trainer wrote and nothing else: no torch, no hydra, no other part of ramen but its errors.
+Reads what the trainer wrote and nothing else: no torch, no hydra, of ramen its errors and which keys of a config matter.
 """
 
 from ramen.report.report import Report, compare

@@ -21,11 +21,9 @@ TITLES = {  # first match by section or word of the key
     "auxiliary": "auxiliary optimizer settings",
     "schedule": "schedule",
     "sequence": "sequence length",
-    "context": "sequence length",
     "batch": "batch size",
     "precision": "precision",
     "dtype": "precision",
-    "device": "device",
     "routing": "parameter routing",
     "model": "model shape",
 }

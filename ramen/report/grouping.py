@@ -20,11 +20,7 @@ def group(runs: list[Run], by: list[str], metric: str) -> list[Method]:
 
 
 def setting_keys(runs: list[Run], by: list[str]) -> list[str]:
-    """What a method's runs vary in besides the seed: the learning rate first, whether it varies or not.
-
-    Runs without a summary are not asked: what they chose is guessed from their config.
-    """
-    runs = [run for run in runs if run.status != "unfinished"] or runs
+    """What a method's runs vary in besides the seed: the learning rate first, whether it varies or not."""
     sections = tuple(f"{key}._target_" for key in by)
     keys = [key for key in varying(runs) if key not in by and key not in sections and key != LR]
     choices = [kind for kind in varying_choices(runs) if kind not in by]

@@ -1,38 +1,22 @@
 """Which config keys tell two runs apart, and which are only names and places."""
 
 import difflib
-import re
 from collections.abc import Iterable
 
+from ramen.config import computed
 from ramen.errors import DataError
 from ramen.report.runs import Run, Value
 
 METHOD_KINDS = (
-    "optimizer",
-    "mlp",
-    "attention",
-    "residual",
-    "position",
-    "embedding",
-    "value_embedding",
-    "stream",
-    "linear",
-)
+    "optimizer", "mlp", "attention", "residual", "position", "embedding", "value_embedding", "stream", "linear",
+)  # fmt: skip
 CONTEXT_KINDS = ("model", "schedule", "auxiliary", "routing")
 MOST_CONFIG_KEYS = 3  # more varying keys than this are a search, not a comparison
 
-_NO_EFFECT_SECTIONS = ("logger.", "diagnostics.", "hydra.", "debug.", "report.")
-_NO_EFFECT = re.compile(
-    r"seed|name|resume|threads"
-    r"|.*[._](seed|run_id|path|folder|dir|directory|root|cache|resume)"
-    r"|.*(log|save|checkpoint|eval|evaluate|evaluation|sample)[a-z_.]*every[a-z_]*"
-    r"|.*[._](checkpoint|save)([._].*)?"
-)
-
 
 def matters(key: str) -> bool:
-    """Whether a config key can change a result; the seed, names, places and reporting intervals cannot."""
-    return not key.startswith(_NO_EFFECT_SECTIONS) and not _NO_EFFECT.fullmatch(key)
+    """Whether a config key can make methods differ: not the seed, names, places and how often is measured."""
+    return computed(key) and key != "seed" and not key.endswith("every_steps")
 
 
 def varying(runs: list[Run]) -> list[str]:

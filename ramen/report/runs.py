@@ -55,7 +55,6 @@ def read_run(folder: Path) -> Run:
     warnings: list[str] = []
     summary = _read_object(folder / "summary.json", warnings)
     started = _read_object(folder / "environment.json", warnings)
-    environment = dict(_flat(started))
     curve = read_metrics(folder / "metrics.jsonl")
     if curve.bad_lines:
         warnings.append(f"{folder}: {curve.bad_lines} unreadable lines of metrics.jsonl ignored")
@@ -68,12 +67,12 @@ def read_run(folder: Path) -> Run:
         seed=seed if type(seed) is int and abs(seed) < 2**63 else None,
         status=status,
         reason=reason,
-        choices=_choices(summary.get("choices") or started.get("choices"), config),
+        choices=_choices(summary.get("choices") or started.get("choices")),
         config=config,
         summary=numbers,
         data_hash=_text(summary.get("data_hash")),
-        commit=_first(environment, ("git_sha", "git_commit", "git.sha", "git.commit", "commit", "sha", "git")),
-        device=_first(environment, ("device_name", "device.name", "gpu", "gpu_name", "device")),
+        commit=_text(started.get("git_commit")),
+        device=_text(started.get("device")),
         curve=curve,
         warnings=warnings,
     )
@@ -138,16 +137,9 @@ def _canonical(value: Any) -> Value:
     return json.dumps(value, default=str)
 
 
-def _choices(choices: Any, config: dict[str, Value]) -> dict[str, str]:
-    """The recorded choices; a run without them is placed by the layout rule ramen/<kind>/<name>.py."""
-    if isinstance(choices, dict) and choices:
-        return {str(kind): str(option) for kind, option in choices.items() if option is not None}
-    targets = {key[: -len("._target_")]: value for key, value in config.items() if key.endswith("._target_")}
-    return {
-        kind: target.split(".")[2]
-        for kind, target in targets.items()
-        if isinstance(target, str) and target.startswith(f"ramen.{kind}.") and target.count(".") >= 2
-    }
+def _choices(choices: Any) -> dict[str, str]:
+    found = choices.items() if isinstance(choices, dict) else ()
+    return {str(kind): str(option) for kind, option in found if option is not None}
 
 
 def _status(summary: dict[str, Any], curve: Curve) -> tuple[str, str]:
@@ -174,7 +166,3 @@ def _disagreement(folder: Path, numbers: dict[str, float], curve: Curve) -> list
 
 def _text(value: Any) -> str | None:
     return " ".join(str(value).split()) if value not in (None, "") else None
-
-
-def _first(flat: dict[str, Value], keys: tuple[str, ...]) -> str | None:
-    return next((str(flat[key]) for key in keys if flat.get(key) not in (None, "")), None)

@@ -4,7 +4,7 @@ import math
 
 import pandas as pd
 
-from ramen.report.method import HIGHER_IS_BETTER, Method, usable
+from ramen.report.method import HIGHER_IS_BETTER, LR, Method, usable
 from ramen.report.runs import STATUSES, Run
 from ramen.report.statistics import Difference, difference, holm, spread
 from ramen.report.target import TargetRow
@@ -81,7 +81,7 @@ def left_out_table(methods: list[Method]) -> pd.DataFrame:
     rows = [
         {
             "method": method.label,
-            "setting": method_lr(method, run),
+            "setting": "" if run.value(LR) is None else f"lr={run.value(LR)}",
             "seed": run.seed,
             "status": run.status,
             "reason": run.reason or f"finished without a finite {method.metric}",
@@ -96,11 +96,6 @@ def left_out_table(methods: list[Method]) -> pd.DataFrame:
     order = {"diverged": 0, "failed": 1, "stopped": 2, "unfinished": 3}
     rows.sort(key=lambda row: order.get(str(row["status"]), 4))
     return pd.DataFrame(rows, columns=columns)
-
-
-def method_lr(method: Method, run: Run) -> str:
-    lr = run.value("optimizer.lr")
-    return f"lr={lr}" if lr is not None else ""
 
 
 def verdict(d: Difference | None, p: float, metric: str) -> str:

@@ -13,7 +13,10 @@ from torch.utils.flop_counter import FlopCounterMode
 ATTENTION_FLOPS = 12  # a visible key: 4 D forward (logits and mix), twice that backward, for each of the D dimensions
 
 # torch's counter knows the out-of-place form alone.
-IN_PLACE = {torch.ops.aten.baddbmm_: lambda total, a, b, **more: 2 * math.prod(a) * b[-1]}
+IN_PLACE = {
+    product: lambda total, a, b, **more: 2 * math.prod(a) * b[-1]
+    for product in (torch.ops.aten.addmm_, torch.ops.aten.baddbmm_)
+}
 
 
 def flops_per_token(model: nn.Module, length: int) -> float:

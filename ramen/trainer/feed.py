@@ -31,7 +31,8 @@ class Feed:
         def finish(batch: Batch) -> DeviceBatch:
             tokens, targets = torch.from_numpy(batch.tokens), torch.from_numpy(batch.targets)
             if pinned:  # torch's allocator gives pinned memory out again only when copies from it are done
-                tokens, targets = tokens.pin_memory(), targets.pin_memory()
+                with torch.cuda.device(device):  # a thread of its own begins at device 0
+                    tokens, targets = tokens.pin_memory(), targets.pin_memory()
             return DeviceBatch(tokens, targets, batch.counted)
 
         self._ahead = Prefetch(batches, finish, (2 if pinned else 0) if depth is None else depth)

@@ -84,7 +84,8 @@ class Graphs:
             gradients = {parameter: self._gradients[parameter] for parameter in used}
             self._attach(gradients)
             graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph, pool=self._pool):
+            # Other threads may use the device meanwhile: batches are made ahead in pinned memory.
+            with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
                 loss = self.run(*own)
         except RuntimeError as error:
             if isinstance(error, torch.OutOfMemoryError):

@@ -52,7 +52,8 @@ class Trainer:
 
     def fit(self, reserved: int) -> int:
         """Settle trainer.micro_batch_tokens=auto on CUDA by trying, `reserved` bytes apart; returns the tokens of a micro-batch."""
-        rows = tried_rows(self.plan.micro_rows, self._try, self.job.device, reserved)
+        with loud():
+            rows = tried_rows(self.plan.micro_rows, self._try, self.job.device, reserved)
         self.plan = self.plan.with_micro_rows(rows)
         self.differentiate.micro_rows = rows
         return rows * self.plan.sequence_length

@@ -129,37 +129,48 @@ def test_refuses_what_would_have_no_effect_or_no_meaning(build_gpt, overrides, m
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
 
-@pytest.mark.parametrize(
-    ("device", "dtype", "compiling", "expected"),
-    [
-        (CPU, torch.float32, False, "kernel"),
-        (CPU, torch.bfloat16, False, "kernel"),
-        (CPU, torch.float64, False, "sdpa"),
-        (CPU, torch.float32, True, "sdpa"),
-        (CUDA, torch.bfloat16, False, "varlen"),
-        (CUDA, torch.bfloat16, True, "flex"),
-        (CUDA, torch.float32, False, "flex"),
-        (torch.device("mps"), torch.float32, False, "sdpa"),
-    ],
-)
-def test_auto_chooses_by_what_the_machine_can(device, dtype, compiling, expected):
-    assert choose("auto", device, dtype, compiling) == expected
+BF16, FP32, FP64 = torch.bfloat16, torch.float32, torch.float64
 
 
 @pytest.mark.parametrize(
-    ("asked", "device", "dtype", "compiling"),
+    ("device", "dtype", "width", "compiling", "expected"),
     [
-        ("flex", CPU, torch.float32, False),
-        ("varlen", CPU, torch.bfloat16, False),
-        ("varlen", CUDA, torch.float32, False),
-        ("varlen", CUDA, torch.bfloat16, True),
-        ("kernel", CUDA, torch.float32, False),
-        ("kernel", CPU, torch.float32, True),
+        (CPU, FP32, 64, False, "kernel"),
+        (CPU, BF16, 64, False, "kernel"),
+        (CPU, FP64, 64, False, "sdpa"),
+        (CPU, FP32, 64, True, "sdpa"),
+        (CUDA, BF16, 64, False, "varlen"),
+        (CUDA, BF16, 12, False, "sdpa"),  # flash attention takes multiples of 8
+        (CUDA, BF16, 264, False, "sdpa"),
+        (CUDA, BF16, 64, True, "flex"),
+        (CUDA, FP32, 20, True, "flex"),
+        (CUDA, BF16, 8, True, "sdpa"),  # FlexAttention's products are of 16 dimensions or more
+        (CUDA, FP32, 64, False, "sdpa"),
+        (torch.device("mps"), FP32, 64, False, "sdpa"),
     ],
 )
-def test_a_backend_that_cannot_serve_is_an_error(asked, device, dtype, compiling):
+def test_auto_chooses_by_what_the_machine_can(device, dtype, width, compiling, expected):
+    assert choose("auto", device, dtype, width, compiling) == expected
+
+
+@pytest.mark.parametrize(
+    ("asked", "device", "dtype", "width", "compiling"),
+    [
+        ("flex", CPU, FP32, 64, False),
+        ("flex", CUDA, BF16, 8, True),
+        ("varlen", CPU, BF16, 64, False),
+        ("varlen", CUDA, FP32, 64, False),
+        ("varlen", CUDA, BF16, 64, True),
+        ("varlen", CUDA, BF16, 12, False),
+        ("kernel", CUDA, FP32, 64, False),
+        ("kernel", CPU, FP32, 64, True),
+    ],
+)
+def test_a_backend_that_cannot_serve_is_an_error(asked, device, dtype, width, compiling):
     with pytest.raises(ValueError, match=f"backend: {asked} needs .*; allowed here are auto, sdpa"):
-        choose(asked, device, dtype, compiling)
+        choose(asked, device, dtype, width, compiling)
+    if asked == "flex" and device == CUDA:
+        assert choose(asked, device, dtype, 16, compiling) == asked
 
 
 @pytest.mark.parametrize("window", [None, 1, 7])

@@ -2,10 +2,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
-from ramen.data.shard import write_shard
 from ramen.data.text import Text
 
 DEFAULTS: dict[str, Any] = {
@@ -29,13 +27,13 @@ def no_waiting_for_the_disk(monkeypatch):
 
 
 @pytest.fixture
-def write(tmp_path):
+def write(tmp_path, write_shard):
     """write([1, 2, 3], ...) -> paths of shards that hold these tokens."""
 
     def write_all(*shards) -> list[Path]:
         paths = [tmp_path / f"train_{number:06d}.bin" for number in range(1, 1 + len(shards))]
         for path, tokens in zip(paths, shards, strict=True):
-            write_shard(path, np.array(tokens, dtype=np.uint16))
+            write_shard(path, tokens)
         return paths
 
     return write_all

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from ramen.data import documents
 from ramen.data.batches import IGNORED, Batches, validation_rows
 from ramen.data.documents import DocumentStream, document_starts
-from ramen.errors import ConfigError, DataError
+from ramen.errors import DataError
 
 BOS = 99
 TWO = ([BOS, 1, 2, 3, BOS, BOS, 4, 5, 6, 7, 8, 9, 10], [BOS, 11, 12, BOS, 13])
@@ -263,19 +263,6 @@ def test_validation_is_spread_over_the_split(write):
     everything = validation_rows(paths, **take, tokens=None)
     assert everything.tokens[:, 1].tolist() == list(range(90))
     assert np.array_equal(validation_rows(paths, **take, tokens=10**6).tokens, everything.tokens)
-
-
-@pytest.mark.parametrize(
-    ("changed", "told"),
-    [
-        ({"sequence_length": 1}, r"data\.sequence_length"),
-        ({"seed": -1}, "seed"),
-        ({"long_documents": "x"}, r"data\.long_documents"),
-    ],
-)
-def test_values_out_of_range_are_told(write, changed, told):
-    with pytest.raises(ConfigError, match=told):
-        batches(write(*TWO), **changed)
 
 
 def test_bos_is_found_across_the_blocks_of_the_scan(monkeypatch):

@@ -9,14 +9,13 @@ import pytest
 
 from ramen.data.batches import Batch, Batches
 from ramen.data.prefetch import Prefetch
-from ramen.data.shard import write_shard
 from ramen.errors import DataError
 
 SIZES = (3, 3, 1, 5, 5, 5, 2, 3)  # a batch schedule of every kind: stages that grow, shrink and last
 
 
 @pytest.fixture
-def batches(tmp_path: Path) -> Callable[[], Batches]:
+def batches(tmp_path: Path, write_shard: Callable[..., None]) -> Callable[[], Batches]:
     """Batches over two shards that a few takes go round."""
     random = np.random.default_rng(0)
     for name in ("a", "b"):

@@ -10,7 +10,9 @@ from ramen.data import prepare as preparation
 from ramen.data.bpe import train_bpe
 from ramen.data.manifest import open_dataset
 from ramen.data.shard import open_shard
-from ramen.data.split import held_out, survey
+from ramen.data.split import held_out
+from ramen.data.tokenize import tokenize
+from ramen.data.tokenizer import byte_tokenizer
 from ramen.errors import ConfigError, DataError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -186,6 +188,10 @@ def test_bpe_learns_from_the_training_split_only(text_source, jsonl, monkeypatch
 
 def test_bpe_looks_at_a_bounded_part(monkeypatch):
     assert list(preparation._head(["aaa", "bbb", "ccc", "ddd"], 7)) == ["aaa", "bbb", "c"]
+
+
+def survey(texts):
+    return tokenize(texts, byte_tokenizer(), 0.5).survey
 
 
 @pytest.mark.parametrize("texts", [["a"], ["a", "a"], []])

@@ -46,7 +46,7 @@ def test_prints_a_table_and_leaves_only_the_data(run, jsonl, tmp_path):
     ("overrides", "told"),
     [
         (["data.files=nothing.txt"], "data.files: no file matches"),
-        ([], "data.files: has no default"),
+        ([], "data.files: must be given"),
         (["data=fineweb10b", "data.shards=104"], "data.shards: out of range, got 104; allowed is 1 to 103"),
         (["data=nothing"], "Could not find 'data/nothing'"),
         (["data.fils=nothing.txt"], "data.fils"),

@@ -10,14 +10,12 @@ from collections import Counter, namedtuple
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote
 
-import numpy as np
 import pytest
 from huggingface_hub import constants
 
 from ramen.data import download
 from ramen.data.batches import validation_rows
 from ramen.data.pretokenized import Pretokenized, _tokenizer
-from ramen.data.shard import write_shard
 from ramen.errors import ConfigError, DataError
 
 BOS = 50256
@@ -88,7 +86,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def hub(tmp_path, monkeypatch):
+def hub(tmp_path, monkeypatch, write_shard):
     """A hub with a validation shard and three training shards, each beginning within a document."""
     tokenizer = _tokenizer()
     files = {}
@@ -97,7 +95,7 @@ def hub(tmp_path, monkeypatch):
         for text in TEXTS[number % 3 :] + TEXTS:
             ids += [BOS, *tokenizer.encode(f"{text} {number}")]
         name = f"fineweb_{'train' if number else 'val'}_{number:06d}.bin"
-        write_shard(tmp_path / name, np.array(ids))
+        write_shard(tmp_path / name, ids)
         files[name] = (tmp_path / name).read_bytes()
         (tmp_path / name).unlink()
     server = Hub(files)

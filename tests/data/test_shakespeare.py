@@ -91,14 +91,12 @@ def test_prepared_whole(tmp_path):
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("tokenizer", "words"),
         ("bpe_vocabulary", 257),
         ("bpe_vocabulary", 65537),
         ("sequence_length", 1),
         ("validation_fraction", 0.0),
         ("validation_fraction", 1.0),
         ("validation_tokens", 0),
-        ("long_documents", "drop"),
         ("shard_tokens", 0),
     ],
 )

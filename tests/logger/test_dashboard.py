@@ -1,12 +1,10 @@
 """The W&B workspace: what its panels ask for is what the logger really logs, through the real client, offline."""
 
-import importlib.util
 import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -14,37 +12,23 @@ import pytest
 from ramen.config import flatten
 from ramen.dashboard import build, plan
 from ramen.errors import ConfigError
-from ramen.run import Command, run
+from scripts.dashboard import main
 
 pytest.importorskip("wandb_workspaces")
 ROOT = Path(__file__).resolve().parents[2]
-SMALL = (
-    "data.tokenizer=byte", "data.sequence_length=64", "data.validation_tokens=1000", "device=cpu", "precision=fp32", "threads=1",
-    "model.layers=2", "model.dim=16", "model.heads=2", "trainer.batch_tokens=256", "trainer.micro_batch_tokens=256",
-    "trainer.record_every_steps=1", "trainer.steps=3", "logger=wandb", "logger.mode=offline",
-)  # fmt: skip
+
 COMPUTED = {"_step"}  # W&B's own
 
 
 @pytest.fixture(scope="module")
-def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("dashboard_script", ROOT / "scripts" / "dashboard.py")
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="module")
-def sweep(compose: Callable[..., dict[str, Any]], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def sweep(train_small: Callable[..., dict[str, Any]], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two optimizers, trained offline as jobs of one sweep."""
     folder = tmp_path_factory.mktemp("outputs") / "my_sweep"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("WANDB_SILENT", "true")
         for job, name in enumerate(("muon", "adamw")):
-            config = compose(*SMALL, f"optimizer={name}")
-            config["data"]["folder"] = str(folder / "data")
-            run(Command(config, folder / f"{job}-{name}", {"optimizer": name, "mlp": "default"}, [], job))
+            words = (f"optimizer={name}", "logger=wandb", "logger.mode=offline", "trainer.steps=3")
+            train_small(folder / f"{job}-{name}", *words, job=job)
     return folder
 
 
@@ -145,20 +129,20 @@ def test_learning_rates_are_never_averaged_over(sweep: Path) -> None:
     assert by_mlp["spec"]["section"]["settings"]["useRunsTableGroupingInPanels"]
 
 
-def test_the_script_prints_the_workspace(script: ModuleType, sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert script.main([str(sweep), "--dry-run", "--entity", "me", "--project", "mine"]) == 0
+def test_the_script_prints_the_workspace(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(sweep), "--dry-run", "--entity", "me", "--project", "mine"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert (told["entity"], told["project"]) == ("me", "mine")
 
 
-def test_runs_without_wandb_are_told(script: ModuleType, trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert script.main([str(trained), "--dry-run"]) == 2
+def test_runs_without_wandb_are_told(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(trained), "--dry-run"]) == 2
     assert "none with logger=wandb" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("login", [False, ConnectionError("planted"), ValueError("key refused\nand more")])
 def test_without_login_or_network_one_line_says_so(
-    script: ModuleType, sweep: Path, login: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    sweep: Path, login: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     import wandb
 
@@ -168,7 +152,7 @@ def test_without_login_or_network_one_line_says_so(
         return login
 
     monkeypatch.setattr(wandb, "login", answer)
-    assert script.main([str(sweep)]) == 2
+    assert main([str(sweep)]) == 2
     told = capsys.readouterr().err.splitlines()
     assert len(told) == 1
     assert told[0].startswith("dashboard: ")
@@ -176,7 +160,7 @@ def test_without_login_or_network_one_line_says_so(
 
 
 def test_what_is_sent_is_the_workspace_to_the_default_entity(
-    script: ModuleType, sweep: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    sweep: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Through the library's own save, with W&B's server planted behind its client."""
     import wandb
@@ -198,7 +182,7 @@ def test_what_is_sent_is_the_workspace_to_the_default_entity(
 
     monkeypatch.setattr(wandb, "login", lambda **how: True)
     monkeypatch.setattr(wandb, "Api", Api)
-    assert script.main([str(sweep), "--project", "mine"]) == 0
+    assert main([str(sweep), "--project", "mine"]) == 0
     assert capsys.readouterr().out.startswith("https://planted/me/mine?nw=")
     (view,) = sent
     assert (view["entityName"], view["projectName"], view["type"]) == ("me", "mine", "project-view")

@@ -10,7 +10,6 @@ import pytest
 from ramen.logger import none
 from ramen.logger.base import Logger
 from ramen.logger.guarded import Guarded
-from ramen.run import Command, run
 
 METHODS = ("start", "record", "diagnose", "finish")
 
@@ -97,20 +96,13 @@ def test_records_of_a_service_that_hangs_do_not_pile_up(
 
 @pytest.mark.parametrize("method", ["start", "record", "finish"])
 def test_a_run_ends_as_if_the_service_were_not_there(
-    compose: Callable[..., dict[str, Any]], trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-    hang: Callable[[], Any], method: str,
+    train_small: Callable[..., dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hang: Callable[[], Any],
+    method: str,
 ) -> None:  # fmt: skip
-    words = (
-        "data.tokenizer=byte", "data.sequence_length=64", "data.validation_tokens=1500", "device=cpu", "precision=fp32",
-        "threads=1", "model.layers=1", "model.dim=16", "model.heads=2", "trainer.batch_tokens=256",
-        "trainer.micro_batch_tokens=256", "trainer.steps=2", "trainer.record_every_steps=1",
-    )  # fmt: skip
     monkeypatch.setattr("ramen.run.NoLogger", type("Another", (), {}))  # so that the planted one is guarded
     monkeypatch.setattr("ramen.logger.guarded.PATIENCE_SECONDS", 0.05)
     for name in METHODS:
         monkeypatch.setattr(none.NoLogger, name, lambda *arguments, name=name: hang() if name == method else None)
-    config = compose(*words)
-    config["data"]["folder"] = str(trained.parent / "data")
-    summary = run(Command(config, tmp_path, {"optimizer": "planted"}, [], None))
+    summary = train_small(tmp_path, "trainer.steps=2")
     assert (summary["status"], summary["steps"]) == ("finished", 2)
     assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 2

@@ -1,4 +1,4 @@
-"""W&B offline: what a dashboard will find, and that its failure does not cost the run."""
+"""W&B offline: what a dashboard will find."""
 
 from pathlib import Path
 from typing import Any
@@ -80,23 +80,6 @@ def test_a_run_can_be_grouped_filtered_and_drawn_without_a_click(
     assert run.finished == 0
 
 
-def test_a_failing_service_is_told_once_and_left_alone(
-    started: tuple[WandB, FakeRun, dict[str, Any]], caplog: pytest.LogCaptureFixture
-) -> None:
-    logger, run, _ = started
-
-    def down(values: dict[str, Any], step: int) -> None:
-        raise ConnectionError("planted")
-
-    run.log = down  # type: ignore[method-assign]
-    logger.record(LINE)
-    logger.record(LINE)
-    logger.finish({"status": "finished"})
-    assert [record.getMessage() for record in caplog.records] == [
-        "W&B failed and is switched off for this run: ConnectionError: planted"
-    ]
-
-
 def test_the_real_client_writes_an_offline_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_SILENT", "true")
     logger = WandB(project="p", entity=None, group=None, mode="offline", tags=[])
@@ -105,14 +88,6 @@ def test_the_real_client_writes_an_offline_run(tmp_path: Path, monkeypatch: pyte
     logger.record(LINE)
     logger.finish({"status": "finished", "final_val_loss": 3.0})
     assert list((tmp_path / "run").glob("wandb/offline-run-*/*.wandb"))
-
-
-def test_wandb_is_not_imported_unless_used() -> None:
-    import subprocess
-    import sys
-
-    code = "import sys, ramen.run\nassert not any(name == 'wandb' or name.startswith('wandb.') for name in sys.modules)"
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
 def test_diagnostics_stand_in_a_section_of_their_own(started: tuple[WandB, FakeRun, dict[str, Any]]) -> None:

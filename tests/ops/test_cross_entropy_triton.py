@@ -3,10 +3,12 @@
 The interpreter must be chosen before Triton is imported, so the tests of the kernel run in a process of their own.
 """
 
+import ast
 import os
 import subprocess
 import sys
 from importlib.util import find_spec
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -36,7 +38,39 @@ def test_the_kernel_under_the_interpreter() -> None:
     done = subprocess.run(
         command, env={**os.environ, "TRITON_INTERPRET": "1"}, capture_output=True, text=True, timeout=300, check=False
     )
-    assert done.returncode == 0 and "12 passed" in done.stdout, done.stdout[-3000:]
+    assert done.returncode == 0 and "13 passed" in done.stdout, done.stdout[-3000:]
+
+
+@pytest.mark.skipif(INTERPRETED or find_spec("triton") is None, reason="needs triton's compiler")
+@pytest.mark.parametrize("capability", [80, 90])
+@pytest.mark.parametrize("form", [0, 1, 2])
+def test_it_compiles_for_gpus_that_are_not_here(form: int, capability: int) -> None:
+    import triton
+    from triton.backends.compiler import GPUTarget
+
+    from ramen.ops.cross_entropy_triton import BLOCK, _row
+
+    types = {"logits": "*bf16", "targets": "*i64", "losses": "*fp32"} | dict.fromkeys(
+        ("limit", "shift", "inverse"), "fp32"
+    )
+    fixed = {"stride": 50304, "vocabulary": 50257, "form": form, "differentiated": True, "block": BLOCK}
+    signature = types | dict.fromkeys(fixed, "constexpr")
+    aligned = {(place,): [["tt.divisibility", 16]] for place in range(3)}
+    source = triton.compiler.ASTSource(
+        _row, signature, {(_row.arg_names.index(k),): v for k, v in fixed.items()}, aligned
+    )
+    made = triton.compile(source, target=GPUTarget("cuda", capability, 32), options={"num_warps": 16})
+    assert made.metadata.shared < 48 * 1024
+    assert "ld.global.v4" in made.asm["ptx"] and "ld.local" not in made.asm["ptx"]  # wide loads, no spilled registers
+
+
+def test_annotations_inside_kernels_are_constants_alone() -> None:
+    """Triton compiles them as code, which its interpreter does not."""
+    module = ast.parse((Path(cross_entropy.__file__).with_name("cross_entropy_triton.py")).read_text())
+    functions = [node for node in module.body if isinstance(node, ast.FunctionDef)]
+    jitted = [f for f in functions if "triton.jit" in map(ast.unparse, f.decorator_list)]
+    said = [note for f in jitted for note in (f.returns, *(a.annotation for a in f.args.args)) if note]
+    assert len(jitted) == 2 and set(map(ast.unparse, said)) == {"tl.constexpr"}
 
 
 @pytest.fixture
@@ -109,7 +143,7 @@ def test_the_head_runs_on_it_where_it_is_chosen(
 
 
 def test_it_serves_on_cuda_alone_and_is_left_out_on_demand(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cross_entropy, "_has_triton", lambda: True)
+    monkeypatch.setattr(cross_entropy, "HAS_TRITON", True)
     assert triton_serves(torch.device("cuda")) and not triton_serves(torch.device("cpu"))
     monkeypatch.setenv("RAMEN_KERNELS", "off")
     assert not triton_serves(torch.device("cuda"))

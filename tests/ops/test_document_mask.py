@@ -1,8 +1,9 @@
 """The mask against its definition, pair by pair."""
 
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.nn.attention.flex_attention import create_block_mask
 
 from ramen.ops.document_mask import DocumentMask
 
@@ -41,3 +42,17 @@ def test_each_window_and_number_type_has_a_mask_of_its_own():
         assert additive.dtype == dtype
         assert torch.equal(additive == 0, mask.dense(window))
     assert made[0] is made[-1]  # and made once
+
+
+@given(st.integers(0, 2**31), st.sampled_from([1, 127, 128, 129, 256, 300]), st.none() | st.integers(1, 400))
+@settings(max_examples=30)
+def test_blocks_are_those_found_pair_by_pair(seed, length, window):
+    """FlexAttention's own way looks at all T x T pairs."""
+    random = torch.Generator().manual_seed(seed)
+    mask = DocumentMask((torch.rand(2, length, generator=random) < 4 / length).cumsum(-1))
+    dense, blocks = mask.dense(window), mask.blocks(window)
+    found = create_block_mask(lambda b, h, q, k: dense[b, 0, q, k], 2, None, length, length, device="cpu")
+    for mine, expected in zip(blocks.as_tuple()[:-1], found.as_tuple()[:-1], strict=True):
+        assert mine.equal(expected) and mine.dtype == expected.dtype if torch.is_tensor(mine) else mine == expected
+    at = torch.arange(length)
+    assert blocks.mask_mod(torch.tensor(1), 0, at[:, None], at).equal(dense[1, 0])

@@ -24,8 +24,8 @@ CONFIG: dict[str, Any] = {
     "auxiliary": {"_target_": "torch.optim.AdamW", "lr": 0.003, "betas": [0.9, 0.95]},
     "routing": {"matrix": {"to": "optimizer"}, "embedding": {"to": "auxiliary", "lr_scale": 1.0}},
     "schedule": {"lr": {"_target_": "ramen.schedule.wsd", "cooldown_fraction": 0.4}},
-    "data": {"sequence_length": 256, "batch_tokens": 8192, "path": "somewhere"},
-    "trainer": {"steps": 200, "precision": "bf16", "device": "auto", "log_every_steps": 10},
+    "data": {"sequence_length": 256, "batch_tokens": 8192, "folder": "somewhere"},
+    "trainer": {"steps": 200, "precision": "bf16", "device": "auto", "record_every_steps": 10},
     "logger": {"project": "ramen"},
 }
 
@@ -75,6 +75,7 @@ def run_folder(
     ]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     steps = points[-1][0] if points else 0
+    chosen = {"optimizer": optimizer, "mlp": "relu2", "schedule": "wsd", "model": "tiny"} | (choices or {})
     content = {
         "status": status,
         "error": error,
@@ -87,11 +88,11 @@ def run_folder(
         "peak_memory": 2**30,
         "parameters": 1_000_000,
         "seed": seed,
-        "choices": {"optimizer": optimizer, "mlp": "relu2", "schedule": "wsd", "model": "tiny"} | (choices or {}),
+        "choices": chosen,
         "data_hash": "d" * 64,
     } | (summary or {})
     (folder / "summary.json").write_text(json.dumps(content))
-    machine = {"git_sha": "a" * 40, "device": "Planted GPU", "versions": {"torch": "2.11"}} | (environment or {})
+    machine = {"git_commit": "a" * 40, "device": "Planted GPU", "choices": chosen} | (environment or {})
     (folder / "environment.json").write_text(json.dumps(machine))
     return folder
 
@@ -125,8 +126,3 @@ def write_run():
 @pytest.fixture
 def write_sweep():
     return sweep_folder
-
-
-@pytest.fixture
-def loss_curve():
-    return _loss_curve

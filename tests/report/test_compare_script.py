@@ -1,22 +1,11 @@
 """The door scripts/compare.py: exit codes, messages, what it prints."""
 
-import importlib.util
-from pathlib import Path
-
 import pytest
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "compare.py"
+from scripts.compare import main
 
 
-@pytest.fixture
-def main():
-    spec = importlib.util.spec_from_file_location("compare_script", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.main
-
-
-def test_prints_table_answer_and_paths(main, tmp_path, write_sweep, capsys, monkeypatch):
+def test_prints_table_answer_and_paths(tmp_path, write_sweep, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "120")
     write_sweep(tmp_path / "s", {"adamw": 3.3, "[bam]": 3.2})
     options = ["--baseline", "optimizer=adamw", "--by", "optimizer", "--out", str(tmp_path / "o")]
@@ -36,7 +25,7 @@ def test_prints_table_answer_and_paths(main, tmp_path, write_sweep, capsys, monk
         (["--metric", "val"], "no run's summary.json"),
     ],
 )
-def test_what_a_user_can_mend_is_exit_code_2(main, tmp_path, write_run, capsys, options, message):
+def test_what_a_user_can_mend_is_exit_code_2(tmp_path, write_run, capsys, options, message):
     if options:
         write_run(tmp_path / "r")
     assert main([str(tmp_path), *options]) == 2
@@ -45,7 +34,7 @@ def test_what_a_user_can_mend_is_exit_code_2(main, tmp_path, write_run, capsys, 
     assert captured.out == ""
 
 
-def test_place_that_cannot_be_written(main, tmp_path, write_run, capsys):
+def test_place_that_cannot_be_written(tmp_path, write_run, capsys):
     write_run(tmp_path / "r")
     (tmp_path / "file").write_text("")
     assert main([str(tmp_path / "r"), "--out", str(tmp_path / "file")]) == 2

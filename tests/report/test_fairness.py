@@ -47,7 +47,10 @@ PLANTED = {
         "Different precision: trainer.precision: bf16 (adamw)",
     ),
     "device": (only("bam", environment={"device": "Other"}), "Different devices"),
-    "commit": (only("bam", environment={"git_sha": "b" * 40}), "Different git commits: aaaaaaaaaa (adamw); bbbbbbbbbb"),
+    "commit": (
+        only("bam", environment={"git_commit": "b" * 40}),
+        "Different git commits: aaaaaaaaaa (adamw); bbbbbbbbbb",
+    ),
     "size": (
         only("bam", summary={"parameters_without_embeddings": 1_030_000}),
         "Different numbers of parameters (without embeddings): 1,000,000 (adamw); 1,030,000 (bam).",

@@ -56,7 +56,7 @@ def test_unknown_key_suggests(tmp_path, write_run, read, key, hint):
         ([{"choices": {"schedule": "linear"}}, {}], ["schedule"]),
         ([{"optimizer": "bam", "choices": {"schedule": "linear", "mlp": "nff"}}, {}], ["optimizer"]),
         ([{"optimizer": "bam"}, {"choices": {"mlp": "nff"}}, {}], ["optimizer", "mlp"]),
-        ([{"config": {"logger.project": "x", "trainer.log_every_steps": 3}}, {}], ["optimizer"]),
+        ([{"config": {"logger.project": "x", "trainer.record_every_steps": 3}}, {}], ["optimizer"]),
     ],
 )
 def test_default_grouping_is_what_varies(tmp_path, write_run, read, variants, expected):
@@ -69,8 +69,7 @@ def test_a_run_that_is_not_done_adds_no_axis(tmp_path, write_run, read):
     """Its choices are in environment.json before there is a summary: a sweep looked at half-way is grouped as at its end."""
     write_run(tmp_path / "a", "bam")
     write_run(tmp_path / "b")
-    choices = {"optimizer": "bam", "mlp": "relu2", "schedule": "wsd", "model": "tiny"}
-    (write_run(tmp_path / "c", "bam", seed=1, environment={"choices": choices}) / "summary.json").unlink()
+    (write_run(tmp_path / "c", "bam", seed=1) / "summary.json").unlink()
     assert default_by(read()) == ["optimizer"]
     assert setting_keys([run for run in read() if run.choices["optimizer"] == "bam"], ["optimizer"]) == ["optimizer.lr"]
 
@@ -79,13 +78,13 @@ def test_a_run_of_unknown_choices_does_not_make_a_choice_of_them(tmp_path, write
     """Killed runs of older versions: a group that is not known of one run is no difference between the others."""
     write_run(tmp_path / "a", "bam", choices={"auxiliary": "adamw", "model": "gpt"})
     write_run(tmp_path / "b", choices={"auxiliary": "adamw", "model": "gpt"})
-    (write_run(tmp_path / "c", "bam", seed=1) / "summary.json").unlink()
+    (write_run(tmp_path / "c", "bam", seed=1, environment={"choices": None}) / "summary.json").unlink()
     assert default_by(read()) == ["optimizer"]
 
 
 def test_what_matters():
     assert all(map(matters, ["model.dim", "optimizer.lr", "trainer.eval_tokens", "data.name", "position.log_scale"]))
-    assert not any(map(matters, ["seed", "data.seed", "name", "data.path", "trainer.eval_every_steps", "logger.mode"]))
+    assert not any(map(matters, ["seed", "name", "data.folder", "trainer.evaluate_every_steps", "logger.mode"]))
 
 
 def test_best_setting_needs_all_its_seeds(tmp_path, write_run, read):

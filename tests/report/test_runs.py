@@ -1,7 +1,5 @@
 """Discovery and reading of run folders, sound and broken."""
 
-import json
-
 import pytest
 
 from ramen.errors import DataError
@@ -69,7 +67,7 @@ def test_summary_that_is_missing_or_broken(tmp_path, write_run, content, status,
     run = read_run(folder)
     assert run.status == status
     assert reason in run.reason
-    assert run.value("optimizer") == "bam"  # from the layout rule, without the recorded choices
+    assert run.value("optimizer") == "bam"  # which environment.json tells from the start
 
 
 @pytest.mark.parametrize("content", [b"", b"3", b"a: [", b"\xff\xfe\x00", b"- 1", b"a: &x\n  b: *x", b"d: 2024-99-99"])
@@ -89,15 +87,6 @@ def test_summary_value_that_is_no_number_is_absent(tmp_path, write_run, value):
 def test_summary_that_contradicts_the_metrics_is_told(tmp_path, write_run):
     run = read_run(write_run(tmp_path / "r", final=3.0, summary={"final_val_loss": 2.0}))
     assert "final_val_loss 2.0000, metrics.jsonl ends with 3.0000" in run.warnings[0]
-
-
-@pytest.mark.parametrize(
-    "environment", [{"git": {"sha": "b"}, "device": {"name": "X"}}, {"git_sha": "b", "device": "X"}]
-)
-def test_environment_in_either_shape(tmp_path, write_run, environment):
-    folder = write_run(tmp_path / "r")
-    (folder / "environment.json").write_text(json.dumps(environment))
-    assert (read_run(folder).commit, read_run(folder).device) == ("b", "X")
 
 
 def test_the_learning_rate_is_the_one_that_matrices_get(tmp_path, write_run):

@@ -1,0 +1,31 @@
+"""Files that are there whole or not at all."""
+
+import os
+from contextlib import suppress
+from pathlib import Path
+from uuid import uuid4
+
+from ramen.errors import DataError
+
+
+def write_atomically(path: Path, *chunks: bytes | memoryview) -> None:
+    """Write the chunks to a temporary file beside `path`, force it to disk, and rename it to `path`.
+
+    DataError on any error, a full disk too; `path` is then left as it was.
+    """
+    temporary = path.with_name(f".{path.name}.{uuid4().hex[:8]}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            for chunk in chunks:
+                file.write(chunk)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise DataError(
+            f"{path}: cannot be written, got {error.strerror or error}; a folder with room is needed"
+        ) from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)

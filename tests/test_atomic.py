@@ -1,0 +1,33 @@
+"""A file that is replaced is the old one or the new one, whatever the disk does."""
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from ramen.atomic import write_atomically
+from ramen.errors import DataError
+
+
+def test_the_chunks_are_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "a.bin"
+    write_atomically(path, b"one ", memoryview(b"two"))
+    assert path.read_bytes() == b"one two"
+    write_atomically(path)
+    assert path.read_bytes() == b""
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_full_disk_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.bin"
+    path.write_bytes(b"before")
+
+    def fail(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(DataError, match="cannot be written, got No space left on device"):
+        write_atomically(path, b"after")
+    assert path.read_bytes() == b"before"
+    assert list(tmp_path.iterdir()) == [path]
