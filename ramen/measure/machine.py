@@ -24,7 +24,6 @@ from ramen.errors import ConfigError
 from ramen.registry import CONF
 
 Row = dict[str, Any]  # one line of a section: its name, and figures with their units in the keys
-Told = Callable[[str, list[Row]], None]
 
 
 @dataclass(frozen=True)

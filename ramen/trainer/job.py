@@ -59,7 +59,6 @@ class Progress:
     best_val_loss: float = math.inf
     first_loss: float | None = None
     counted: int = 0  # targets since the last record
-    recorded_step: int = 0
     recorded_tokens: int = 0
     recorded_seconds: float = 0.0
 

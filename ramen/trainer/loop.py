@@ -254,7 +254,7 @@ class Trainer:
         self.loss_sum.zero_()
         p.train_loss = train_loss
         p.first_loss = train_loss if p.first_loss is None else p.first_loss
-        p.counted, p.recorded_step, p.recorded_tokens, p.recorded_seconds = 0, p.step, p.tokens, p.seconds
+        p.counted, p.recorded_tokens, p.recorded_seconds = 0, p.tokens, p.seconds
 
     def bits_per_byte(self, loss: float) -> float:
         """Nats a token -> bits a byte of text: what models with different tokenizers can be compared by."""
