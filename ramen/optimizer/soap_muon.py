@@ -6,9 +6,10 @@ root of a running mean square of the gradient there, turned back, and orthogonal
 Every `refresh_steps` steps Q_L becomes the Q factor of L Q_L, one step of orthogonal iteration; so does Q_R.
 Sources: github.com/KellerJordan/modded-nanogpt, pull requests 278 and 321; SOAP: Vyas et al. 2024, arXiv 2409.11321.
 Cost: Muon's plus 8 (m + n) m n for the turns and means, and about 5 (m^3 + n^3) for each refresh (`sides: short`: that side's
-part of it). State: 2 m n + 2 m^2 + 2 n^2 (short: 2 m n + 2 min(m, n)^2), float32.
+part of it). State: 2 m n + 2 m^2 + 2 n^2 + 1 (short: 2 m n + 2 min(m, n)^2 + 1), float32.
 Differs from the sources: the bases start as the identity and are turned by orthogonal iteration from the first step, without an
-eigendecomposition; `sides: short` preconditions the shorter side alone.
+eigendecomposition; `sides: short` preconditions the shorter side alone; means are of gradients in units of the first one's largest
+entry, so their squares neither over- nor underflow.
 """
 
 from collections.abc import Hashable
@@ -21,7 +22,7 @@ from ramen.ops.orthonormal import orthonormal_factor
 from ramen.optimizer.base import Bank, Group, State, check_choice, check_range
 from ramen.optimizer.muon import Muon, orthogonalise
 
-SECOND_MOMENT = "second_moment"
+SECOND_MOMENT, UNIT = "second_moment", "unit"
 STEP = "step_of_bases"  # kept in the group, and so in its state
 EPS = 1e-4  # relative to the largest root mean square: above rounding errors, which else were amplified to full size
 
@@ -36,7 +37,7 @@ class SOAPMuon(Muon):
         super().__init__(params, beta2=beta2, refresh_steps=refresh_steps, sides=sides, **base)
 
     def initial_state(self, matrices: Tensor, group: Group) -> State:
-        state = {SECOND_MOMENT: torch.zeros_like(matrices)}
+        state = {SECOND_MOMENT: torch.zeros_like(matrices), UNIT: matrices.new_zeros(len(matrices))}
         for axis, side in _sides(matrices, group):
             eye = torch.eye(matrices.shape[axis], dtype=matrices.dtype, device=matrices.device)
             state[f"{side}_basis"] = eye.repeat(len(matrices), 1, 1)
@@ -50,6 +51,7 @@ class SOAPMuon(Muon):
 
     def update(self, bank: Bank, group: Group) -> None:
         gradient, state, used = bank.gradient(), bank.state, self.accumulate(bank, group)
+        gradient.div_(_unit(gradient, state[UNIT])[:, None, None])
         for axis, side in _sides(gradient, group):
             mean, basis = state[f"{side}_mean"], state[f"{side}_basis"]
             left, right = (gradient, gradient.mT) if axis == -2 else (gradient.mT, gradient)
@@ -70,6 +72,13 @@ class SOAPMuon(Muon):
             basis = basis if back else basis.mT  # rows: Q^T X or Q X; columns: X Q or X Q^T
             x = basis @ x if axis == -2 else x @ basis.mT
         return x
+
+
+def _unit(gradient: Tensor, unit: Tensor) -> Tensor:
+    """The largest entries (N) of the first gradients that were not zero, kept in `unit`; above zero."""
+    largest = torch.maximum(gradient.amax(dim=(-2, -1)), gradient.amin(dim=(-2, -1)).neg_())  # abs would copy it
+    unit.copy_(torch.where(unit > 0, unit, largest))
+    return unit.clamp_min(torch.finfo(unit.dtype).tiny)
 
 
 def _refreshes(group: Group) -> bool:

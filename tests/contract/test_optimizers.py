@@ -486,8 +486,6 @@ def test_no_step_waits_for_the_gpu(ours, node):
 @pytest.mark.parametrize("scale", [1e-30, 1e-6, 1e6, 1e30])
 def test_extreme_gradients_of_any_shape_give_steps_of_the_usual_size(ours, node, dtype, scale):
     """Tiny, huge, with rows and columns of zeros, on matrices down to 1 x 1."""
-    if ours == "soap_muon" and scale > 1e18:
-        pytest.skip("means of squares of gradients overflow")
     shapes = ((1, 1), (1, 9), (9, 1), (2, 3), (2, 1, 5), (40, 6), (6, 40), (16, 16))
     lengths = []
     for factor in (1.0, scale):
@@ -505,5 +503,8 @@ def test_extreme_gradients_of_any_shape_give_steps_of_the_usual_size(ours, node,
         assert all(p.isfinite().all() for p in params)
         lengths.append(torch.stack([(p.double() - q.double()).norm() for p, q in zip(params, start, strict=True)]))
     assert dtype == torch.bfloat16 or (lengths[0] > 0).all()
-    if isinstance(optimizer, MatrixOptimizer) and ours != "soap_muon":  # its means of squares end at 1e-38
-        torch.testing.assert_close(lengths[1], lengths[0], rtol=0.05, atol=1e-2 if dtype == torch.bfloat16 else 1e-6)
+    if isinstance(optimizer, MatrixOptimizer):
+        close = (
+            0.2 if ours == "soap_muon" else 0.05
+        )  # the bases of one column are rounding errors but for its own direction
+        torch.testing.assert_close(lengths[1], lengths[0], rtol=close, atol=1e-2 if dtype == torch.bfloat16 else 1e-6)

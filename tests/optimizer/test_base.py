@@ -155,12 +155,12 @@ def test_state_is_what_the_pages_say(build, random):
         "lite": lambda m, n: m * n + 1,
         "aro_sinkhorn": lambda m, n: m * n + min(m, n) ** 2,
         "contra_muon": lambda m, n: m * n + m,
-        "soap_muon": lambda m, n: 2 * m * n + 2 * m * m + 2 * n * n,
+        "soap_muon": lambda m, n: 2 * m * n + 2 * m * m + 2 * n * n + 1,
         "adamw": lambda m, n: 2 * m * n,
     }
     changed = {
         ("normuon", ("axis", "long")): lambda m, n: m * n + max(m, n),
-        ("soap_muon", ("sides", "short")): lambda m, n: 2 * m * n + 2 * min(m, n) ** 2,
+        ("soap_muon", ("sides", "short")): lambda m, n: 2 * m * n + 2 * min(m, n) ** 2 + 1,
         ("muon", ("hyperball", True)): lambda m, n: m * n + 1,
     }
     cases = [(name, {}, size) for name, size in sizes.items()]
