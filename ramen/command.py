@@ -47,9 +47,8 @@ def main() -> None:
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # errors come here to be told, not printed by Hydra
     try:
         refuse_secrets(sys.argv[1:])
-        sys.argv[1:] = sorted(
-            with_resume(sys.argv[1:]), key=lambda word: word not in ("-m", "--multirun")
-        )  # argparse wants it first
+        words = with_resume([without_plus(word) for word in sys.argv[1:]])
+        sys.argv[1:] = sorted(words, key=lambda word: word not in ("-m", "--multirun"))  # argparse wants it first
         _hydra_main()
         if _failure:
             raise _failure[0]
@@ -64,6 +63,11 @@ def main() -> None:
         sys.exit(INTERRUPTED)
     if _failed_jobs:
         sys.exit(1)
+
+
+def without_plus(word: str) -> str:
+    """`+sweep=optimizers` as many Hydra projects want it; here these groups are in the defaults list, and take no plus."""
+    return re.sub(r"^[+](?=(experiment|sweep|debug)=)", "", word)
 
 
 def refuse_secrets(words: list[str]) -> None:

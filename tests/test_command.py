@@ -162,3 +162,15 @@ def test_ctrl_c_saves_ends_cleanly_and_the_run_goes_on_in_its_folder(
     assert done.returncode == 0, done.stderr
     summary = json.loads((folder / "summary.json").read_text())
     assert (summary["status"], summary["steps"]) == ("finished", stopped["steps"] + 2)
+
+
+@pytest.mark.parametrize("word", ["+sweep=optimizers", "+experiment=demo", "+debug=smoke"])
+def test_a_plus_before_a_composition_is_no_mistake(
+    compose: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch, word: str
+) -> None:
+    given: list[str] = []
+    monkeypatch.setattr(sys, "argv", ["train.py", "-m", word, "+mlp.new=1"])
+    monkeypatch.setattr(command, "_hydra_main", lambda: given.extend(sys.argv[1:]))
+    command.main()
+    assert given == ["-m", word[1:], "+mlp.new=1"]
+    assert compose(word[1:])
