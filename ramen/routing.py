@@ -7,6 +7,7 @@ A role is declared where a parameter is born (ramen.ops.parameter) or derived: `
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -163,9 +164,14 @@ class Optimizers:
         """Replay the launches of steps from now on, of each optimizer that tells them from what Python does."""
         for name, built in self.by_name.items():
             if isinstance(built, Recordable):
-                self._steps[name] = Recorded(built, record).step
+                self._steps[name] = Recorded(built, partial(self._on_host, name), record).step
             else:
                 log.warning("trainer.cuda_graphs: %s's step is launched as it is: it is not ramen's own", name)
+
+    def _on_host(self, name: str) -> tuple[float, ...]:
+        """The scheduled hyperparameters of that optimizer that are numbers, as of now."""
+        now, tensors = zip(self._scheduled, self._numbers, strict=True), getattr(self.by_name[name], "tensors", ())
+        return tuple(number for s, number in now if s.owner == name and s.key not in tensors)
 
     def _build(self, name: str, node: Mapping[str, Any], mine: list[Group], allow: list[str]) -> torch.optim.Optimizer:
         params = []

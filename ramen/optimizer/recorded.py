@@ -1,9 +1,9 @@
 """An optimizer whose launches are replayed as one CUDA graph.
 
-A first step of its kind runs as it is, which stacks banks and sets libraries up; the second is recorded; later ones are one
-launch. What tells kinds apart is `begin` (see ramen.optimizer.base) and where gradients lie in memory, which graphs of the
-micro-batch keep in one place (ramen.trainer.graphs). Scheduled hyperparameters are tensors (ramen.routing), so a graph reads what
-they hold when it is replayed. Bit for bit what runs without graphs.
+A first step of its kind runs as it is, which stacks banks and sets libraries up; when the next is of that kind too it is recorded,
+and later ones are one launch. What tells kinds apart is `begin` (see ramen.optimizer.base), where gradients lie in memory, which
+graphs of the micro-batch keep in one place (ramen.trainer.graphs), and scheduled hyperparameters that are numbers. The others are
+tensors (ramen.routing), so a graph reads what they hold when it is replayed. Bit for bit what runs without graphs.
 Memory: the largest step's working copies of banks, kept from step to step.
 """
 
@@ -36,22 +36,28 @@ def cuda_graph(launch: Callable[[], None]) -> Replay:
 
 
 class Recorded:
-    """Steps an optimizer by graphs made by `record`; one that cannot be recorded steps as it is, and says so."""
+    """Steps an optimizer by graphs made by `record`; one that cannot be recorded steps as it is, and says so.
 
-    def __init__(self, optimizer: Recordable, record: Callable[[Callable[[], None]], Replay] = cuda_graph):
-        self.optimizer, self.record = optimizer, record
-        self._replays: dict[Hashable, Replay | None] = {}  # None: seen once
+    `numbers` are what a graph would hold for ever: a step is replayed only while they are what they were.
+    """
+
+    def __init__(
+        self,
+        optimizer: Recordable,
+        numbers: Callable[[], tuple[float, ...]],
+        record: Callable[[Callable[[], None]], Replay] = cuda_graph,
+    ):
+        self.optimizer, self.numbers, self.record = optimizer, numbers, record
+        self._replays: dict[Hashable, Replay] = {}
+        self._last: Hashable = None  # kind of the step before
 
     def step(self) -> None:
         """optimizer.step()."""
-        kind = self.optimizer.begin(), *self._gradients()
-        if kind not in self._replays:
-            self._replays[kind] = None
-            self.optimizer.launch()
-            return
-        replay = self._replays[kind] or self._recorded()
-        self._replays[kind] = replay
-        replay()
+        kind = self.optimizer.begin(), self.numbers(), *self._gradients()
+        if kind == self._last and kind not in self._replays:
+            self._replays[kind] = self._recorded()
+        self._last = kind
+        self._replays.get(kind, self.optimizer.launch)()
 
     def _recorded(self) -> Replay:
         try:

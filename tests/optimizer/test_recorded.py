@@ -119,11 +119,30 @@ def test_a_recorded_run_is_the_eager_one_bit_for_bit(build, name, more) -> None:
         assert torch.equal(a, b)
 
 
+@pytest.mark.parametrize(
+    ("name", "word"),
+    [
+        ("aro_sinkhorn", "+schedule@optimizer.rms_schedule=stepped"),
+        ("contra_muon", "+schedule@optimizer.contra_schedule=linear"),
+        ("muon", "+schedule@auxiliary.weight_decay_schedule=stepped"),
+    ],
+)
+def test_a_scheduled_number_is_not_held_for_ever(build, name, word) -> None:
+    """One that the method cannot take as a tensor: steps are replayed only while it stays."""
+    words = (f"optimizer={name}", word)
+    expected = train(*build(*words), 16)
+    made, params = build(*words)
+    made.record(lambda launch: Tape(launch, tensors(made, params)).replay)
+    for a, b in zip(train(made, params, 16), expected, strict=True):
+        assert torch.equal(a, b)
+
+
 def test_the_tape_finds_a_number_that_is_baked_in(build, monkeypatch) -> None:
-    """Were the learning rate a number, the runs would differ: the test above can fail."""
-    expected = train(*build("optimizer=muon"), 8)
-    made, params = build("optimizer=muon")
-    monkeypatch.setattr(type(made.by_name["optimizer"]), "tensors", frozenset())
+    """Were steps replayed whatever their numbers, the runs would part: the tests above can fail."""
+    words = ("optimizer=contra_muon", "+schedule@optimizer.contra_schedule=linear")
+    expected = train(*build(*words), 8)
+    monkeypatch.setattr(Optimizers, "_on_host", lambda self, name: ())
+    made, params = build(*words)
     made.record(lambda launch: Tape(launch, tensors(made, params)).replay)
     assert not torch.equal(train(made, params, 8)[0], expected[0])
 
