@@ -4,7 +4,8 @@ A component's ValueError (a value out of its range) becomes a ConfigError that n
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ from ramen.config import schedules
 from ramen.errors import ConfigError
 from ramen.model.gpt import Parts, Text, Windows
 from ramen.ops.attention import choose
+from ramen.ops.cross_entropy import chunks_as_on
 from ramen.optimizer.foreign import Foreign
 from ramen.registry import build, factory
 from ramen.routing import Group, Optimizers, route
@@ -25,15 +27,28 @@ from ramen.trainer.memory import Sizes, step_memory
 
 PARTS = ("attention", "mlp", "residual", "stream", "position", "embedding", "value_embedding", "linear")
 WINDOWS = ("long_window", "short_window")
+MOST_TOKENS = 2**30  # of a window: masks count in int32, and paired heads twice
 CURVES = ("schedule", "batch_schedule", "ahead_schedule", *(f"{name}_schedule" for name in WINDOWS))
 
 
 def section(config: Mapping[str, Any], name: str, *runtime: Any) -> Any:
     """The object of one section of the config, given its run-time arguments."""
-    try:
+    with _named(name):
         return build(config[name], *runtime, allow=config["allow_targets"])
-    except ValueError as error:
-        raise ConfigError(f"{name}.{error}") from error
+
+
+@contextmanager
+def _named(section: str) -> Iterator[None]:
+    """A ValueError within becomes a ConfigError of that section, and so does a size that torch cannot count."""
+    try:
+        yield
+    except (OverflowError, RuntimeError, TypeError, ValueError) as error:
+        if isinstance(error, OverflowError) or "overflow" in str(error).lower():
+            first = str(error).partition("\n")[0]
+            raise ConfigError(f"{section}: makes a tensor of more elements than can be counted, got {first}") from error
+        if isinstance(error, ValueError):
+            raise ConfigError(f"{section}.{error}") from error
+        raise
 
 
 def model(config: Mapping[str, Any], text: Text) -> nn.Module:
@@ -66,9 +81,10 @@ def windows(config: Mapping[str, Any]) -> Callable[[float], Windows]:
         values, base = {made(part / 100) for part in range(101)}, bases[name]
         if base is None and values != {1.0}:
             raise ConfigError(f"{name}_schedule: needs attention.{name}_tokens, got null")
-        if base is not None and round(min(values) * base) < 1:
+        if base is not None and not 1 <= round(min(values) * base) <= round(max(values) * base) <= MOST_TOKENS:
             raise ConfigError(
-                f"{name}_schedule: takes attention.{name}_tokens = {base} below one token: times {min(values)}"
+                f"{name}_schedule: takes attention.{name}_tokens = {base} below one token or above {MOST_TOKENS:,}, "
+                f"got {min(values)} to {max(values)}"
             )
 
     def at(progress: float) -> Windows:
@@ -89,10 +105,8 @@ def ahead(config: Mapping[str, Any]) -> Callable[[float], float]:
 def attention_backend(config: Mapping[str, Any], device: torch.device, precision: torch.dtype, compiled: bool) -> str:
     """What attention runs on, in one word; ConfigError when what is asked for cannot serve here."""
     asked, width = config["attention"].get("backend", "auto"), config["model"]["dim"] // config["model"]["heads"]
-    try:
+    with _named("attention"):
         return choose(asked, device, precision, width, compiled)
-    except ValueError as error:
-        raise ConfigError(f"attention.{error}") from error
 
 
 @dataclass(frozen=True)
@@ -103,17 +117,22 @@ class Sketch:
     costs: dict[str, Any]
 
 
-def sketch(config: Mapping[str, Any], text: Text, micro_rows: int, precision: torch.dtype) -> Sketch:
+def sketch(config: Mapping[str, Any], text: Text, micro_rows: int, precision: torch.dtype, kind: str = "cpu") -> Sketch:
     """Build model, routing, optimizers and schedules on fake tensors: every range error shows, and what the run will cost."""
     for name in CURVES:
         curve(config, name)
-    moving = len({windows(config)(part / 100)[0] for part in range(101)}) > 1
+    at = windows(config)
+    way = [at(part / 100) for part in range(101)]
+    crossed = [f"{short} > {long}" for long, short in way if long and short and short > long]
+    if crossed:
+        raise ConfigError(f"short_window_schedule: takes the short window above the long one, got {crossed[0]}")
     section(config, "diagnostics")
     ahead(config)
     with FakeTensorMode():
         made = model(config, text)
+        made.after_step()  # type: ignore[operator]  # parts that cannot keep what they promise of their weights refuse
         routed = groups(config, made)
-        _check_stages(made, routed, optimizers(config, routed), moving)
+        _check_stages(made, routed, optimizers(config, routed), way)
         for owner in ("optimizer", "auxiliary"):
             _try_schedules(config, owner, routed)
         elements = sum(p.numel() for p in made.parameters())
@@ -121,25 +140,27 @@ def sketch(config: Mapping[str, Any], text: Text, micro_rows: int, precision: to
             "parameters": elements,
             "parameters_without_embeddings": elements - made.embedding_parameters(),  # type: ignore[operator]
             "flops_per_token": _once(lambda: flops_per_token(made, text.sequence_length), _shapes(config), text),
-            "memory": memory(config, text, micro_rows, precision),
+            "memory": memory(config, text, micro_rows, precision, kind),
         }
     return Sketch(routed, costs)
 
 
-def memory(config: Mapping[str, Any], text: Text, micro_rows: int, precision: torch.dtype) -> Sizes:
-    """Bytes at the peak of a training step, by what they hold; worked out once for configs that differ in numbers alone."""
+def memory(config: Mapping[str, Any], text: Text, micro_rows: int, precision: torch.dtype, kind: str = "cpu") -> Sizes:
+    """Bytes at the peak of a step on a kind of device, by what they hold; once for configs that differ in numbers alone."""
     recompute = config["trainer"]["activation_checkpointing"]
     accumulates = config["trainer"]["batch_tokens"] > micro_rows * text.sequence_length
 
     def simulate() -> Sizes:
-        with FakeTensorMode():
+        with FakeTensorMode(), chunks_as_on(kind):
             made = model(config, text)
             forward(made, "off", recompute)
             stepped = optimizers(config, groups(config, made))
             return step_memory(made, stepped, micro_rows, text.sequence_length, precision, accumulates=accumulates)
 
     stepping = _without_floats([config["routing"], config["optimizer"], config["auxiliary"]])
-    return dict(_once(simulate, _shapes(config), text, stepping, micro_rows, str(precision), accumulates, recompute))
+    return dict(
+        _once(simulate, _shapes(config), text, stepping, micro_rows, str(precision), accumulates, recompute, kind)
+    )
 
 
 _known: dict[str, Any] = {}
@@ -164,13 +185,18 @@ def _without_floats(value: Any) -> Any:
     return None if isinstance(value, float) else value
 
 
-def _check_stages(made: Any, routed: list[Group], optimizers: Optimizers, moving: bool) -> None:
-    """What changes during the run must be able to."""
-    if hasattr(made.position, "rescale") and made.position.original is None and not moving:
+def _check_stages(made: Any, routed: list[Group], optimizers: Optimizers, way: list[Windows]) -> None:
+    """What changes during the run must be able to; `way` are its windows."""
+    if hasattr(made.position, "rescale") and made.position.original is None and len({long for long, _ in way}) == 1:
         raise ConfigError(
             "position.original_tokens: without it, this position only follows changes of the long window, and there are none: "
             "choose position=half_rope, the same then, or set attention.long_window_tokens and long_window_schedule, got null"
         )
+    if hasattr(made.position, "rescale"):
+        before = made.windows
+        for step, each in enumerate(way):
+            made.move_windows(each) if step else made.begin(each)
+        made.set_windows(before)
     if hasattr(made.embedding, "split_at"):
         owners = {group.to for group in routed if group.role in ("embedding", "head")}
         foreign = [name for name in owners if isinstance(optimizers.by_name[name], Foreign)]
@@ -185,10 +211,8 @@ def _part(config: Mapping[str, Any], kind: str) -> Callable[..., Any]:
     make = factory(config[kind], config["allow_targets"])
 
     def part(*runtime: Any) -> Any:
-        try:
+        with _named(kind):
             return make(*runtime)
-        except ValueError as error:
-            raise ConfigError(f"{kind}.{error}") from error
 
     return part
 
@@ -207,9 +231,7 @@ def _try_schedules(config: Mapping[str, Any], owner: str, routed: list[Group]) -
 
 
 def _tried(made: Callable[[float], float], name: str) -> Callable[[float], float]:
-    try:
+    with _named(name):
         for progress in (0.0, 0.5, 1.0):
             made(progress)
-    except ValueError as error:
-        raise ConfigError(f"{name}.{error}") from error
     return made

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from ramen import assemble
+from ramen import assemble, resume
 from ramen import device as machine
 from ramen.atomic import write_atomically
 from ramen.config import Settings, check, config_hash, flatten, settings
@@ -35,7 +35,6 @@ from ramen.logger.guarded import Guarded
 from ramen.logger.none import NoLogger
 from ramen.model.gpt import Text
 from ramen.ops.parameter import initialise
-from ramen.resume import refuse_used
 from ramen.secret import scrub
 from ramen.table import start_table
 from ramen.trainer import checkpoint
@@ -68,7 +67,7 @@ def run(command: Command) -> dict[str, Any]:
     logging.raiseExceptions = False  # a log that cannot be written is no news, and no traceback
     try:
         try:
-            return _run(command, Console(stderr=True))
+            return _run(command, Console(stderr=True, markup=False))
         except BaseException as error:
             if not isinstance(error, RamenError):
                 log.info("".join(traceback.format_exception(error)))
@@ -112,20 +111,21 @@ def intend(config: dict[str, Any]) -> Intent:
         raise ConfigError(f"seed: out of range, got {own.seed}; allowed is 0 to 2^63 - 1")
     device = machine.select_device(own.device)
     machine.prepare(device, own.threads)
-    precision = machine.select_precision(own.precision, device)
+    kept = resume.precision(Path(own.resume)) if own.precision == "auto" and own.resume else own.precision
+    precision = machine.select_precision(kept, device)
     source: Source = assemble.section(config, "data")
     plan: Plan = assemble.section(config, "trainer", source.sequence_length)
     service: Logger = assemble.section(config, "logger")
     # Every tokenizer's last id opens documents.
     text = Text(source.vocabulary, source.vocabulary - 1, source.sequence_length)
     how = choose(own.compile, device)
-    backend = assemble.attention_backend(config, device, precision, how != "off")
     if plan.micro_batch_tokens == "auto":
         largest = max(plan.rows(assemble.curve(config, "batch_schedule")(part / 100)) for part in range(101))
         plan = plan.with_micro_rows(
-            estimated_rows(largest, lambda rows: assemble.memory(config, text, rows, precision), device)
+            estimated_rows(largest, lambda rows: assemble.memory(config, text, rows, precision, device.type), device)
         )
-    sketch = assemble.sketch(config, text, plan.micro_rows, precision)
+    sketch = assemble.sketch(config, text, plan.micro_rows, precision, device.type)
+    backend = assemble.attention_backend(config, device, precision, how != "off")
     return Intent(own, device, precision, source, plan, service, text, how, backend, sketch)
 
 
@@ -135,7 +135,7 @@ def _run(command: Command, console: Console) -> dict[str, Any]:
     own, device, precision, plan = intent.own, intent.device, intent.precision, intent.plan
     automatic = config["trainer"]["micro_batch_tokens"] == "auto"
     if own.resume is None:
-        refuse_used(command.folder)
+        resume.refuse_used(command.folder)
     resume_from = checkpoint.latest(Path(own.resume)) if own.resume else None
     service = intent.service if isinstance(intent.service, NoLogger) else Guarded(intent.service)
 
@@ -160,6 +160,8 @@ def _run(command: Command, console: Console) -> dict[str, Any]:
         facts["micro_batch_tokens"] = trainer.fit(reserved=facts["memory"]["optimizer"])
     for logger in loggers:
         logger.start(command.folder, config, facts)
+    if resume_from:
+        resume.remember(command.folder, command.overrides)
     summary = facts | {"status": "failed", "error": None}
     try:
         if dataset.tokenizer.name != "gpt2":  # that one is known everywhere; its own lets the folder be opened anywhere

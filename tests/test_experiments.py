@@ -38,7 +38,7 @@ def test_a_cards_experiment_has_room_on_it(compose: Callable[..., dict[str, Any]
     config = compose(f"experiment={name}")
     text = text_of(config)
     rows = assemble.section(config, "trainer", text.sequence_length).micro_rows
-    peak = sum(assemble.memory(config, text, rows, torch.bfloat16).values())
+    peak = sum(assemble.memory(config, text, rows, torch.bfloat16, "cuda").values())
     assert 0.5 * CARDS[name] < peak / 1e9 < 0.9 * CARDS[name]
     assert (config["compile"], config["precision"]) == ("on", "bf16")
 

@@ -3,6 +3,7 @@
 import contextlib
 import statistics
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from ramen.trainer.compiling import choose, forward, loud
 from ramen.trainer.differentiate import Differentiate
 
 VOCABULARY = 2048
+LIKE = ("optimizer=adamw", "optimizer.cautious=false", "auxiliary.cautious=false", "model.softcap=null")
 
 
 class Step:
@@ -30,7 +32,7 @@ class Step:
         plan = assemble.section(config, "trainer", length)
         how = choose(settings(config).compile, here.device)
         assemble.attention_backend(config, here.device, here.precision, how != "off")
-        self.costs = assemble.sketch(config, text, plan.micro_rows, here.precision).costs
+        self.costs = assemble.sketch(config, text, plan.micro_rows, here.precision, here.device.type).costs
         made: Any = assemble.model(config, text)
         self.model = made
         initialise(self.model, 0)
@@ -102,8 +104,13 @@ def model(work: Workload, here: Machine) -> list[Row]:
 
 
 def against_peer(work: Workload, here: Machine) -> list[Row]:
-    """Steps of the config's model and of a GPT of the same size in plain torch, in turn; both compiled or neither."""
-    config = work.config()
+    """Steps of the config's model and of a GPT of the same size in plain torch, in turn; both compiled or neither.
+
+    What the peer does not do is off (`LIKE`), unless the overrides turn it on.
+    """
+    own = any(word.startswith("optimizer=") for word in work.overrides)
+    like = [word for word in LIKE if not (own and word.startswith("optimizer"))]
+    config = replace(work, overrides=(*like, *work.overrides)).config()
     vocabulary = work.vocabulary or VOCABULARY
     ours = Step(config, here, vocabulary)
     sizes = [config["model"][key] for key in ("layers", "dim", "heads")]

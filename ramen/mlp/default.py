@@ -9,8 +9,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from ramen.mlp.base import input_maps, output_map
 from ramen.ops.activation import Activation, nonlinearity, relu_squared
-from ramen.ops.relu_squared_mlp import library, relu_squared_mlp
+from ramen.ops.relu_squared_mlp import chunks_serve, relu_squared_mlp
 from ramen.ops.width import hidden_width
 
 
@@ -29,20 +30,16 @@ class MLP(nn.Module):
         output_init_scale: float,
     ):
         super().__init__()
-        for name, value in (("expansion", expansion), ("init_scale", init_scale)):
-            if value <= 0:
-                raise ValueError(f"{name} must be > 0, got {value}")
-        if output_init_scale < 0:
-            raise ValueError(f"output_init_scale must be >= 0, got {output_init_scale}")
         self.activation = nonlinearity(activation)
         maps = self.activation.maps
-        hidden = hidden_width(dim, expansion, (lambda width: (maps + 1) * dim * width) if match_parameters else None)
-        self.up = linear(hidden, dim, (init_scale * dim**-0.5,) * maps)  # a GLU's gate is the first of two
-        self.down = linear(dim, hidden, (output_init_scale * hidden**-0.5,))
+        matched = match_parameters and maps > 1  # without a gate this is the MLP that others are matched with
+        hidden = hidden_width(dim, expansion, (lambda width: (maps + 1) * dim * width) if matched else None)
+        self.up = input_maps(linear, hidden, dim, init_scale, maps)  # a GLU's gate is the first of two
+        self.down = output_map(linear, dim, hidden, output_init_scale)
 
     def forward(self, x: Tensor) -> Tensor:  # (B, T, D) -> (B, T, D)
         if self.activation.function is relu_squared and hasattr(self.up, "weight"):  # low-rank maps have factors
             up, down = (bank.weight.flatten(0, 1) for bank in (self.up, self.down))
-            if compiled := library(x, up, down):
-                return relu_squared_mlp(x, up, down, compiled)
+            if chunks_serve(x, up, down):
+                return relu_squared_mlp(x, up, down)
         return self.down(self.activation(self.up(x)))

@@ -13,8 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ramen.mlp.base import input_maps, output_map
 from ramen.ops.activation import Activation, nonlinearity
 from ramen.ops.parameter import constant, parameter
+from ramen.ops.ranges import counts
 from ramen.ops.rms_gain import rms_norm_gain
 from ramen.ops.width import hidden_width
 
@@ -35,20 +37,14 @@ class FF(nn.Module):
         output_init_scale: float,
     ):
         super().__init__()
-        if depth < 1:
-            raise ValueError(f"depth must be >= 1, got {depth}")
-        for name, value in (("expansion", expansion), ("init_scale", init_scale)):
-            if value <= 0:
-                raise ValueError(f"{name} must be > 0, got {value}")
-        if output_init_scale < 0:
-            raise ValueError(f"output_init_scale must be >= 0, got {output_init_scale}")
+        counts(depth=depth)
         self.activation = nonlinearity(activation)
         maps = self.activation.maps
         count = (lambda width: depth * ((maps + 1) * dim * width + dim)) if match_parameters else None
         hidden = hidden_width(dim, expansion, count)
         self.gain = parameter((depth, dim), constant(0.0), "scalar")
-        self.up = nn.ModuleList(linear(hidden, dim, (init_scale * dim**-0.5,) * maps) for _ in range(depth))
-        self.down = nn.ModuleList(linear(dim, hidden, (output_init_scale * hidden**-0.5,)) for _ in range(depth))
+        self.up = nn.ModuleList(input_maps(linear, hidden, dim, init_scale, maps) for _ in range(depth))
+        self.down = nn.ModuleList(output_map(linear, dim, hidden, output_init_scale) for _ in range(depth))
 
     def forward(self, x: Tensor) -> Tensor:  # (B, T, D) -> (B, T, D)
         added = torch.zeros_like(x)

@@ -38,8 +38,6 @@ class NFF(nn.Module):
         alpha_init: float,
     ):
         super().__init__()
-        if expansion <= 0:
-            raise ValueError(f"expansion must be > 0, got {expansion}")
         if not 0 < alpha_init <= 1:
             raise ValueError(f"alpha_init must be in (0, 1], got {alpha_init}")
         count = (lambda width: 3 * dim * width + 2 * width + dim) if match_parameters else None

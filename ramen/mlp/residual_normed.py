@@ -15,8 +15,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from ramen.mlp.base import input_maps, output_map
 from ramen.ops.activation import Activation, Nonlinearity, nonlinearity
 from ramen.ops.parameter import constant, parameter
+from ramen.ops.ranges import counts
 from ramen.ops.rms_gain import rms_norm_gain
 from ramen.ops.width import hidden_width
 
@@ -38,16 +40,9 @@ class ResidualNormed(nn.Module):
         output_init_scale: float,
     ):
         super().__init__()
-        for name, value in (("depth", depth), ("residual_every", residual_every)):
-            if value < 1:
-                raise ValueError(f"{name} must be >= 1, got {value}")
+        counts(depth=depth, residual_every=residual_every)
         if depth % residual_every:
             raise ValueError(f"depth must be a multiple of residual_every = {residual_every}, got {depth}")
-        for name, scale in (("expansion", expansion), ("init_scale", init_scale)):
-            if scale <= 0:
-                raise ValueError(f"{name} must be > 0, got {scale}")
-        if output_init_scale < 0:
-            raise ValueError(f"output_init_scale must be >= 0, got {output_init_scale}")
         function = nonlinearity(activation)
         maps = function.maps
 
@@ -60,7 +55,7 @@ class ResidualNormed(nn.Module):
             nn.Sequential(*(_Unit(hidden, hidden, linear, function, init_scale) for _ in range(residual_every)))
             for _ in range(depth // residual_every)
         )
-        self.down = linear(dim, hidden, (output_init_scale * hidden**-0.5,))
+        self.down = output_map(linear, dim, hidden, output_init_scale)
 
     def forward(self, x: Tensor) -> Tensor:  # (B, T, D) -> (B, T, D)
         h = self.entry(x)  # (B, T, F)
@@ -75,7 +70,7 @@ class _Unit(nn.Module):
     def __init__(self, rows: int, columns: int, linear: Callable[..., Any], function: Nonlinearity, init_scale: float):
         super().__init__()
         self.function = function
-        self.weight = linear(rows, columns, (init_scale * columns**-0.5,) * function.maps)
+        self.weight = input_maps(linear, rows, columns, init_scale, function.maps)
         self.gain = parameter((rows * function.maps,), constant(0.0), "scalar")
 
     def forward(self, x: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from ramen.ops.document_mask import DocumentMask
-from ramen.ops.kernel import Library, kernels
+from ramen.ops.kernel import kernels, serves
 from ramen.ops.rms_norm import rms_norm
 from ramen.ops.rotary import positions
 
@@ -48,10 +48,10 @@ def attention(
     ValueError when `backend` cannot serve tensors like these.
     """
     scale *= getattr(position, "gain", 1.0)
-    chosen, compiled = _serve(backend, qkv, mask, torch.compiler.is_compiling())
-    if compiled and key_offset is None and value is None and not paired and hasattr(position, "table"):
+    chosen = _serve(backend, qkv, mask, torch.compiler.is_compiling())
+    if chosen == "kernel" and key_offset is None and value is None and not paired and hasattr(position, "table"):
         table = None if position.table is None else positions(position.table, qkv.shape[1]).float()
-        return _Compiled.apply(qkv, table, mask.starts, window or qkv.shape[1], scale, qk_norm, compiled)
+        return _Kernel.apply(qkv, table, mask.starts, window or qkv.shape[1], scale, qk_norm)
     qk, v = qkv.split((2, 1), dim=2)  # split, for its backward pass is one concatenation
     qk = position(rms_norm(qk) if qk_norm else qk)  # (B, T, 2, H, K)
     q, k = qk.unbind(2)
@@ -63,11 +63,7 @@ def attention(
     if paired:
         q, k, v = (z.reshape(z.shape[0], 2 * z.shape[1], -1, z.shape[3]) for z in (q, k, v))  # (B, 2 T, H / 2, K)
         mask, window = _in_pairs(mask, window)
-    if compiled:
-        merged = torch.stack((q, k, v), dim=2)
-        y = _Compiled.apply(merged, None, mask.starts, window or q.shape[1], scale, False, compiled)
-    else:
-        y = BACKENDS[chosen](q, k, v, mask, window, scale)
+    y = BACKENDS[chosen](q, k, v, mask, window, scale)
     return y.reshape(qkv.shape[:2] + qkv.shape[3:]) if paired else y
 
 
@@ -81,7 +77,7 @@ def prepare(
     kind = x.device.type
     dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
     like = x.new_empty((0, width), dtype=dtype)
-    chosen, _ = _serve(backend, like, mask, compiling or torch.compiler.is_compiling())
+    chosen = _serve(backend, like, mask, compiling or torch.compiler.is_compiling())
     if paired:
         mask, window = _in_pairs(mask, window)
     if chosen == "sdpa":
@@ -108,7 +104,7 @@ def choose(asked: Backend, device: torch.device, dtype: torch.dtype, width: int,
     """The backend that serves heads of `width`; ValueError when the one asked for cannot, with what it needs."""
     on_cuda = device.type == "cuda"
     able: dict[Backend, bool] = {
-        "kernel": device.type == "cpu" and not compiling and dtype in (torch.float32, torch.bfloat16),
+        "kernel": device.type == "cpu" and dtype in (torch.float32, torch.bfloat16),
         "varlen": on_cuda and dtype in HALF and not compiling and width % 8 == 0 and width <= 256,
         "flex": on_cuda and width >= 16,
         "sdpa": True,
@@ -122,25 +118,24 @@ def choose(asked: Backend, device: torch.device, dtype: torch.dtype, width: int,
 
 
 NEEDS = {
-    "kernel": "the CPU, compile=off and float32 or bfloat16",
+    "kernel": "the CPU and float32 or bfloat16",
     "flex": "a CUDA device, for torch has no backward pass for it on others, and heads of 16 dimensions or more",
     "varlen": "a CUDA device, precision=bf16, compile=off and heads of a multiple of 8 dimensions up to 256",
 }
 
 
-def _serve(asked: Backend, qkv: Tensor, mask: DocumentMask, compiling: bool) -> tuple[Backend, Library | None]:
-    """The backend for qkv (..., K), and the kernel's functions if it is the kernel."""
+def _serve(asked: Backend, qkv: Tensor, mask: DocumentMask, compiling: bool) -> Backend:
+    """The backend for qkv (..., K)."""
     if isinstance(qkv, FakeTensor) and qkv.device.type == "cpu" and asked in ("flex", "varlen"):
         asked = "kernel"  # in a run's sketch, which keeps for the backward pass what they keep
     chosen = choose(asked, qkv.device, qkv.dtype, qkv.shape[-1], compiling)
-    compiled = kernels("attention", qkv, mask.documents) if chosen == "kernel" else None
-    if chosen == "kernel" and compiled is None:
+    if chosen == "kernel" and not serves(qkv, mask.documents):
         if asked == "kernel":
             raise ValueError(
                 "backend: kernel needs gcc, float32 or bfloat16, and RAMEN_KERNELS not off; allowed here are auto, sdpa"
             )
         chosen = "sdpa"
-    return chosen, compiled
+    return chosen
 
 
 def offset_keys(k: Tensor, start: int, mask: DocumentMask) -> Tensor:
@@ -193,35 +188,59 @@ def _varlen(q: Tensor, k: Tensor, v: Tensor, mask: DocumentMask, window: int | N
     return attend(*flat, ends, ends, longest, longest, scale=scale, window_size=sees).view(q.shape)
 
 
-BACKENDS: dict[str, Callable[..., Tensor]] = {"sdpa": _sdpa, "flex": _flex, "varlen": _varlen}
+def _kernel(q: Tensor, k: Tensor, v: Tensor, mask: DocumentMask, window: int | None, scale: float) -> Tensor:
+    return _Kernel.apply(torch.stack((q, k, v), dim=2), None, mask.starts, window or q.shape[1], scale, False)
 
 
-class _Compiled(torch.autograd.Function):
+BACKENDS: dict[str, Callable[..., Tensor]] = {"kernel": _kernel, "sdpa": _sdpa, "flex": _flex, "varlen": _varlen}
+
+
+class _Kernel(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any,
-        qkv: Tensor,
-        table: Tensor | None,
-        starts: Tensor,
-        window: int,
-        scale: float,
-        qk_norm: bool,
-        compiled: Library,
+        ctx: Any, qkv: Tensor, table: Tensor | None, starts: Tensor, window: int, scale: float, qk_norm: bool
     ) -> Tensor:
-        batch, time, _, heads, width = qkv.shape
-        ctx.settings = (batch, time, heads, width, window, scale, qk_norm)
-        ctx.compiled = compiled
-        qkv = qkv.contiguous()
-        y = qkv.new_empty(batch, time, heads, width)
-        denominators = qkv.new_empty(batch, heads, time, dtype=torch.float32)  # their logarithms
-        compiled.attention_forward(qkv, table, starts, y, denominators, *ctx.settings)
+        ctx.settings = (window, scale, qk_norm)
+        y, denominators = _attend(qkv, table, starts, *ctx.settings)
         ctx.save_for_backward(qkv, table, starts, y, denominators)
         return y
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        qkv, table, starts, y, denominators = ctx.saved_tensors
-        dqkv = torch.empty_like(qkv)
-        ctx.compiled.attention_backward(qkv, table, starts, y, denominators, grad.contiguous(), dqkv, *ctx.settings)
-        return dqkv, None, None, None, None, None, None
+        return _attend_backward(grad, *ctx.saved_tensors, *ctx.settings), None, None, None, None, None
+
+
+# Operations of torch's, for a compiler to call and not to look into.
+@torch.library.custom_op("ramen::attention", mutates_args=())
+def _attend(
+    qkv: Tensor, table: Tensor | None, starts: Tensor, window: int, scale: float, qk_norm: bool
+) -> tuple[Tensor, Tensor]:
+    y, denominators = _shapes(qkv)
+    library: Any = kernels("attention", qkv)
+    library.attention_forward(qkv.contiguous(), table, starts, y, denominators, *y.shape, window, scale, qk_norm)
+    return y, denominators
+
+
+@_attend.register_fake
+def _shapes(qkv: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
+    """Room for the result (B, T, H, K) and for the logarithms of its denominators (B, H, T), for qkv (B, T, 3, H, K)."""
+    batch, time, _, heads, width = qkv.shape
+    return qkv.new_empty(batch, time, heads, width), qkv.new_empty(batch, heads, time, dtype=torch.float32)
+
+
+@torch.library.custom_op("ramen::attention_backward", mutates_args=())
+def _attend_backward(
+    grad: Tensor, qkv: Tensor, table: Tensor | None, starts: Tensor, y: Tensor, denominators: Tensor,
+    window: int, scale: float, qk_norm: bool,
+) -> Tensor:  # fmt: skip
+    dqkv = qkv.new_empty(qkv.shape)
+    library: Any = kernels("attention", qkv)
+    given = (qkv.contiguous(), table, starts, y, denominators, grad.contiguous())
+    library.attention_backward(*given, dqkv, *y.shape, window, scale, qk_norm)
+    return dqkv
+
+
+@_attend_backward.register_fake
+def _(grad: Tensor, qkv: Tensor, *rest: Any) -> Tensor:
+    return qkv.new_empty(qkv.shape)

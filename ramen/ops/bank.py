@@ -18,10 +18,14 @@ from ramen.ops.kernel import Library, kernels
 Factor = float | Tensor
 
 
+def wide(x: Tensor) -> Tensor:
+    """x itself, or a 16-bit one in float32."""
+    return x if x.dtype.itemsize >= 4 else x.float()
+
+
 def stack(tensors: Iterable[Tensor]) -> Tensor:
     """(N, m, n) in float32 or wider, of tensors (..., m, n); always a copy."""
-    bank = torch.cat([t.reshape(-1, *t.shape[-2:]) for t in tensors])
-    return bank.to(bank.dtype if bank.dtype.itemsize >= 4 else torch.float32)
+    return wide(torch.cat([t.reshape(-1, *t.shape[-2:]) for t in tensors]))
 
 
 def unstack(bank: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
@@ -30,10 +34,15 @@ def unstack(bank: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
     return [part.view((*t.shape[:-2], *bank.shape[1:])) for part, t in zip(parts, like, strict=True)]
 
 
+def largest(x: Tensor, dim: int | tuple[int, ...]) -> Tensor:
+    """The largest size along axes that are kept, without the copy that abs makes."""
+    return torch.maximum(x.amax(dim=dim, keepdim=True), x.amin(dim=dim, keepdim=True).neg_())
+
+
 def frobenius(bank: Tensor) -> Tensor:
-    """Frobenius norms (N) of a bank, of which no square over- or underflows."""
-    largest = bank.abs().amax(dim=(-2, -1)).clamp_min_(torch.finfo(bank.dtype).tiny)
-    return torch.linalg.vector_norm(bank / largest[:, None, None], dim=(-2, -1)).mul_(largest)
+    """Frobenius norms (N, 1, 1) of a bank, of which no square over- or underflows."""
+    unit = largest(bank, (-2, -1)).clamp_min_(torch.finfo(bank.dtype).tiny)
+    return torch.linalg.vector_norm(bank / unit, dim=(-2, -1), keepdim=True).mul_(unit)
 
 
 def is_zero(factor: Factor) -> bool:

@@ -20,32 +20,59 @@ static inline float slope(float c, long form)
     return form == PLAIN ? 1 : form == SIGMOID ? c - c * c : 1 - c * c;
 }
 
+/* The highest of n numbers, a multiple of LANES; any if there is a NaN. */
+static inline float highest(const float *x, long n)
+{
+    union { vector all; lanes bits; float lane[LANES]; } most, next;
+    most.all = *(const vector *)x;
+    for (long i = LANES; i < n; i += LANES) {
+        next.all = *(const vector *)(x + i);
+        lanes keep = most.all > next.all;
+        most.bits = (most.bits & keep) | (next.bits & ~keep);
+    }
+    float high = most.lane[0];
+    for (int l = 1; l < LANES; l++) high = high > most.lane[l] ? high : most.lane[l];
+    return high;
+}
+
+/* A row is done in blocks that stay in the first cache: e^(z - the block's highest), their sum, and their product with the softcap's
+ * slope, which the row's sum then makes the gradient. */
+enum { BLOCK = 64 * LANES };
+
 static inline __attribute__((always_inline)) float one_row(
     number *restrict logits, long target, long vocabulary, long form, float limit, float shift, float scale, long differentiated,
-    float *restrict capped, float *restrict share)
+    float *restrict share, float *restrict highs)
 {
-    float per_scale = 1 / scale, most[LANES], sum[LANES] = {0}, high = -INFINITY, total = 0;
-    for (int l = 0; l < LANES; l++) most[l] = -INFINITY;
-    long padded = (vocabulary + LANES - 1) / LANES * LANES;
-    for (long j = 0; j < vocabulary; j++) capped[j] = curve((wide(logits[j]) + shift) * per_scale, form);
-    for (long j = vocabulary; j < padded; j++) capped[j] = -INFINITY;
-    for (long j = 0; j < padded; j += LANES)
-        for (int l = 0; l < LANES; l++) most[l] = most[l] > capped[j + l] ? most[l] : capped[j + l];
-    for (int l = 0; l < LANES; l++) high = high > most[l] ? high : most[l];
-    for (long j = 0; j < padded; j += LANES)
-        for (int l = 0; l < LANES; l++) {
-            share[j + l] = exponential(limit * (capped[j + l] - high));
-            sum[l] += share[j + l];
-        }
-    for (int l = 0; l < LANES; l++) total += sum[l];
-    float loss = logf(total) - limit * (capped[target] - high);
-    if (differentiated) {
-        float per_total = 1 / total, factor = limit * per_scale;
-        share[target] -= total;
-        for (long j = 0; j < vocabulary; j++)
-            logits[j] = narrow(factor * per_total * share[j] * slope(capped[j], form));
+    float per_scale = 1 / scale, high = -INFINITY, total = 0, capped[BLOCK];
+    for (long start = 0, b = 0; start < vocabulary; start += BLOCK, b++) {
+        long count = vocabulary - start < BLOCK ? vocabulary - start : BLOCK, padded = (count + LANES - 1) / LANES * LANES;
+        float sum[LANES] = {0}, own, here = 0;
+        for (long j = 0; j < count; j++) capped[j] = curve((wide(logits[start + j]) + shift) * per_scale, form);
+        for (long j = count; j < padded; j++) capped[j] = -INFINITY;
+        own = highest(capped, padded);
+        for (long j = 0; j < padded; j += LANES)
+            for (int l = 0; l < LANES; l++) {
+                float e = exponential(limit * (capped[j + l] - own));
+                sum[l] += e;
+                share[start + j + l] = form == PLAIN ? e : e * slope(capped[j + l], form);
+            }
+        for (int l = 0; l < LANES; l++) here += sum[l];
+        highs[b] = own;
+        float next = high > own ? high : own;
+        total = total * exponential(limit * (high - next)) + here * exponential(limit * (own - next));
+        high = next;
     }
-    return loss;
+    float aim = curve((wide(logits[target]) + shift) * per_scale, form), distance = limit * (aim - high);
+    if (differentiated) {
+        float factor = limit * per_scale;
+        for (long start = 0, b = 0; start < vocabulary; start += BLOCK, b++) {
+            long count = vocabulary - start < BLOCK ? vocabulary - start : BLOCK;
+            float times = factor / total * exponential(limit * (highs[b] - high));
+            for (long j = 0; j < count; j++) logits[start + j] = narrow(times * share[start + j]);
+        }
+        logits[target] = narrow(factor * (expf(distance) / total - 1) * slope(aim, form));
+    }
+    return logf(total) - distance;
 }
 
 /* logits (n, stride), of which the first `vocabulary` columns count, and targets (n) -> loss (n) in nats.
@@ -58,8 +85,8 @@ int cross_entropy(
     int failed = 0;
 #pragma omp parallel num_threads(threads) reduction(| : failed)
     {
-        float *scratch = malloc((2 * vocabulary + 2 * LANES) * sizeof *scratch), *share = scratch + vocabulary + LANES;
-        failed = scratch == NULL;
+        float *share = malloc((vocabulary + LANES + vocabulary / BLOCK + 1) * sizeof *share), *highs = share + vocabulary + LANES;
+        failed = share == NULL;
 #pragma omp for
         for (long r = 0; r < rows; r++) {
             number *row = logits + r * stride;
@@ -67,12 +94,12 @@ int cross_entropy(
             long target = targets[r], kept = target == IGNORED ? 0 : vocabulary;
             if (kept && (target < 0 || target >= vocabulary)) failed = 1;
             if (kept && !failed)
-                loss[r] = form == PLAIN     ? one_row(row, target, vocabulary, PLAIN, 1, 0, 1, differentiated, scratch, share)
-                          : form == SIGMOID ? one_row(row, target, vocabulary, SIGMOID, limit, shift, scale, differentiated, scratch, share)
-                                            : one_row(row, target, vocabulary, TANH, limit, shift, scale, differentiated, scratch, share);
+                loss[r] = form == PLAIN     ? one_row(row, target, vocabulary, PLAIN, 1, 0, 1, differentiated, share, highs)
+                          : form == SIGMOID ? one_row(row, target, vocabulary, SIGMOID, limit, shift, scale, differentiated, share, highs)
+                                            : one_row(row, target, vocabulary, TANH, limit, shift, scale, differentiated, share, highs);
             if (differentiated) memset(row + kept, 0, (stride - kept) * sizeof *row);
         }
-        free(scratch);
+        free(share);
     }
     return failed;
 }

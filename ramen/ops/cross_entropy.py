@@ -7,8 +7,8 @@ Idea: Cut Cross-Entropy, Wijmans et al. 2024, arXiv 2411.09009; Liger kernel, ar
 Memory: chunk x V logits, whatever the number of tokens.
 """
 
-import importlib.util
-import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -17,14 +17,24 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from ramen.ops.ahead import Ahead
-from ramen.ops.kernel import Library, kernels
+from ramen.ops.kernel import Library, kernels, triton_serves
 from ramen.ops.softcap import Softcap
 
 IGNORED = -100
-HAS_TRITON = importlib.util.find_spec("triton") is not None  # asked here: torch.compile cannot trace it
 FORMS = ("none", "sigmoid", "tanh")  # by their numbers in the kernels
 # More do not help, fewer spend time adding up the gradient of the weight.
 CHUNK_LOGITS = {"cpu": 1 << 24, "cuda": 1 << 28}
+
+
+@contextmanager
+def chunks_as_on(kind: str) -> Iterator[None]:
+    """Within, chunks on a CPU are as large as on that kind of device: for a sketch of what it will hold."""
+    before = CHUNK_LOGITS["cpu"]
+    CHUNK_LOGITS["cpu"] = CHUNK_LOGITS.get(kind, before)
+    try:
+        yield
+    finally:
+        CHUNK_LOGITS["cpu"] = before
 
 
 def linear_cross_entropy(
@@ -89,7 +99,8 @@ def _in_chunks(
     softcap = Softcap(FORMS[form], limit, shift, scale) if form else None  # type: ignore[arg-type]
     cast = weight.to(x.dtype)
     grad_x = torch.empty_like(x) if differentiated else x.new_empty(0)
-    grad_weight = torch.zeros_like(weight) if differentiated else weight.new_empty(0)
+    sums = torch.empty_like if len(x) else torch.zeros_like  # the first chunk's is written, further ones are added
+    grad_weight = sums(weight) if differentiated else weight.new_empty(0)
     total = x.new_zeros((), dtype=torch.float32)
     compiled = kernels("cross_entropy", x, weight, targets)
     rows = _triton_rows if triton_serves(x.device) else _rows
@@ -113,7 +124,7 @@ def _in_chunks(
             total = total + (ahead.join(losses, grad) if ahead else losses).sum()
             if grad is not None:
                 torch.mm(grad, cast, out=grad_x[chunk])
-                _add_product(grad_weight, grad.T, x[chunk], compiled, share)
+                _add_product(grad_weight, grad.T, x[chunk], start == 0, compiled, share)
     return total, grad_x, grad_weight
 
 
@@ -128,10 +139,14 @@ def _(x: Tensor, weight: Tensor, *given: Any) -> tuple[Tensor, Tensor, Tensor]:
     return total, *map(torch.empty_like, like)  # type: ignore[return-value]
 
 
-def _add_product(total: Tensor, a: Tensor, b: Tensor, compiled: Library | None, room: Tensor | None) -> None:
-    """total += a b; `room` takes the product where that is of a narrower type."""
+def _add_product(
+    total: Tensor, a: Tensor, b: Tensor, first: bool, compiled: Library | None, room: Tensor | None
+) -> None:
+    """total += a b, or total = a b if it is the `first`; `room` takes the product where that is of a narrower type."""
     if total.dtype == a.dtype:
-        total.addmm_(a, b)
+        total.addmm_(a, b, beta=0 if first else 1)
+    elif first:
+        total.copy_(torch.mm(a, b, out=room))
     elif compiled and room is not None:
         compiled.accumulate(total, torch.mm(a, b, out=room), total.numel())
     else:
@@ -195,8 +210,3 @@ def _numbers(softcap: Softcap | None) -> tuple[int, float, float, float]:
     if softcap is None:
         return 0, 1.0, 0.0, 1.0
     return FORMS.index(softcap.form), float(softcap.limit), float(softcap.shift), float(softcap.scale)
-
-
-def triton_serves(device: torch.device) -> bool:
-    """Whether the head runs the Triton kernel there."""
-    return device.type == "cuda" and os.environ.get("RAMEN_KERNELS") != "off" and HAS_TRITON

@@ -11,6 +11,7 @@ import contextlib
 import ctypes
 import functools
 import hashlib
+import importlib.util
 import logging
 import os
 import platform
@@ -31,15 +32,33 @@ Argument = Tensor | float | int | Sequence[Tensor] | Sequence[int] | None
 SOURCES = {path.stem: path for path in sorted(Path(__file__).parent.glob("*.c"))}
 FLAGS = ["-O3", "-march=native", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-shared"]
 FLAGS += ["-fPIC"] + ["-mprefer-vector-width=512"] * (platform.machine() == "x86_64")
+HAS_TRITON = importlib.util.find_spec("triton") is not None  # asked here: torch.compile cannot trace it
 _off = False
 FLAVOURS: dict[torch.dtype, list[str]] = {torch.float32: [], torch.bfloat16: ["-DBFLOAT16"]}
 
 
 def kernels(source: str, *tensors: Tensor) -> "Library | None":
     """The functions of `<source>.c` for tensors like these, numbers of the first one's type; None where torch has to serve."""
-    if _off or torch.compiler.is_compiling() or not all(map(_plain, tensors)):
+    if torch.compiler.is_compiling() or not serves(*tensors):
         return None
-    return _libraries(tensors[0].dtype)[0].get(source)
+    return _libraries(tensors[0].dtype)[0][source]
+
+
+def serves(*tensors: Tensor) -> bool:
+    """Whether there are kernels for tensors like these. A compiler may ask too, for an operation that it does not look into."""
+    if torch.compiler.is_compiling():
+        return all(tensor.device.type == "cpu" for tensor in tensors) and _exist(tensors[0].dtype)
+    return all(map(_plain, tensors)) and _exist(tensors[0].dtype)
+
+
+@torch.compiler.assume_constant_result
+def _exist(dtype: torch.dtype) -> bool:
+    return not _off and bool(_libraries(dtype)[0])
+
+
+def triton_serves(device: torch.device) -> bool:
+    """Whether Triton's kernels run there."""
+    return device.type == "cuda" and not _off and os.environ.get("RAMEN_KERNELS") != "off" and HAS_TRITON
 
 
 @contextlib.contextmanager

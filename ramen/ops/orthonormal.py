@@ -17,6 +17,8 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from ramen.ops.bank import largest, wide
+
 PASSES = 3  # 1e-8 / m is the smallest singular value met: one pass brings it to about 1e-4, two to about 1
 NOISE = 1e-8  # relative to a column; under the rounding of a float32 input
 
@@ -25,16 +27,15 @@ def orthonormal_factor(a: Tensor) -> Tensor:
     """Q of each matrix of a (..., m, s), m >= s, with Q^T Q = I to 1e-5; a's dtype, or float32 for a 16-bit a."""
     if a.ndim < 2 or a.shape[-2] < a.shape[-1]:
         raise ValueError(f"orthonormal columns: too few rows, got shape {tuple(a.shape)}; allowed (..., m, s), m >= s")
-    a = a.to(a.dtype if a.dtype.itemsize >= 4 else torch.float32)
     if a.numel() == 0:
-        return torch.empty_like(a)
-    a = _unit_columns(a)
+        return torch.empty_like(wide(a))
+    a = _unit_columns(wide(a))
     return _cholesky_qr(a) if a.is_cuda else _householder_qr(a)
 
 
 def _unit_columns(a: Tensor) -> Tensor:
     tiny = torch.finfo(a.dtype).tiny
-    a = a / a.abs().amax(dim=-2, keepdim=True).clamp_min(tiny)  # then squares neither over- nor underflow
+    a = a / largest(a, -2).clamp_min_(tiny)  # then squares neither over- nor underflow
     return a / torch.linalg.vector_norm(a, dim=-2, keepdim=True).clamp_min(tiny)
 
 

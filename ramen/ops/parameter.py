@@ -12,11 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+LARGEST = 1e30  # of initial values: far from float32's end
 Initial = Callable[[Tensor, torch.Generator], Tensor]
 
 
 def constant(value: float) -> Initial:
-    """Every element `value`."""
+    """Every element `value`. ValueError for one that float32 cannot hold."""
+    if not abs(value) <= LARGEST:
+        raise ValueError(f"a number that a parameter starts at must be in [-{LARGEST:g}, {LARGEST:g}], got {value}")
     return lambda tensor, generator: tensor.fill_(value)
 
 
@@ -34,8 +37,8 @@ def uniform(std: float) -> Initial:
 
 
 def _check_std(std: float) -> None:
-    if not 0 <= std < math.inf:
-        raise ValueError(f"init_std and init_scale must give a standard deviation >= 0, got {std}")
+    if not 0 <= std <= LARGEST:
+        raise ValueError(f"init_std and init_scale must give a standard deviation of 0 to {LARGEST:g}, got {std}")
 
 
 def stacked(*initials: Initial) -> Initial:

@@ -11,6 +11,8 @@ it was; nothing is read back from the device.
 import torch
 from torch import Tensor
 
+from ramen.ops.bank import largest
+
 
 def spectral_norm(x: Tensor, u: Tensor, *, steps: int = 1) -> tuple[Tensor, Tensor]:
     """Estimate the spectral norms of x (..., m, n) from unit vectors u (..., m): sigma (...) and the next u.
@@ -24,8 +26,7 @@ def spectral_norm(x: Tensor, u: Tensor, *, steps: int = 1) -> tuple[Tensor, Tens
     x = x.to(u.dtype)
     if x.numel() == 0:
         return u.new_zeros(x.shape[:-2]), u.clone()
-    flat = x.flatten(-2)
-    scale = torch.maximum(flat.amax(-1), flat.amin(-1).neg_())[..., None, None]  # abs would copy x
+    scale = largest(x, (-2, -1))
     inverse = scale.clamp_min(torch.finfo(u.dtype).tiny).reciprocal_()  # so that no square over- or underflows
     left = u.unsqueeze(-1)  # (..., m, 1)
     sigma = scale

@@ -17,8 +17,8 @@ auto   gram where l >= 2 s, unless the iteration is in bfloat16, where gram cost
 Measured on one core (AVX512, fp32 twice as fast as bf16), gram against plain in fp32: 24 x (1024, 256) 1.5x, 16 x (512, 128)
 1.4x, square 0.8x.
 
-On a CPU a bank above 64 MB is walked in chunks; a matrix's result does not depend on its neighbours. (Chunks of 2 MB are
-10 % faster where the cache is small, but cost ten times the dispatches.)
+A matrix's result does not depend on its neighbours. (Parts of 2 MB, one after the other, are 10 % faster on a CPU whose cache is
+small, but cost ten times the dispatches.)
 """
 
 from collections.abc import Sequence
@@ -27,12 +27,11 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from ramen.ops.bank import largest
 from ramen.ops.kernel import kernels
 
 Quintic = tuple[float, float, float]
 Form = Literal["auto", "plain", "gram"]
-
-CPU_CHUNK_ELEMENTS = 1 << 24  # elements of X worked on at a time on a CPU
 
 
 def apply_quintics(
@@ -57,14 +56,7 @@ def apply_quintics(
     quintics = ((a / norm_factor, b / norm_factor**3, c / norm_factor**5), *quintics[1:])  # of x / ||x||_F now
     iterate = _gram if form == "gram" else _plain
     bank = x.reshape(-1, *x.shape[-2:])  # (N, m, n)
-    chunk = max(1, CPU_CHUNK_ELEMENTS // bank[0].numel())
-    if x.device.type != "cpu" or len(bank) <= chunk or torch.compiler.is_compiling():
-        out = iterate(_normalize(bank, dtype), quintics).to(x.dtype)
-    else:
-        out = torch.empty_like(bank)
-        for part, result in zip(bank.split(chunk), out.split(chunk), strict=True):
-            result.copy_(iterate(_normalize(part, dtype), quintics))
-    return out.reshape(x.shape)
+    return iterate(_normalize(bank, dtype), quintics).to(x.dtype).reshape(x.shape)
 
 
 def _normalize(x: Tensor, dtype: torch.dtype) -> Tensor:
@@ -76,7 +68,7 @@ def _normalize(x: Tensor, dtype: torch.dtype) -> Tensor:
         return out.to(dtype)
     work = torch.float32 if x.dtype.itemsize < 4 else x.dtype
     tiny = torch.finfo(work).tiny
-    x = x / x.abs().amax(dim=(-2, -1), keepdim=True).to(work).clamp_min_(tiny)
+    x = x / largest(x, (-2, -1)).to(work).clamp_min_(tiny)
     norm = torch.linalg.vector_norm(x, dim=(-2, -1), keepdim=True).clamp_min_(tiny)
     return x.div_(norm).to(dtype)
 

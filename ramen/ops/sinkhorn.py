@@ -15,6 +15,7 @@ import math
 import torch
 from torch import Tensor
 
+from ramen.ops.bank import largest, wide
 from ramen.ops.kernel import kernels
 
 
@@ -54,43 +55,14 @@ def _normalize_axes(x: Tensor, axes: tuple[int, ...], norm: float) -> Tensor:
         m, n = x.shape[-2:]
         compiled.normalize_axes(x, out, x.numel() // (m * n), m, n, axes[0] == -1, len(axes), norm, _floor(x) ** 2)
         return out
-    # Products read the matrix once a pass where divisions write it too; not on CUDA, where they may run in TF32.
-    normalize = _by_products if x.device.type == "cpu" and len(axes) > 2 else _by_division
-    bank = x.reshape(-1, *x.shape[-2:])  # (N, m, n)
-    return normalize(_bounded(bank), axes, norm).to(x.dtype).reshape(x.shape)
+    out = wide(x)
+    out = out / largest(out, (-2, -1)).clamp_min_(torch.finfo(out.dtype).tiny)  # squares are in range, floors relative
+    for i, axis in enumerate(axes):
+        length = torch.linalg.vector_norm(out, dim=axis, keepdim=True).clamp_min_(_floor(out))
+        out.mul_((norm if i + 1 == len(axes) else 1.0) / length)
+    return out.to(x.dtype)
 
 
 def _floor(x: Tensor) -> float:
     """The norm that a row or column of zeros is taken to have, where the largest entry is 1."""
     return torch.finfo(x.dtype).eps ** 2
-
-
-def _bounded(x: Tensor) -> Tensor:
-    """A copy of x, float32 or wider, with entries in [-1, 1]: squares are in range, floors are relative."""
-    x = x.to(x.dtype if x.dtype.itemsize >= 4 else torch.float32)
-    largest = x.abs().amax(dim=(-2, -1), keepdim=True)
-    return x / largest.clamp_min_(torch.finfo(x.dtype).tiny)
-
-
-def _by_division(x: Tensor, axes: tuple[int, ...], norm: float) -> Tensor:
-    for i, axis in enumerate(axes):
-        length = torch.linalg.vector_norm(x, dim=axis, keepdim=True).clamp_min_(_floor(x))
-        x.mul_((norm if i + 1 == len(axes) else 1.0) / length)  # x is a copy
-    return x
-
-
-def _by_products(x: Tensor, axes: tuple[int, ...], norm: float) -> Tensor:
-    """The same with the divisors gathered in two vectors: each step only reads the squares, once."""
-    floor = x.new_full((1, 1, 1), _floor(x) ** 2)
-    squares = x * x
-    rows = columns = floor  # squared factors (N, m, 1), (N, 1, n), once their axis has been normalised
-    for i, axis in enumerate(axes):
-        if i == 0:
-            sums = squares.sum(dim=axis, keepdim=True).add_(floor)
-        else:
-            sums = torch.baddbmm(floor, squares, columns.mT) if axis == -1 else torch.baddbmm(floor, rows.mT, squares)
-        if axis == -1:
-            rows = sums.reciprocal_()
-        else:
-            columns = sums.reciprocal_()
-    return x.mul_(rows.sqrt_()).mul_(columns.sqrt_().mul_(norm))

@@ -118,6 +118,8 @@ def test_a_closed_gate_shuts_its_head(build_gpt):
         (("attention.pattern=LS", "attention.long_window_tokens=4", "attention.short_window_tokens=5"), "5 > 4"),
         (("attention.pattern=N", "attention.key_offset=true"), "key_offset is for long layers"),
         (("position=rope", "attention.key_offset=true"), "key_offset needs a position that leaves dimensions unturned"),
+        (("attention.init_scale=0",), "^attention.init_scale must be > 0, got 0"),
+        (("attention.output_init_scale=-0.5",), "^attention.output_init_scale must be >= 0, got -0.5"),
         (("attention.gate_inputs=17",), "gate_inputs must be between 1 and model.dim = 16, or null, got 17"),
     ],
 )
@@ -138,7 +140,7 @@ BF16, FP32, FP64 = torch.bfloat16, torch.float32, torch.float64
         (CPU, FP32, 64, False, "kernel"),
         (CPU, BF16, 64, False, "kernel"),
         (CPU, FP64, 64, False, "sdpa"),
-        (CPU, FP32, 64, True, "sdpa"),
+        (CPU, FP32, 64, True, "kernel"),
         (CUDA, BF16, 64, False, "varlen"),
         (CUDA, BF16, 12, False, "sdpa"),  # flash attention takes multiples of 8
         (CUDA, BF16, 264, False, "sdpa"),
@@ -163,7 +165,7 @@ def test_auto_chooses_by_what_the_machine_can(device, dtype, width, compiling, e
         ("varlen", CUDA, BF16, 64, True),
         ("varlen", CUDA, BF16, 12, False),
         ("kernel", CUDA, FP32, 64, False),
-        ("kernel", CPU, FP32, 64, True),
+        ("kernel", CPU, FP64, 64, False),
     ],
 )
 def test_a_backend_that_cannot_serve_is_an_error(asked, device, dtype, width, compiling):

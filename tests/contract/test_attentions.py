@@ -50,13 +50,15 @@ def test_a_token_depends_on_exactly_the_tokens_it_may_see(attention, position, w
     assert torch.equal(seen, mask.dense(window)[:, 0])
 
 
+@pytest.mark.parametrize("paired", [False, True])
 @pytest.mark.parametrize("window", WINDOWS)
 @pytest.mark.parametrize("length", [1, 2, 7])
-def test_visible_keys_is_the_mean_of_the_mask(attention, window, length):
-    """What the FLOPs of the start-up table grow with."""
-    module, _ = attention(window)
-    dense = DocumentMask(torch.zeros(1, length, dtype=torch.long)).dense(window)
-    assert module.visible_keys(length) == pytest.approx(dense.sum().item() / length)
+def test_visible_keys_is_the_mean_of_the_mask(attention, window, length, paired):
+    """What the FLOPs of the start-up table grow with; paired heads are half as many, with two queries a token."""
+    module, _ = attention(window, paired_layers=[0] if paired else [])
+    mask = DocumentMask(torch.zeros(1, length, dtype=torch.long))
+    dense = mask.paired().dense(window and 2 * window - 1) if paired else mask.dense(window)
+    assert module.visible_keys(length) == pytest.approx(dense.sum().item() / dense.shape[-1])
 
 
 def test_rows_do_not_meet(attention):

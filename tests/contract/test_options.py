@@ -11,6 +11,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from ramen import assemble
 from ramen.command import sweep_values
 from ramen.config import check
+from ramen.errors import ConfigError
 from ramen.model.gpt import Text
 from ramen.ops.parameter import generator, initialise
 from ramen.registry import CONF, factory, kinds, options
@@ -130,3 +131,21 @@ def test_every_value_of_a_sweep_is_accepted(compose, name):
         assert len(words) == len(set(words))
         for word in words:
             check(compose(word))
+
+
+@pytest.mark.parametrize(
+    "word", ["mlp.expansion=1e20", "model.dim=2000000000000000000", "embedding.pad_to_multiple=10000000000000000000"]
+)
+def test_a_size_that_cannot_be_counted_is_told(compose, word):
+    with pytest.raises(
+        ConfigError, match=r"^(linear|embedding): makes a tensor of more elements than can be counted, got"
+    ):
+        assemble.sketch(compose(*TINY, word), TEXT, micro_rows=2, precision=torch.float32)
+
+
+@pytest.mark.parametrize(
+    "words", ["model.layers=1000000", "mlp=ff mlp.depth=1000000", "residual=mhc residual.iterations=1000000"]
+)
+def test_a_loop_that_would_not_end_is_refused(compose, words):
+    with pytest.raises(ConfigError, match="must be >= 1 and at most 10,000, got 1000000"):
+        assemble.sketch(compose(*TINY, *words.split()), TEXT, micro_rows=2, precision=torch.float32)

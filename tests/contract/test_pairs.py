@@ -168,6 +168,6 @@ def test_no_switch_of_an_option_is_without_effect(compose, rows) -> None:
     REFUSED.items(),
     ids=lambda value: "-".join(sorted(name for _, name in value)) if isinstance(value, frozenset) else "",
 )
-def test_what_cannot_go_together_is_refused(compose, pair, message) -> None:
+def test_what_cannot_go_together_is_refused_before_data_is_read(compose, pair, message) -> None:
     with pytest.raises(ConfigError, match=message):
-        model_of(compose(*SIZE, *words(dict(pair))))
+        assemble.sketch(compose(*SIZE, *words(dict(pair))), Text(VOCABULARY, BOS, LENGTH), 2, torch.float32)

@@ -56,3 +56,9 @@ def test_starts():
 def test_shapes(activation, match, shapes):
     module = mlp(activation=activation, match_parameters=match)
     assert [tuple(p.shape) for p in module.parameters()] == shapes
+
+
+@pytest.mark.parametrize("match", [True, False])
+def test_the_plain_width_is_exact_where_a_rounder_one_is_near(match):
+    config = {"expansion": 4.0, "match_parameters": match, "init_scale": 1.0, "output_init_scale": 0.0}
+    assert MLP(255, Dense, activation="gelu", **config).down.weight.shape == (1, 255, 1020)

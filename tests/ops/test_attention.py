@@ -170,3 +170,27 @@ def test_equal_keys_are_seen_equally():
     assert by_kernel.tolist() == pytest.approx([0, 0.5, 1.5, 3, 3.5, 4.5])
     assert y.tolist() == pytest.approx(by_kernel.tolist())
     assert math.isclose(by_kernel[0].item(), 0.0, abs_tol=1e-7)
+
+
+@here
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_compiled_it_is_the_same_to_the_bit(dtype):
+    """To a compiler each pass is one operation, whose shapes it is told."""
+    qkv, grad, mask = inputs(2, 37, 2, 8, 3, dtype)
+    turn = Rotation(8, 40)
+
+    def loss(x):
+        y = attention(x, turn, mask, window=9, scale=0.3, qk_norm=True)
+        return (y * grad).sum()
+
+    found = []
+    for function in (loss, torch.compile(loss, backend="aot_eager", fullgraph=True, dynamic=False)):
+        x = qkv.clone().requires_grad_()
+        value = function(x)
+        value.backward()
+        found.append((value.detach(), x.grad))
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+    starts, settings = mask.starts, (9, 0.3, True)
+    torch.library.opcheck(torch.ops.ramen.attention, (qkv, turn.table[:37].contiguous(), starts, *settings))
+    y, denominators = torch.ops.ramen.attention(qkv, None, starts, *settings)
+    torch.library.opcheck(torch.ops.ramen.attention_backward, (grad, qkv, None, starts, y, denominators, *settings))

@@ -1,12 +1,8 @@
-"""The Triton kernel, run by Triton's interpreter, against its plain torch twin. Needs the package triton, but no GPU.
-
-The interpreter must be chosen before Triton is imported, so the tests of the kernel run in a process of their own.
-"""
+"""The Triton kernel, run by Triton's interpreter, against its plain torch twin. Needs the package triton, but no GPU."""
 
 import ast
 import os
-import subprocess
-import sys
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
@@ -16,7 +12,8 @@ import torch
 from torch import Tensor
 
 from ramen.ops import cross_entropy
-from ramen.ops.cross_entropy import IGNORED, _numbers, _rows, linear_cross_entropy, triton_serves
+from ramen.ops import kernel as kernels
+from ramen.ops.cross_entropy import IGNORED, _numbers, _rows, linear_cross_entropy
 from ramen.ops.softcap import Softcap
 
 SOFTCAPS = {
@@ -33,12 +30,8 @@ interpreted = pytest.mark.skipif(not INTERPRETED, reason="runs inside test_the_k
 
 @pytest.mark.skipif(INTERPRETED, reason="is the process of this test's making")
 @pytest.mark.skipif(find_spec("triton") is None, reason="triton is not installed")
-def test_the_kernel_under_the_interpreter() -> None:
-    command = [sys.executable, "-m", "pytest", "-vv", "-p", "no:cacheprovider", __file__]
-    done = subprocess.run(
-        command, env={**os.environ, "TRITON_INTERPRET": "1"}, capture_output=True, text=True, timeout=300, check=False
-    )
-    assert done.returncode == 0 and "13 passed" in done.stdout, done.stdout[-3000:]
+def test_the_kernel_under_the_interpreter(under_the_interpreter: Callable[[str], str]) -> None:
+    assert "13 passed" in under_the_interpreter(__file__)
 
 
 @pytest.mark.skipif(INTERPRETED or find_spec("triton") is None, reason="needs triton's compiler")
@@ -143,7 +136,9 @@ def test_the_head_runs_on_it_where_it_is_chosen(
 
 
 def test_it_serves_on_cuda_alone_and_is_left_out_on_demand(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cross_entropy, "HAS_TRITON", True)
-    assert triton_serves(torch.device("cuda")) and not triton_serves(torch.device("cpu"))
+    monkeypatch.setattr(kernels, "HAS_TRITON", True)
+    assert kernels.triton_serves(torch.device("cuda")) and not kernels.triton_serves(torch.device("cpu"))
+    with kernels.plain_torch():
+        assert not kernels.triton_serves(torch.device("cuda"))
     monkeypatch.setenv("RAMEN_KERNELS", "off")
-    assert not triton_serves(torch.device("cuda"))
+    assert not kernels.triton_serves(torch.device("cuda"))

@@ -1,8 +1,12 @@
 """AdamW: torch's, and cautious decay by its definition."""
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 from torch import nn
+
+from ramen.ops.kernel import plain_torch
 
 
 @pytest.mark.parametrize("weight_decay", [0.0, 0.3])
@@ -20,7 +24,8 @@ def test_plain_is_torch_adamw(build, random, weight_decay):
     torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-7)
 
 
-def test_cautious_against_float64(build, random):
+@pytest.mark.parametrize("by", [nullcontext, plain_torch])
+def test_cautious_against_float64(build, random, by):
     p = nn.Parameter(random(8, 5))
     optimizer = build("adamw", [p], lr=0.02, weight_decay=0.5, eps=1e-8)
     w, m, v = p.detach().double(), torch.zeros(8, 5).double(), torch.zeros(8, 5).double()
@@ -28,7 +33,8 @@ def test_cautious_against_float64(build, random):
     for step in range(1, 8):
         p.grad = random(8, 5, seed=step)
         g = p.grad.double()
-        optimizer.step()
+        with by():
+            optimizer.step()
         m, v = 0.9 * m + 0.1 * g, 0.95 * v + 0.05 * g * g
         u = m / (1 - 0.9**step) / ((v / (1 - 0.95**step)).sqrt() + 1e-8)
         mask = u * w > 0

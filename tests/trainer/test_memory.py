@@ -64,7 +64,9 @@ def measured(config: dict[str, Any], rows: int, precision: torch.dtype) -> int:
     return before + peak
 
 
-@pytest.mark.parametrize(("name", "precision"), zip(CASES, itertools.cycle((torch.float32, torch.bfloat16))))
+@pytest.mark.parametrize(
+    ("name", "precision"), list(zip(CASES, itertools.cycle((torch.float32, torch.bfloat16)), strict=False))
+)
 def test_the_estimate_is_within_a_fifth_of_the_peak(
     compose: Callable[..., dict[str, Any]], name: str, precision: torch.dtype
 ) -> None:
@@ -79,6 +81,14 @@ def test_more_rows_take_more_and_recomputing_less(compose: Callable[..., dict[st
     assert rows[0] < rows[1] < rows[2]
     again = assemble.memory(compose(*SIZE, *CASES["recomputing"]), TEXT, 32, torch.float32)["activations"]
     assert again < assemble.memory(compose(*SIZE, "model.layers=6"), TEXT, 32, torch.float32)["activations"] / 2
+
+
+def test_a_gpus_head_takes_more_logits_at_a_time(compose: Callable[..., dict[str, Any]]) -> None:
+    """1 << 28 of them, or all there are, in bfloat16; on a CPU 1 << 24."""
+    config, text, rows = compose(*SIZE), Text(1 << 19, 0, TEXT.sequence_length), 8
+    cpu, cuda = (sum(assemble.memory(config, text, rows, torch.bfloat16, kind).values()) for kind in ("cpu", "cuda"))
+    logits = min(1 << 28, rows * text.sequence_length << 19)
+    assert 0.7 < (cuda - cpu) / (2 * (logits - (1 << 24))) <= 1  # the CPU's peak is the optimizer's
 
 
 def test_what_a_process_takes_is_more_than_its_tensors_and_what_a_gpu_tells_is_not() -> None:
