@@ -164,6 +164,8 @@ def diagnose(words: list[str], error: Exception) -> str:
 
     found: list[str] = []
     accepted: list[str] = []
+    if _first_line(error).startswith("Ambiguous value"):
+        found.append(f"{_first_line(error)}; several values are a sweep, which wants -m, or a list, as key=[1,2]")
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         for word in sorted(words, key=lambda w: not _is_group(w)):  # groups first: keys depend on them
@@ -269,6 +271,9 @@ class RunCallback(Callback):
         resume.claim(folder)
         if config.get("resume") is None:
             resume.refuse_used(folder)
+        else:
+            with flag_override(config, ["readonly", "struct"], [False, False]):
+                config.hydra.output_subdir = None  # mistyped words must not become the run's (ramen.resume.remember)
 
 
 class SweepCallback(Callback):
@@ -298,7 +303,7 @@ class SweepCallback(Callback):
             except (HydraException, OmegaConfBaseException) as error:
                 if value in first:  # Hydra composes all jobs itself and the error comes to main
                     return
-                problems[f"{value}: {_first_line(error)}"] = None
+                problems[_explain(value, error, first[:index])] = None
         if problems:
             fail("\n".join(problems))  # an exit, for Hydra only warns of a callback's exceptions
 

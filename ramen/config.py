@@ -13,9 +13,10 @@ import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
+from enum import IntEnum
 from typing import Any, Literal, get_type_hints
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError, conlist
 
 from ramen import secret
 from ramen.errors import ConfigError
@@ -74,7 +75,8 @@ def check(config: dict[str, Any]) -> None:
         elif key in SECTIONS and isinstance(value, dict) and "_target_" in value:
             problems += check_node(value, key, allow)
         elif key in SECTIONS:
-            problems.append(f"{key}: must be a section with a _target_, got {value!r}")
+            way = f"; choose one by schedule@{key}=NAME" if key.endswith(SCHEDULE_SUFFIX) else ""
+            problems.append(f"{key}: must be a section with a _target_, got {value!r}{way}")
         else:
             problems.append(
                 f"{key}: is not a section of this program, got {value!r}{suggest(key, [*hints, *SECTIONS])}"
@@ -105,6 +107,8 @@ def check_node(node: dict[str, Any], path: str, allow: Sequence[str] = ()) -> li
             continue
         if _is_schedule(key, value) and key.removesuffix(SCHEDULE_SUFFIX) in known:
             problems += check_node(value, where, allow)
+        elif str(key).endswith(SCHEDULE_SUFFIX) and key.removesuffix(SCHEDULE_SUFFIX) in known:
+            problems.append(f"{where}: must be a schedule, got {value!r}; choose one, as schedule@{where}=constant")
         elif key not in known:
             problems.append(f"{where}: no such key of {path}{suggest(key, known)}")
         else:
@@ -121,8 +125,8 @@ def parameters(target: Callable[..., Any]) -> tuple[dict[str, Any], set[str]]:
     """
     if not getattr(target, "__module__", "").startswith("ramen."):
         kinds = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-        foreign = [p.name for p in inspect.signature(target).parameters.values() if p.kind in kinds]
-        return dict.fromkeys(foreign[1:], Any), set()
+        foreign = [p for p in inspect.signature(target).parameters.values() if p.kind in kinds]
+        return {p.name: _like(p.default) for p in foreign[1:]}, set()
     known: dict[str, Any] = {}
     required: set[str] = set()
     for function in _constructors(target):
@@ -133,6 +137,13 @@ def parameters(target: Callable[..., Any]) -> tuple[dict[str, Any], set[str]]:
                 if p.default is inspect.Parameter.empty:
                     required.add(p.name)
     return known, required
+
+
+def _like(default: Any) -> Any:
+    """What a foreign target's default tells of a value: how many numbers, which choices; else Any."""
+    if isinstance(default, tuple):
+        return conlist(float, min_length=len(default), max_length=len(default))
+    return Literal[tuple(map(int, type(default)))] if isinstance(default, IntEnum) else Any
 
 
 def _constructors(target: Callable[..., Any]) -> Iterator[Callable[..., Any]]:

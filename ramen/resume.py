@@ -7,12 +7,14 @@ from typing import Any
 
 import yaml
 
+from ramen.atomic import write_atomically
 from ramen.config import config_hash
 from ramen.data.lock import exclusive
 from ramen.errors import ConfigError, DataError
 from ramen.trainer import checkpoint
 
 OVER = ("finished", "diverged")
+OVERRIDES = Path(".hydra", "overrides.yaml")  # Hydra's name for it
 _held = contextlib.ExitStack()  # the lock of this process's run, until it ends
 
 
@@ -22,6 +24,11 @@ def claim(folder: Path) -> None:
         raise DataError(
             f"{folder}: another process is at work in it; wait for its end, or choose another hydra.run.dir"
         )
+
+
+def remember(folder: Path, words: list[str]) -> None:
+    """Make the words of a continuation that was accepted those that the next `resume=` repeats."""
+    write_atomically(folder / OVERRIDES, yaml.safe_dump(words).encode())
 
 
 def refuse_used(folder: Path) -> None:
@@ -40,8 +47,17 @@ def status(folder: Path) -> str | None:
 
 def summary(folder: Path) -> dict[str, Any]:
     """What a run says of itself; empty before its end."""
+    return _read(folder / "summary.json")
+
+
+def precision(folder: Path) -> str:
+    """That of a run begun before, for its continuation: what `auto` finds is measured, and may be another one today."""
+    return {"float32": "fp32", "bfloat16": "bf16"}.get(str(_read(folder / "environment.json").get("precision")), "auto")
+
+
+def _read(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads((folder / "summary.json").read_bytes())
+        found = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}

@@ -109,9 +109,9 @@ def tell(sweep: Path) -> bool:
     from rich.console import Console
     from rich.table import Table
 
-    console = Console(stderr=True)
+    console = Console(stderr=True, markup=False)
     if not console.is_terminal:
-        console = Console(stderr=True, width=200)  # a log has no edge to wrap at
+        console = Console(stderr=True, markup=False, width=200)  # a log has no edge to wrap at
     jobs = [_row(path) for path in sorted(sweep.iterdir()) if (path / ".hydra").is_dir()] if sweep.is_dir() else []
     common = set.intersection(*(set(job["overrides"]) for job in jobs)) if len(jobs) > 1 else set()
     table = Table("varies", "status", "validation loss", "tokens", "tokens/s", "reason", box=None, pad_edge=False)

@@ -61,7 +61,7 @@ def show(dataset: "Dataset") -> None:
         table.add_row(
             split, f"{documents:,}", f"{tokens:,}", f"{tokens / total:.1%}", f"{size / tokens:.2f}", str(len(shards))
         )
-    console = Console()
+    console = Console(markup=False)
     console.print(table)
     console.print(str(dataset.folder), soft_wrap=True)
 

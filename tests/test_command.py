@@ -32,7 +32,8 @@ def one_line(text: str) -> str:
     [
         (  # what Hydra stops at and what the schema finds
             ["optimizer=bamm", "optimiser=bam", "optimizer.lrr=1", "mlp=nf", "model.heads=two", "optimizer.lr=fast",
-             "mlp.activation=relu3", "attention._target_=os.system", "hydra.rin.dir=x"],
+             "mlp.activation=relu3", "attention._target_=os.system", "hydra.rin.dir=x", "batch_schedule=stepped",
+             "optimizer.momentum_schedule=null"],
             ["optimizer: no such option, got 'bamm'; did you mean 'bam'?",
              "optimiser: no such key; did you mean 'optimizer'?",
              "optimizer.lrr: no such key; did you mean 'lr'?",
@@ -41,13 +42,17 @@ def one_line(text: str) -> str:
              "optimizer.lr: input should be a valid number, got 'fast'",
              "mlp.activation: no such choice; did you mean 'relu'?",
              "attention._target_: may not be built, got 'os.system'",
-             "hydra.rin.dir=x: Could not override"],
+             "hydra.rin.dir=x: Could not override",
+             "batch_schedule: must be a section with a _target_, got 'stepped'; choose one by schedule@batch_schedule=",
+             "optimizer.momentum_schedule: must be a schedule, got None"],
         ),
         (["optimizer.momentum=1.5"], ["optimizer: momentum must be in [0, 1), got 1.5"]),  # what only its constructor knows
         (["data=text"], ["data.files: must be given"]),
         (["data=text", "data.files=/nonexistent/*.txt"], ["/nonexistent/*.txt"]),
         (["resume=/nonexistent"], ["resume: /nonexistent is not a run folder"]),
-        (["-m", "optimizer=muon,bam", "optimizer.lr=0.1,fast"], ["optimizer.lr: input should be a valid number, got 'fast'"]),
+        (["seed=0,1"], ["Ambiguous value for argument 'seed=0,1'; several values are a sweep, which wants -m"]),
+        (["-m", "optimizer=muon,bam", "mlp=default,nf", "optimizer.lr=0.1,fast"],
+         ["optimizer.lr: input should be a valid number, got 'fast'", "mlp: no such option, got 'nf'"]),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_told_at_once_without_a_traceback(
@@ -65,6 +70,7 @@ def test_what_is_wrong_is_told_at_once_without_a_traceback(
     ("words", "told"),
     [
         (["model.dim=100", "model.heads=3"], "model.dim must be heads x an even head width, got dim=100, heads=3"),
+        (["model.heads=0"], "model.heads must be >= 1, got 0"),
         (["trainer.steps=0", "trainer.batch_tokens=8"], "trainer.steps: must be > 0.*trainer.batch_tokens: must be at least"),
         (["schedule.warmup_fraction=0.9"], "schedule.warmup_fraction [+] cooldown_fraction must be at most 1, got 1.4"),
     ],
@@ -158,10 +164,13 @@ def test_ctrl_c_saves_ends_cleanly_and_the_run_goes_on_in_its_folder(
     stopped = json.loads((folder / "summary.json").read_text())
     assert (stopped["status"], stopped["error"]) == ("stopped", "SIGINT")
     assert list((folder / "checkpoint").glob("step_*"))
-    done = ramen(f"resume={folder}", f"trainer.steps={stopped['steps'] + 2}")
+    assert ramen(f"resume={folder}", "optimizer.lr=mistyped").returncode == 2  # and is not the run's from now on
+    more = f"trainer.steps={stopped['steps'] + 2}"
+    done = ramen(f"resume={folder}", more)
     assert done.returncode == 0, done.stderr
     summary = json.loads((folder / "summary.json").read_text())
     assert (summary["status"], summary["steps"]) == ("finished", stopped["steps"] + 2)
+    assert more in command.with_resume([f"resume={folder}"])
 
 
 @pytest.mark.parametrize("word", ["+sweep=optimizers", "+experiment=demo", "+debug=smoke"])

@@ -155,6 +155,10 @@ def test_a_foreign_optimizer_takes_its_own_keys_and_schedules(compose):
     (problem,) = problems(config)
     assert problem.startswith("optimizer.ns_stepz: no such key of optimizer; did you mean 'ns_steps'?")
     assert "params" not in problem
+    config = compose("optimizer=torch_muon")
+    config["optimizer"]["ns_coefficients"] = [1.0, 2]
+    (problem,) = problems(config)
+    assert problem.startswith("optimizer.ns_coefficients: list should have at least 3 items")
 
 
 def test_a_schedule_needs_a_hyperparameter(base):

@@ -10,6 +10,7 @@ import pytest
 import torch
 import yaml
 
+from ramen import device as machine
 from ramen.config import config_hash
 from ramen.data.lock import exclusive
 from ramen.errors import ConfigError, DataError
@@ -149,3 +150,13 @@ def test_a_state_of_something_else_is_told(trained: Path, tmp_path: Path, config
     (path / checkpoint.META).write_text(json.dumps(meta))
     with pytest.raises(DataError, match="is not"):
         run(Command({**config, "resume": str(folder)}, folder, {}, [], None))
+
+
+def test_a_continued_run_keeps_the_precision_that_was_found_for_it(
+    train_small: Callable[..., dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "_bfloat16_pays", lambda kind: True)
+    train_small(tmp_path, "precision=auto", "trainer.stop_after_steps=1")
+    monkeypatch.setattr(machine, "_bfloat16_pays", lambda kind: False)
+    assert train_small(tmp_path, "precision=auto", "resume=here")["status"] == "finished"
+    assert json.loads((tmp_path / "environment.json").read_text())["precision"] == "bfloat16"

@@ -75,11 +75,12 @@ def test_a_diverged_job_is_done_and_a_failed_one_is_tried_again(
         with pytest.raises(ConfigError) as error:
             sweep.work(wrong, wait=False)
         assert math.isnan(sweep.objective(sweep.failure(wrong.folder, error.value)))
+    sweep.failure(wild.folder, ConfigError("[enforce fail] at [/line]"))  # which is no markup
     assert sweep._counts == {"run": 2, "done before": 1, "tried again": 1}
     table = told(capsys, tmp_path)
     assert "keep_checkpoints" not in table and "threads" not in table
     assert "optimizer.momentum=1.5 failed optimizer: momentum must be in [0, 1), got 1.5" in table
-    assert "diverged" in table and f"resume={tmp_path}" in table
+    assert "[enforce fail] at [/line]" in table and f"resume={tmp_path}" in table
     assert sweep.tell(tmp_path) is False
 
 

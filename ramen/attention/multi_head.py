@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from ramen.ops.attention import Backend, attention, exclude_self, prepare
 from ramen.ops.document_mask import DocumentMask
 from ramen.ops.parameter import constant, parameter
+from ramen.ops.ranges import above, at_least
 
 Kind = Literal["L", "S", "N"]
 
@@ -60,8 +61,8 @@ class MultiHead(nn.Module):
         super().__init__()
         width = dim // heads
         _check_pattern(pattern, layers, long_window_tokens, short_window_tokens)
-        if scale <= 0:
-            raise ValueError(f"scale must be > 0, got {scale}")
+        above(0, scale=scale, init_scale=init_scale)
+        at_least(0, output_init_scale=output_init_scale)
         if gate_inputs is not None and not 0 < gate_inputs <= dim:
             raise ValueError(f"gate_inputs must be between 1 and model.dim = {dim}, or null, got {gate_inputs}")
         if key_offset and "L" not in pattern:
@@ -123,9 +124,10 @@ class MultiHead(nn.Module):
 
     def visible_keys(self, length: int) -> float:
         """Mean number of keys a query of a row of `length` tokens sees, document borders aside: what its FLOPs grow with."""
-        window = min(self.window or length, length)
+        window = self.window or length + 1
         if self.paired:  # two queries a token, in half as many heads, of a row twice as long
-            window, length = min(2 * window - 1 if self.window else 2 * length, 2 * length), 2 * length
+            window, length = 2 * window - 1, 2 * length
+        window = min(window, length)
         return window - (window - 1) * window / 2 / length
 
 

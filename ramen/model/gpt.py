@@ -14,6 +14,7 @@ from ramen.model.block import Block, Reading
 from ramen.ops.ahead import targets_ahead
 from ramen.ops.cross_entropy import linear_cross_entropy
 from ramen.ops.document_mask import DocumentMask
+from ramen.ops.ranges import at_least, counts
 from ramen.ops.rms_norm import rms_norm
 from ramen.ops.softcap import Softcap, SoftcapForm
 
@@ -60,9 +61,8 @@ class GPT(nn.Module):
         ahead_weights: list[float],
     ):
         super().__init__()
-        for name, value in (("layers", layers), ("dim", dim), ("heads", heads)):
-            if value < 1:
-                raise ValueError(f"{name} must be >= 1, got {value}")
+        counts(layers=layers)
+        at_least(1, dim=dim, heads=heads)
         if dim % heads or (dim // heads) % 2:
             raise ValueError(f"dim must be heads x an even head width, got dim={dim}, heads={heads}")
         if any(weight <= 0 for weight in ahead_weights) or len(ahead_weights) >= text.sequence_length:
@@ -80,11 +80,9 @@ class GPT(nn.Module):
         attending: dict[int, Any] = {block.layer: block.attention for block in blocks if block.attention is not None}
         self.value_embedding = parts.value_embedding(text.vocabulary, dim, heads, tuple(attending))
         windows: dict[str, int | None] = {attention.kind: attention.window for attention in attending.values()}
-        self.windows: Windows = windows.get("L"), windows.get("S")
-        if hasattr(self.position, "start"):
-            self.position.start(self.windows[0] or text.sequence_length)
         self.register_buffer("saved_windows", torch.zeros(2, dtype=torch.long, device="cpu"))
         self.saved_windows: Tensor
+        self.begin((windows.get("L"), windows.get("S")))
         self.register_load_state_dict_post_hook(_loaded)
 
     def _block(self, parts: Parts, layer: int, layers: int, dim: int, heads: int) -> Block:
@@ -140,6 +138,12 @@ class GPT(nn.Module):
     def embedding_parameters(self) -> int:
         """Elements in tables and head: what a comparison of architectures leaves out."""
         return sum(value.numel() for value in self.parameters() if getattr(value, "role", None) in TABLES)
+
+    def begin(self, windows: Windows) -> None:
+        """Take the windows of the first step, with a position that follows the long one as if there had been no other."""
+        if hasattr(self.position, "start"):
+            self.position.start(windows[0] or self.text.sequence_length)
+        self.set_windows(windows)
 
     def set_windows(self, windows: Windows) -> None:
         """What long and short layers see from now on."""

@@ -6,7 +6,8 @@ R (s x s) starts as the identity and persists. The step is brought to RMS `rms` 
 Sources: Gong et al. 2026, arXiv 2602.09006; Sinkhorn: SinkGD, Scetbon et al. 2025, arXiv 2502.06742.
 Cost: 8 s^2 l for the products, about 3 s^3 for the factor, 2 x sinkhorn_steps passes over m n. State: m n + s^2, float32.
 Differs from the sources: f alternates and is exactly normalised (ARO prints one simultaneous division, which is not); the Q factor
-has a positive diagonal in R and completes dependent columns, so R is orthonormal whatever the rank; the rotated side is a choice:
+has a positive diagonal in R and completes dependent columns, so R is orthonormal whatever the rank; directions without momentum
+are left out of the step, where f would raise their rounding errors to full size; the rotated side is a choice:
 `short` is the residual stream's of MLP maps (the source's) and never the costly one, columns for square maps.
 """
 
@@ -17,6 +18,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from ramen.ops.bank import largest
 from ramen.ops.orthonormal import orthonormal_factor
 from ramen.ops.sinkhorn import sinkhorn
 from ramen.optimizer.base import Group, MatrixOptimizer, State, check_choice, check_range
@@ -24,6 +26,7 @@ from ramen.optimizer.base import Group, MatrixOptimizer, State, check_choice, ch
 ROTATION = "rotation"
 STAGE = "stage_of_rotation"  # kept in the group, and so in its state
 TINY = torch.finfo(torch.float32).tiny
+NOISE = 1e3  # units of rounding against the largest row of R^T M: rows below count as none (1e-4 in float32)
 
 
 class AROSinkhorn(MatrixOptimizer):
@@ -63,11 +66,17 @@ class AROSinkhorn(MatrixOptimizer):
         x = momentum if rows else momentum.mT  # (N, s, l)
         rotation, steps = state[ROTATION], group["sinkhorn_steps"]
         rotation.copy_(orthonormal_factor(x @ sinkhorn(rotation.mT @ x, steps=steps).mT))
-        basis = sinkhorn(rotation.mT @ x, steps=steps)  # the step in the basis
+        basis = sinkhorn(_without_noise(rotation.mT @ x), steps=steps)  # the step in the basis
         step = rotation @ basis if rows else basis.mT @ rotation.mT  # (N, m, n)
         norm = torch.linalg.vector_norm(step, dim=(-2, -1), keepdim=True)
         step.div_(norm.clamp_min_(TINY).div_(group["rms"] * math.sqrt(step[0].numel())))
         return step
+
+
+def _without_noise(x: Tensor) -> Tensor:
+    """R^T M (N, s, l), changed: zeros for rows that are rounding errors, which f would bring to the size of the others."""
+    size = largest(x, -1)
+    return x.mul_(size > NOISE * torch.finfo(x.dtype).eps * size.amax(dim=-2, keepdim=True))
 
 
 def _rotates_rows(matrices: Tensor, group: Group) -> bool:

@@ -90,11 +90,11 @@ class LITE(MatrixOptimizer):
     def _top(self, used: Tensor, step: Tensor, threshold: Tensor, group: Group) -> Tensor:
         """P (N, m, n), with singular values near 1 above the threshold and near 0 below; steers the threshold."""
         m, n = used.shape[-2:]
-        level = frobenius(used).mul_(threshold).clamp_min_(TINY)
-        top = _polar((used / level[:, None, None]).sub_(step), group).lerp_(step, 0.5)
+        level = frobenius(used).mul_(threshold[:, None, None]).clamp_min_(TINY)
+        top = _polar((used / level).sub_(step), group).lerp_(step, 0.5)
         rank = min(int(group["ratio"] * min(m, n)) + 1, min(m, n) - 1)
         over = torch.linalg.vector_norm(top, dim=(-2, -1)) > math.sqrt(rank)
-        threshold.mul_(torch.where(over, 1 + STEER, 1 - STEER)).clamp_max_(1.0)
+        threshold.mul_(over.to(threshold.dtype).mul_(2 * STEER).add_(1 - STEER)).clamp_max_(1.0)
         return top
 
 

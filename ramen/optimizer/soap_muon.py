@@ -3,13 +3,14 @@
 With running means L of G G^T and R of G^T G and their eigenvectors Q_L, Q_R, the momentum U is seen in that basis, divided by the
 root of a running mean square of the gradient there, turned back, and orthogonalised:
     U' = Q_L [ (Q_L^T U Q_R) / sqrt(V) ] Q_R^T,   V <- lerp(V, (Q_L^T G Q_R)^2, 1 - beta2),   step along polar(U')
-Every `refresh_steps` steps Q_L becomes the Q factor of L Q_L, one step of orthogonal iteration; so does Q_R.
+Every `refresh_steps` steps Q_L becomes the Q factor of L Q_L, one step of orthogonal iteration; so does Q_R. The momentum lives in
+these bases, so it is turned when they are and not every step.
 Sources: github.com/KellerJordan/modded-nanogpt, pull requests 278 and 321; SOAP: Vyas et al. 2024, arXiv 2409.11321.
-Cost: Muon's plus 8 (m + n) m n for the turns and means, and about 5 (m^3 + n^3) for each refresh (`sides: short`: that side's
+Cost: Muon's plus 6 (m + n) m n for the turns and means, and about 5 (m^3 + n^3) for each refresh (`sides: short`: that side's
 part of it). State: 2 m n + 2 m^2 + 2 n^2 + 1 (short: 2 m n + 2 min(m, n)^2 + 1), float32.
 Differs from the sources: the bases start as the identity and are turned by orthogonal iteration from the first step, without an
-eigendecomposition; `sides: short` preconditions the shorter side alone; means are of gradients in units of the first one's largest
-entry, so their squares neither over- nor underflow.
+eigendecomposition; `sides: short` preconditions the shorter side alone; momentum and means are of gradients in units of the first
+one's largest entry, so their squares neither over- nor underflow.
 """
 
 from collections.abc import Hashable
@@ -18,8 +19,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from ramen.ops.bank import accumulate, largest
 from ramen.ops.orthonormal import orthonormal_factor
-from ramen.optimizer.base import Bank, Group, State, check_choice, check_range
+from ramen.optimizer.base import MOMENTUM, Bank, Group, State, check_choice, check_range
 from ramen.optimizer.muon import Muon, orthogonalise
 
 SECOND_MOMENT, UNIT = "second_moment", "unit"
@@ -50,20 +52,29 @@ class SOAPMuon(Muon):
         return super().begin(), *map(_refreshes, self.param_groups)
 
     def update(self, bank: Bank, group: Group) -> None:
-        gradient, state, used = bank.gradient(), bank.state, self.accumulate(bank, group)
-        gradient.div_(_unit(gradient, state[UNIT])[:, None, None])
+        gradient, state = bank.gradient(), bank.state
+        gradient.div_(_unit(gradient, state[UNIT]))
         for axis, side in _sides(gradient, group):
-            mean, basis = state[f"{side}_mean"], state[f"{side}_basis"]
+            mean = state[f"{side}_mean"]
             left, right = (gradient, gradient.mT) if axis == -2 else (gradient.mT, gradient)
-            mean.baddbmm_(left, right, beta=group["beta2"], alpha=1 - group["beta2"])
-            if _refreshes(group):
-                basis.copy_(orthonormal_factor(mean @ basis))
-        turned = self._turn(gradient, state, group)
-        second_moment = state[SECOND_MOMENT].lerp_(turned.square_(), 1 - group["beta2"])
-        root = second_moment.sqrt()
+            torch.baddbmm(mean, left, right, beta=group["beta2"], alpha=1 - group["beta2"], out=mean)
+        if _refreshes(group):
+            self._refresh(state, group)
+        gradient = self._turn(gradient, state, group)
+        used = accumulate([gradient], state[MOMENTUM], beta=group["momentum"], nesterov=group["nesterov"])
+        root = state[SECOND_MOMENT].lerp_(gradient.square_(), 1 - group["beta2"]).sqrt()
         floor = root.amax(dim=(-2, -1), keepdim=True).mul_(EPS).clamp_min_(torch.finfo(root.dtype).tiny)
-        used = self._turn(used, state, group).div_(root.clamp_min_(floor))
+        used = torch.div(used, root.clamp_min_(floor), out=root)
         self.move(bank, orthogonalise(self._turn(used, state, group, back=True), group), group)
+
+    def _refresh(self, state: State, group: Group) -> None:
+        """Turn the bases, and the momentum from the old ones into the new."""
+        momentum = state[MOMENTUM]
+        plain = self._turn(momentum, state, group, back=True)
+        for _, side in _sides(momentum, group):
+            basis = state[f"{side}_basis"]
+            basis.copy_(orthonormal_factor(state[f"{side}_mean"] @ basis))
+        momentum.copy_(self._turn(plain, state, group))
 
     def _turn(self, x: Tensor, state: State, group: Group, back: bool = False) -> Tensor:
         """x in the eigenbases, or back."""
@@ -75,10 +86,9 @@ class SOAPMuon(Muon):
 
 
 def _unit(gradient: Tensor, unit: Tensor) -> Tensor:
-    """The largest entries (N) of the first gradients that were not zero, kept in `unit`; above zero."""
-    largest = torch.maximum(gradient.amax(dim=(-2, -1)), gradient.amin(dim=(-2, -1)).neg_())  # abs would copy it
-    unit.copy_(torch.where(unit > 0, unit, largest))
-    return unit.clamp_min(torch.finfo(unit.dtype).tiny)
+    """The largest sizes (N, 1, 1) in the first gradients that were not zero, kept in `unit` (N); above zero."""
+    unit.copy_(torch.where(unit > 0, unit, largest(gradient, (-2, -1)).flatten()))
+    return unit.clamp_min(torch.finfo(unit.dtype).tiny)[:, None, None]
 
 
 def _refreshes(group: Group) -> bool:

@@ -32,14 +32,14 @@ class Spectron(MatrixOptimizer):
     def __init__(
         self, params: Any, *, lr: float, method: Method, steps: int, iteration_dtype: IterationType, power_steps: int, **base: Any
     ):  # fmt: skip
-        if not 0 <= lr <= 1:
-            raise ValueError(f"lr must be in [0, 1], got {lr}")
         check_iteration(method, steps, iteration_dtype)
         check_range("power_steps", power_steps, 1)
         super().__init__(
             params, lr=lr, method=method, steps=steps, iteration_dtype=iteration_dtype, power_steps=power_steps, **base
         )
         for group in self.param_groups:
+            if not group["lr"] <= 1:  # above it the product may move by more
+                raise ValueError(f"lr must be in [0, 1], got {group['lr']}")
             paired = {id(factor) for pair in factor_pairs(group["params"]) for factor in pair}
             alone = sorted({tuple(p.shape) for p in group["params"] if id(p) not in paired})
             if alone:

@@ -7,6 +7,7 @@ Source: Su et al. 2021, arXiv 2104.09864. Pairs are neighbours (x_2i, x_2i+1), a
 import torch
 from torch import Tensor, nn
 
+from ramen.ops.ranges import above
 from ramen.ops.rotary import rotate, rotation_table
 
 
@@ -15,8 +16,7 @@ class RoPE(nn.Module):
 
     def __init__(self, head_width: int, sequence_length: int, *, base: float):
         super().__init__()
-        if base <= 1:
-            raise ValueError(f"base must be > 1, got {base}")
+        above(1, base=base)
         self.turning = head_width
         frequencies = base ** (-torch.arange(0, head_width, 2, device="cpu", dtype=torch.float64) / head_width)
         self.table: Tensor

@@ -16,6 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ramen.errors import ConfigError
+from ramen.ops.ranges import at_least
 from ramen.ops.rotary import rotation_table
 from ramen.position.half_rope import HalfRoPE
 
@@ -39,9 +41,8 @@ class YaRN(HalfRoPE):
             raise ValueError(f"slow_turns must be in [0, fast_turns), got {slow_turns} and {fast_turns}")
         if original_tokens is not None and original_tokens < 1:
             raise ValueError(f"original_tokens must be >= 1 or null, got {original_tokens}")
-        if sharpening < 0:
-            raise ValueError(f"sharpening must be >= 0, got {sharpening}")
-        self.original = original_tokens
+        at_least(0, sharpening=sharpening)
+        self.original, self.made = original_tokens, self.frequencies.clone()
         self.slow, self.fast, self.sharpening = slow_turns, fast_turns, sharpening
         self.gain = 1.0
         self.register_buffer("frequencies", self.frequencies, persistent=True)
@@ -50,18 +51,25 @@ class YaRN(HalfRoPE):
         self.register_load_state_dict_post_hook(_loaded)
 
     def start(self, window: int) -> None:
-        """Begin at a long window of so many tokens."""
+        """Begin at a long window of so many tokens, whatever was before."""
         if self.original is not None:
+            self.frequencies.copy_(self.made)
+            self.gain = 1.0
             self.rescale(self.original, window)
 
     @torch.no_grad()
     def rescale(self, old: int, new: int) -> None:
         """Follow the long window from `old` to `new` tokens."""
-        turns = old * self.frequencies / (2 * math.pi)
+        turns = float(old) * self.frequencies / (2 * math.pi)
         kept = ((turns - self.slow) / (self.fast - self.slow)).clamp(0, 1)
-        ratio = old / new
+        ratio, factor = old / new, 1 + self.sharpening * math.log(new / old)
+        if factor <= 0:
+            raise ConfigError(
+                f"position.sharpening: a window that shrinks from {old} to {new} tokens would multiply logits by {factor:.2f}, "
+                f"got {self.sharpening}; allowed is below {1 / math.log(old / new):.3f}, or other windows or original_tokens"
+            )
         self.frequencies.mul_(ratio + kept * (1 - ratio))
-        self.gain *= 1 + self.sharpening * math.log(new / old)
+        self.gain *= factor
         self.saved_gain.fill_(self.gain)
         self.turn()
 

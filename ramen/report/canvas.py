@@ -42,9 +42,14 @@ def sheet(height: float = 4.6) -> tuple[Figure, Axes]:
 
 
 def title(axes: Axes, text: str, x: str, y: str) -> None:
-    axes.set_title(text, loc="left", fontsize=12, color=INK, fontweight="bold", pad=10)
+    axes.set_title(literal(text), loc="left", fontsize=12, color=INK, fontweight="bold", pad=10)
     axes.set_xlabel(x, fontsize=10.5, color=INK)
     axes.set_ylabel(y, fontsize=10.5, color=INK)
+
+
+def literal(text: str) -> str:
+    """Text that shows as it is: what stands between two dollars would be set as a formula, or fail to be."""
+    return text.replace("$", r"\$")
 
 
 def label_ends(axes: Axes, ends: list[tuple[str, str, float, float]], gap: float = 0.058) -> None:
@@ -64,7 +69,7 @@ def label_ends(axes: Axes, ends: list[tuple[str, str, float, float]], gap: float
             "relpos": (0, 0.5),
         }
         axes.annotate(
-            f"▲ {text}" if y > high else text,
+            literal(f"▲ {text}" if y > high else text),
             (x, min(y, high)),
             xytext=(1.035, place),
             textcoords=axes.transAxes,

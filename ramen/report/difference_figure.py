@@ -42,7 +42,7 @@ def draw_differences(
             "color": canvas.INK,
         }
         axes.annotate(f"{signed(row.difference)}   {certainty}", (1.03, y), **place)
-    axes.set_yticks(range(len(rows)), [row.method for row in reversed(rows)])
+    axes.set_yticks(range(len(rows)), [canvas.literal(row.method) for row in reversed(rows)])
     axes.set_ylim(-0.6, len(rows) - 0.4)
     axes.grid(False, axis="y")
     metric = baseline.metric

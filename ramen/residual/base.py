@@ -98,9 +98,3 @@ def eye_like(mix: Tensor) -> Tensor:
 def given(values: Tensor) -> Initial:
     """These values, whatever the seed."""
     return lambda tensor, generator: tensor.copy_(values)
-
-
-def check_streams(streams: int, least: int) -> None:
-    """ValueError for too few streams."""
-    if streams < least:
-        raise ValueError(f"streams must be >= {least}, got {streams}")

@@ -8,7 +8,7 @@ standard stream. With `fractions` f every stream is cut into f slots of D / f; s
 branch reads f weighted sums of slots, one a part of its input, and writes each part to the S slots of its fraction.
 Sources: hyper-connections, Zhu et al. 2024, arXiv 2409.19606, algorithm 2; frac-connections (one stream), arXiv
 2503.14125.
-Cost: 4 D S (S + 1) FLOPs a token and sublayer with f = 1, S times the stream's memory.
+Cost: 4 D S (S + 2) FLOPs a token and sublayer with f = 1, S times the stream's memory.
 Differs from the sources: norm without gain (W follows it); output maps are not scaled by sqrt(S) at the start; streams
 are averaged at the end, not summed (the final norm takes the factor away).
 """
@@ -17,15 +17,16 @@ import torch
 from torch import Tensor
 
 from ramen.ops.parameter import constant, parameter
+from ramen.ops.ranges import at_least
 from ramen.ops.streams import normed_linear
-from ramen.residual.base import SCALE, Streams, check_streams, eye_like, given
+from ramen.residual.base import SCALE, Streams, eye_like, given
 
 
 class HC(Streams):
     """A connection whose weights are free in sign and size."""
 
     def __init__(self, dim: int, sublayer: int, *, streams: int, fractions: int, dynamic: bool):
-        check_streams(streams, 1)
+        at_least(1, streams=streams)
         if fractions < 1 or dim % fractions:
             raise ValueError(f"fractions must be >= 1 and divide the model width {dim}, got {fractions}")
         if streams * fractions < 2:

@@ -5,10 +5,10 @@
 
 H_res keeps the mean of the streams and cannot enlarge them, at any depth. It starts near I: logits 0 and -8.
 Source: Xie et al. 2025, arXiv 2512.24880.
-Cost: 2 S D (S^2 + 2 S) FLOPs a token and sublayer for the weights, 2 S D (S + 1) for their use; S streams' memory.
+Cost: 2 S D (S^2 + 2 S) FLOPs a token and sublayer for the weights, 2 S D (S + 2) for their use; S streams' memory.
 Differs from the source: the projection is finished to be exact (ramen/ops/doubly_stochastic.py); orthostochastic
-projection, identity mix (1 - a) I + a H and weights that do not depend on the token (dynamic: false) are options; the
-streams are averaged at the end.
+projection, identity mix (1 - a) I + a H with an a for each token as H is, and weights that do not depend on the token
+(dynamic: false) are options; the streams are averaged at the end.
 In the first sublayer all streams are equal, so H_res moves nothing there; in the last one the mean does not see it.
 """
 
@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 
 from ramen.ops.doubly_stochastic import orthostochastic, sinkhorn_knopp
-from ramen.ops.parameter import constant, parameter
-from ramen.residual.base import Init, Manifold, check_streams, eye_like
+from ramen.ops.ranges import at_least, counts
+from ramen.residual.base import Init, Manifold, eye_like
 
 Projection = Literal["sinkhorn", "orthostochastic"]
 OFF_DIAGONAL = -8.0  # logit: H_res starts with exp(-8) = 3e-4 off its diagonal
@@ -41,26 +41,23 @@ class MHC(Manifold):
         dynamic: bool,
         init: Init,
     ):
-        check_streams(streams, 2)
+        at_least(2, streams=streams)
+        counts(iterations=iterations)
         if projection not in ("sinkhorn", "orthostochastic"):
             raise ValueError(f"projection must be sinkhorn or orthostochastic, got {projection!r}")
-        if iterations < 1:
-            raise ValueError(f"iterations must be >= 1, got {iterations}")
         if identity_mix is not None and not 0 < identity_mix < 1:
             raise ValueError(f"identity_mix must be in (0, 1) or null, got {identity_mix}")
-        start = _start(streams, projection, near_identity=identity_mix is None)
+        start = _start(streams, projection, near_identity=identity_mix is None).flatten()
+        if identity_mix is not None:  # a is the sigmoid of a logit of its own, behind those of H
+            start = torch.cat((start, torch.tensor([math.log(identity_mix / (1 - identity_mix))])))
         super().__init__(dim, sublayer, streams, start, dynamic=dynamic, init=init)
         self.project = sinkhorn_knopp if projection == "sinkhorn" else orthostochastic
         self.iterations = iterations
-        self.identity_logit = None
-        if identity_mix is not None:
-            self.identity_logit = parameter((1,), constant(math.log(identity_mix / (1 - identity_mix))), "scalar")
 
     def mix(self, logits: Tensor) -> Tensor:
+        logits, identity = logits.tensor_split((self.streams**2,), dim=-1)
         mix = self.project(logits.unflatten(-1, (self.streams, self.streams)), self.iterations)
-        if self.identity_logit is None:
-            return mix
-        return torch.lerp(eye_like(mix), mix, torch.sigmoid(self.identity_logit))
+        return torch.lerp(eye_like(mix), mix, torch.sigmoid(identity).unsqueeze(-1)) if identity.numel() else mix
 
 
 def _start(streams: int, projection: Projection, *, near_identity: bool) -> Tensor:

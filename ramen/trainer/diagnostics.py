@@ -16,6 +16,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from ramen.ops.bank import wide
 from ramen.ops.power_iteration import spectral_norm, start_vector
 from ramen.routing import Group
 
@@ -82,10 +83,10 @@ class Diagnostics:
         before, older = self._weights[step], self._weights.get(step - 1)
         sums, grams = [], []
         for k, (_, _, p) in enumerate(self._held):
-            weight = _wide(before[k])
-            update = _wide(p) - weight
-            gradient = torch.zeros_like(update) if p.grad is None else _wide(p.grad)
-            previous = torch.zeros_like(update) if older is None else weight - _wide(older[k])
+            weight = wide(before[k])
+            update = wide(p) - weight
+            gradient = torch.zeros_like(update) if p.grad is None else wide(p.grad)
+            previous = torch.zeros_like(update) if older is None else weight - wide(older[k])
             pairs = [(x, x) for x in (update, weight, gradient, previous)] + [(update, gradient), (update, previous)]
             sums.append(torch.stack([torch.vdot(a.flatten(), b.flatten()) for a, b in pairs]))
             if p.ndim >= 2:
@@ -174,10 +175,6 @@ def _labels(name: str, group: Group) -> dict[str, str]:
     block, stem = BLOCK.match(name), name.removesuffix(".weight")
     labels = {"role": group.role, "kind": BLOCK.sub("", stem), "parameter": stem}
     return labels | ({"layer": block[1]} if block else {})
-
-
-def _wide(x: Tensor) -> Tensor:
-    return x if x.dtype.itemsize >= 4 else x.float()
 
 
 def _gram(x: Tensor) -> Tensor:

@@ -57,7 +57,7 @@ class Progress:
     val_loss: float | None = None  # of the last evaluation
     evaluated_step: int = 0
     best_val_loss: float = math.inf
-    first_loss: float | None = None
+    first_loss: float | None = None  # of the first step that counted
     counted: int = 0  # targets since the last record
     recorded_tokens: int = 0
     recorded_seconds: float = 0.0

@@ -28,6 +28,8 @@ from ramen.trainer.record import Record
 from ramen.trainer.stages import Stages
 from ramen.trainer.stop import StopSignal
 
+FEW_STEPS, UNSETTLED = 50, 1.0  # before so many steps, a loss that has risen by so many nats may yet fall
+
 
 class Trainer:
     """Trains a job as planned, to the end of its budget."""
@@ -62,14 +64,14 @@ class Trainer:
         """Compile and record before the clock starts, for every stage of the run and for evaluation in it; changes no weight."""
         if self.job.compile == "off" and not self.plan.cuda_graphs:
             return
-        started, before = time.perf_counter(), self.progress.evaluation_seconds
+        p, started, before = self.progress, time.perf_counter(), self.progress.evaluation_seconds
         with loud():
-            for rows in self.stages.each():
+            for rows in self.stages.each(self.budget.progress(p.step, p.tokens, p.seconds, 0)):
                 for size in self.differentiate.sizes(rows):
                     self._try(size)
                 self._evaluate(self.plan.micro_rows)
-        self.progress.evaluation_seconds = before
-        self.progress.compile_seconds += time.perf_counter() - started
+        p.evaluation_seconds = before
+        p.compile_seconds += time.perf_counter() - started
 
     def _try(self, rows: int) -> None:
         """Differentiate rows of nothing, and forget it."""
@@ -144,7 +146,8 @@ class Trainer:
         p = self.progress
         if p.evaluated_step != p.step:  # a checkpoint that is at the end of its budget already
             p.val_loss, p.evaluated_step = self._evaluate(), p.step
-        if p.val_loss is not None and p.first_loss is not None and not p.val_loss <= p.first_loss:
+        room = UNSETTLED if p.step < FEW_STEPS else 0.0
+        if p.val_loss is not None and p.first_loss is not None and not p.val_loss <= p.first_loss + room:
             return "diverged", f"validation loss {p.val_loss:.4f} is above the first training loss {p.first_loss:.4f}"
         return "finished", None
 
@@ -179,6 +182,8 @@ class Trainer:
         differs = [f"{key}: was {a!r} in {path}, got {b!r}; a resumed run keeps it" for key, a, b in told if a != b]
         if differs:
             raise ConfigError(*differs)
+        if self.budget.steps is not None and self.budget.steps < checkpoint.step_of(path):
+            raise ConfigError(f"trainer.steps: is less than {path} has behind it, got {self.budget.steps}")
         checkpoint.load_weights(path, self.job.model)
         try:
             self.job.optimizers.load_state_dict(state["optimizers"])
@@ -213,6 +218,8 @@ class Trainer:
         if self.health.takes(p.step, step_loss, norm):
             self.loss_sum += step_loss
             p.counted += batch.counted
+            if p.first_loss is None:
+                p.first_loss = step_loss.item() / batch.counted
             job.optimizers.step()
             job.model.after_step()  # type: ignore[operator]
         else:
@@ -253,7 +260,6 @@ class Trainer:
         )
         self.loss_sum.zero_()
         p.train_loss = train_loss
-        p.first_loss = train_loss if p.first_loss is None else p.first_loss
         p.counted, p.recorded_tokens, p.recorded_seconds = 0, p.tokens, p.seconds
 
     def bits_per_byte(self, loss: float) -> float:

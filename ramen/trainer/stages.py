@@ -5,6 +5,7 @@ Sources: batch and window schedules, split and freeze: modded-nanogpt.
 Differs from the source: scalars rest for exactly the steps asked for, and the learning rate of the split head is the schedule's.
 """
 
+import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -54,7 +55,9 @@ class Stages:
     def enter(self, progress: float) -> Stage:
         """The stage of the coming step, with the model brought into it; `progress` is what is behind."""
         rows, windows = self.rows(progress), self.windows(progress)
-        if windows != self.model.windows:
+        if self.last is None:
+            self.model.begin(windows)
+        elif windows != self.model.windows:
             self.model.move_windows(windows)
         splits = getattr(self.model.embedding, "split_at", None)
         if splits is not None and progress >= splits and not self.model.embedding.is_split:
@@ -87,27 +90,34 @@ class Stages:
 
     def key(self) -> Any:
         """What tells the model's graph in this stage from that in another, its batch apart."""
-        return self.model.windows, getattr(self.model.embedding, "is_split", None)
+        return (
+            self.model.windows,
+            getattr(self.model.position, "gain", None),
+            getattr(self.model.embedding, "is_split", None),
+        )
 
-    def each(self) -> Iterator[int]:
-        """The rows of every stage to come, with the model's graph as it will be there; as before at the end."""
-        before, embedding = self.model.windows, self.model.embedding
+    def each(self, progress: float) -> Iterator[int]:
+        """The rows of every stage from `progress` on, with the model's graph as it will be there; as before at the end."""
+        model, embedding = self.model, self.model.embedding
+        before, position = model.windows, copy.deepcopy(model.position.state_dict())
         splits = getattr(embedding, "split_at", None)
         was_split = splits is not None and embedding.is_split
         seen = set()
         try:
+            if self.last is None:
+                model.begin(self.windows(progress))
             for part in range(PARTS + 1):
-                progress = part / PARTS
-                windows, split = self.windows(progress), was_split or (splits is not None and progress >= splits)
-                key = (self.rows(progress), windows, split)
+                at = max(progress, part / PARTS)
+                model.move_windows(self.windows(at))  # along the way of the run, which a position may depend on
+                if splits is not None:
+                    embedding.is_split = was_split or at >= splits
+                key = self.rows(at), self.key()
                 if key not in seen:
                     seen.add(key)
-                    self.model.set_windows(windows)
-                    if splits is not None:
-                        embedding.is_split = split
                     yield key[0]
         finally:
-            self.model.set_windows(before)
+            model.set_windows(before)
+            model.position.load_state_dict(position)
             if splits is not None:
                 embedding.is_split = was_split
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ramen.ops.parameter import constant, normal, parameter
+from ramen.ops.ranges import at_least
 
 
 class Tables(nn.Module):
@@ -41,8 +42,7 @@ class Tables(nn.Module):
             )
         if gate_inputs is not None and not 0 < gate_inputs <= dim:
             raise ValueError(f"gate_inputs must be between 1 and model.dim = {dim}, or null, got {gate_inputs}")
-        if init_std < 0:
-            raise ValueError(f"init_std must be >= 0, got {init_std}")
+        at_least(0, init_std=init_std)
         places = (*layers[: len(first)], *layers[len(layers) - len(last) :])
         self.heads = heads
         self.table_of = dict(zip(places, (*first, *last), strict=True))

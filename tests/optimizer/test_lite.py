@@ -69,14 +69,14 @@ def test_threshold_finds_the_rank(build, orthogonal, ratio):
 
 
 def test_threshold_starts_at_the_root_mean_square_and_moves_by_a_twentieth(build, random):
-    p = nn.Parameter(torch.zeros(2, 30, 20))
+    p = nn.Parameter(torch.zeros(2, 30, 20, dtype=torch.float64))
     optimizer = build("lite", [p])
-    before = torch.full((2,), 20**-0.5)
+    before = torch.full((2,), 20**-0.5, dtype=torch.float64)
     for step in range(5):
-        p.grad = random(2, 30, 20, seed=step)
+        p.grad = random(2, 30, 20, seed=step, dtype=torch.float64)
         optimizer.step()
         ratio = optimizer.state[p]["threshold"] / before
-        assert all(r == pytest.approx(1.05, rel=1e-5) or r == pytest.approx(0.95, rel=1e-5) for r in ratio.tolist())
+        assert all(r == pytest.approx(1.05, rel=1e-12) or r == pytest.approx(0.95, rel=1e-12) for r in ratio.tolist())
         before = optimizer.state[p]["threshold"].clone()
 
 
@@ -115,13 +115,6 @@ def test_limits_of_the_projector(track, build, random, relative):
         p.grad = gradient.clone()
         optimizer.step()
         assert relative(-p.detach(), factor * s) < 0.05
-
-
-@pytest.mark.parametrize("scale", [1e-8, 1e-4, 1e4, 1e8])
-def test_scale_does_not_matter(track, random, relative, scale):
-    gradients = [random(20, 8, seed=k) for k in range(4)]
-    plain = track("lite", torch.zeros(20, 8), gradients, lr=1.0)[-1]
-    assert relative(track("lite", torch.zeros(20, 8), [g * scale for g in gradients], lr=1.0)[-1], plain) < 1e-3
 
 
 def test_rotation_equivariance(track, random, orthogonal, relative):

@@ -4,7 +4,9 @@ import pytest
 import torch
 from torch import nn
 
+from ramen.config import without_schedules
 from ramen.ops.parameter import declare_factors
+from ramen.routing import make_optimizer
 
 
 def pair(
@@ -119,9 +121,12 @@ def test_a_pair_waits_until_both_factors_have_gradients(build, random):
     assert not torch.equal(left, before)
 
 
-def test_a_rate_above_one_is_refused(build, random):
+def test_a_rate_above_one_is_refused(build, random, compose):
     with pytest.raises(ValueError, match=r"lr must be in \[0, 1\], got 1.5"):
         build("spectron", list(pair(random, 4, 2, 3)), lr=1.5)
+    group = {"params": list(pair(random, 4, 2, 3)), "lr": 1.5}  # what a role's lr_scale makes of it
+    with pytest.raises(ValueError, match=r"lr must be in \[0, 1\], got 1.5"):
+        make_optimizer(without_schedules(compose("optimizer=spectron", "linear=low_rank")["optimizer"]), [group], [])
 
 
 def test_trains_a_model_of_low_rank_maps(build_gpt, compose, rows):

@@ -57,14 +57,14 @@ def test_labels_keep_apart_and_inside():
 
 
 def test_odd_runs_are_drawn_without_complaint(tmp_path, write_run, recwarn):
-    """One seed, one point, equal losses, a method far off, a rate where all diverged, a rate of zero."""
+    """One seed, one point, equal losses, a method far off, a rate where all diverged, a rate of zero, names like formulas."""
     write_run(tmp_path / "a", "adamw", lr=0.0, final=3.0)
     write_run(tmp_path / "b", "adamw", lr=0.1, final=3.0)
-    write_run(tmp_path / "c", "bam", final=90.0, curve=[(0, 100.0), (200, 90.0)])
+    write_run(tmp_path / "c", r"$\frac$", final=90.0, curve=[(0, 100.0), (200, 90.0)])
     write_run(tmp_path / "d", "muon", final=3.0, curve=[(200, 3.0)])
     write_run(tmp_path / "e", "sgd", lr=9.0, status="diverged", curve=[])
     for seed in range(3):
-        write_run(tmp_path / f"f{seed}", "lion", seed=seed, final=3.0, curve=[])
+        write_run(tmp_path / f"f{seed}", "$lion$", seed=seed, final=3.0, curve=[])
     report = compare(tmp_path)
     assert {"loss_by_tokens", "learning_rate", "difference"} <= report.paths.keys()
     assert not recwarn.list

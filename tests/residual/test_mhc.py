@@ -96,11 +96,18 @@ def test_row_t_of_the_mixing_matrix_makes_stream_t():
 def test_the_mixing_logits_are_alive_at_the_start(projection, identity_mix, dynamic):
     module, h = mhc(projection=projection, identity_mix=identity_mix, dynamic=dynamic), values(7, 4, DIM)
     module.connect(h, torch.tanh).square().mean().backward()
-    mixing = module.bias.grad[8:]
+    mixing, identity = module.bias.grad[8:].tensor_split((16,))
     off_diagonal = mixing.view(4, 4)[~torch.eye(4, dtype=torch.bool)]
     assert (off_diagonal.abs() > 1e-7).all()
     if identity_mix:
-        assert module.identity_logit.grad.abs() > 1e-5
+        assert identity.abs() > 1e-5
+
+
+def test_an_identity_mix_leaves_no_parameter_without_a_gradient(build_gpt, rows):
+    """In the first sublayer and in the last mixing moves nothing: its numbers stand beside others that do."""
+    model, tokens = build_gpt("residual=mhc", "residual.identity_mix=0.3", noise=0.3), rows((12,))
+    model(tokens, tokens).backward()
+    assert [name for name, p in model.named_parameters() if not p.grad.any()] == []
 
 
 @pytest.mark.parametrize(("identity_mix", "own"), [(None, 0.995), (0.01, 0.99)])
@@ -125,6 +132,7 @@ def test_parameters():
     # Weights S D (S^2 + 2 S), as many biases as outputs, three scales.
     assert sum(p.numel() for p in mhc().parameters()) == 4 * DIM * 24 + 24 + 3
     assert sum(p.numel() for p in mhc(dynamic=False, identity_mix=0.5).parameters()) == 24 + 1
+    assert sum(p.numel() for p in mhc(identity_mix=0.5).parameters()) == 4 * DIM * 25 + 25 + 3
 
 
 @pytest.mark.parametrize("identity_mix", [0.0, 1.0, -0.5])

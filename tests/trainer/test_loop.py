@@ -151,6 +151,14 @@ def test_a_divergence_is_a_result_with_its_reason(
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["status"] == "diverged"
 
 
+def test_a_run_of_a_few_steps_may_end_above_its_beginning(train: Train, tmp_path: Path) -> None:
+    one = train("one", "trainer.steps=1", "auxiliary.lr=1")
+    assert one["final_val_loss"] > one["final_train_loss"] and one["status"] == "finished"
+    train("whole", "trainer.record_every_steps=8")  # the first record is a mean over all steps: not where the run began
+    first = checkpoint.load_state(checkpoint.latest(tmp_path / "whole"))["progress"]["first_loss"]
+    assert first == one["final_train_loss"]
+
+
 def test_resuming_another_computation_names_what_differs(train: Train) -> None:
     train("run", "trainer.stop_after_steps=4")
     with pytest.raises(ConfigError) as told:
@@ -163,3 +171,5 @@ def test_a_longer_budget_may_continue_a_finished_run(train: Train, tmp_path: Pat
     summary = train("run", "resume=here", "trainer.steps=12")
     assert summary["steps"] == 12
     assert [record["step"] for record in records(tmp_path / "run")] == [2, 4, 6, 8, 10, 12]
+    with pytest.raises(ConfigError, match=r"trainer\.steps: is less than .*step_00000012 has behind it, got 8"):
+        train("run", "resume=here")  # its folder would tell of 8 steps what 12 have done

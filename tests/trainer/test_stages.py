@@ -121,15 +121,63 @@ def test_every_stage_is_visited_before_the_clock_and_nothing_is_left_behind(comp
         compose, build_gpt, "embedding=split", "attention.long_window_tokens=8", "schedule@long_window_schedule=stepped",
         "long_window_schedule.values=[1.0,2.0]", "long_window_schedule.boundaries=[0.25]",
     )  # fmt: skip
-    seen = [(stages.model.windows[0], stages.model.embedding.is_split) for _ in stages.each()]
+    seen = [(stages.model.windows[0], stages.model.embedding.is_split) for _ in stages.each(0.0)]
     assert seen == [(8, False), (16, False), (16, True)]
     assert stages.model.windows == (8, None) and not stages.model.embedding.is_split
     assert not stages.model.embedding.saved_is_split
 
 
+YARN = (
+    "position=yarn", "position.original_tokens=8", "attention.long_window_tokens=16",
+    "schedule@long_window_schedule=stepped", "long_window_schedule.values=[0.5,2.0,4.0]",
+    "long_window_schedule.boundaries=[0.25,0.75]",
+)  # fmt: skip
+
+
+def test_a_position_goes_from_its_own_window_to_the_first_steps_and_not_by_way_of_the_configured_one(
+    compose: Any, build_gpt: Any
+) -> None:
+    stages = stages_of(compose, build_gpt, *YARN)
+    assert stages.enter(0.0).told["long_window_tokens"] == 8
+    assert stages.model.position.gain == 1.0
+    assert torch.equal(stages.model.position.frequencies, stages.model.position.made)
+
+
+@pytest.mark.parametrize("resumed_at", [0.0, 0.5])
+def test_graphs_are_made_before_the_clock_with_the_gains_of_the_run(
+    compose: Any, build_gpt: Any, resumed_at: float
+) -> None:
+    """A gain is a number in a compiled or recorded graph: one that comes later would be compiled late, or be missed."""
+    stages = stages_of(compose, build_gpt, *YARN)
+    for progress in (0.0, 0.25) if resumed_at else ():
+        stages.enter(progress)
+    position, windows = stages.model.position, stages.model.windows
+    before = position.gain, position.frequencies.clone(), position.table.clone()
+    visited = [stages.key() for _ in stages.each(resumed_at)]
+    assert (position.gain, stages.model.windows) == (before[0], windows)
+    assert torch.equal(position.frequencies, before[1]) and torch.equal(position.table, before[2])
+    entered = []
+    for progress in (0.0, 0.25, 0.5, 0.75):
+        if progress >= resumed_at:
+            stages.enter(progress)
+            entered += [stages.key()] if stages.key() not in entered else []
+    assert visited == entered and len(visited) == (2 if resumed_at else 3)
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
+        (("attention.long_window_tokens=2_000_000_000",), "below one token or above 1,073,741,824, got 1.0 to 1.0"),
+        (
+            ("attention.pattern=SL", "attention.long_window_tokens=8", "attention.short_window_tokens=5",
+             "schedule@short_window_schedule=stepped", "short_window_schedule.values=[1.0,2.0]",
+             "short_window_schedule.boundaries=[0.5]"),
+            "short_window_schedule: takes the short window above the long one, got 10 > 8",
+        ),
+        (
+            ("position=yarn", "position.original_tokens=100_000"),
+            "position.sharpening: a window that shrinks from 100000 to 32 tokens would multiply logits by -0.61, got 0.2",
+        ),
         (("schedule@long_window_schedule=stepped",), "long_window_schedule: needs attention.long_window_tokens, got null"),
         (
             ("attention.long_window_tokens=2", "schedule@long_window_schedule=stepped", "long_window_schedule.values=[1.0,0.1]",
