@@ -6,7 +6,7 @@ Parity is of relative errors: what is compared differs in the order of sums and 
 import statistics
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -21,8 +21,10 @@ from ramen.measure.step import Step, matmul
 from ramen.model.gpt import Text
 from ramen.ops import cross_entropy
 from ramen.ops.cross_entropy import linear_cross_entropy
+from ramen.ops.kernel import plain_torch, triton_serves
 from ramen.ops.parameter import initialise
 from ramen.ops.softcap import Softcap
+from ramen.optimizer.adamw import AdamW
 from ramen.trainer.compiling import How, forward
 from ramen.trainer.differentiate import Differentiate
 from ramen.trainer.feed import DeviceBatch
@@ -114,17 +116,13 @@ def head() -> Found:
     x, weight, targets = x.to(DEVICE).requires_grad_(), weight.to(DEVICE).requires_grad_(), targets.to(DEVICE)
     caps = {"none": None, "sigmoid": Softcap("sigmoid", 23.0, 5.0, 7.5), "tanh": Softcap("tanh", 30.0, 0.0, 30.0)}
     found: Found = {}
-    here, chosen = Machine(DEVICE, torch.bfloat16), cross_entropy.triton_serves
+    here = Machine(DEVICE, torch.bfloat16)
 
     def differentiated(cap: Softcap | None, triton: bool) -> Gradients:
-        cross_entropy.triton_serves = chosen if triton else lambda device: False
-        try:
-            with here.autocast():
-                loss = linear_cross_entropy(x, weight, targets, VOCABULARY, cap)
+        with nullcontext() if triton else plain_torch(), here.autocast():
+            loss = linear_cross_entropy(x, weight, targets, VOCABULARY, cap)
             grads = torch.autograd.grad(loss, (x, weight))
             return {"loss": loss.detach(), "x": grads[0], "weight": grads[1]}
-        finally:
-            cross_entropy.triton_serves = chosen
 
     for name, cap in caps.items():
         found[name] = _agree(differentiated(cap, True), differentiated(cap, False), 1e-2)
@@ -135,7 +133,31 @@ def head() -> Found:
         for kind, seconds in here.rounds(tasks, 3).items():
             found[name][f"{kind}_milliseconds"] = min(seconds) * 1e3
             found[name][f"{kind}_megabytes"] = here.peak_megabytes(tasks[kind])
-    return {"holds": chosen(DEVICE) and all(one["holds"] for one in found.values()), **found}
+    return {"holds": triton_serves(DEVICE) and all(one["holds"] for one in found.values()), **found}
+
+
+def cautious() -> Found:
+    """AdamW with cautious decay by the Triton kernel against its twin, after three steps of a table; time of both."""
+    here, gradients = Machine(DEVICE, torch.float32), [torch.randn(PADDED, 256, device=DEVICE) for _ in range(3)]
+
+    def stepped(by: AbstractContextManager[None]) -> tuple[AdamW, Tensor]:
+        weight = torch.nn.Parameter(torch.ones(PADDED, 256, device=DEVICE))
+        made = AdamW([weight], lr=0.01, beta1=0.9, beta2=0.95, eps=1e-8, weight_decay=0.3, cautious=True)
+        with by:
+            for weight.grad in gradients:
+                made.step()
+        return made, weight.detach().clone()
+
+    (ours, got), (twin, expected) = stepped(nullcontext()), stepped(plain_torch())
+
+    def step_of_twin() -> None:
+        with plain_torch():
+            twin.step()
+
+    seconds = here.rounds({"triton": ours.step, "twin": step_of_twin}, 3)
+    found = _agree({"table": got}, {"table": expected}, 1e-5)
+    found |= {f"{kind}_milliseconds": min(times) * 1e3 for kind, times in seconds.items()}
+    return found | {"holds": found["holds"] and triton_serves(DEVICE)}
 
 
 def graphs() -> Found:
@@ -233,7 +255,8 @@ def parts(rounds: int) -> dict[tuple[str, str], Callable[[], Found]]:
         return (f"experiment={experiment}", "device=cuda", "precision=bf16", f"compile={how}")
 
     checks = {
-        "fused head": head, "attention": attention, "bf16": bf16, "compiled": compiled, "CUDA graphs": graphs, "regional": regional,
+        "fused head": head, "attention": attention, "bf16": bf16, "compiled": compiled, "CUDA graphs": graphs,
+        "cautious AdamW": cautious, "regional": regional,
     }  # fmt: skip
     made: dict[tuple[str, str], Callable[[], Found]] = {("parity", name): check for name, check in checks.items()}
     sizes = {"baseline": (24, 1024, 256), "gpt2_124m": (48, 3072, 768)}  # about the matrices of each

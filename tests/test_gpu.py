@@ -47,6 +47,12 @@ def test_the_heads_check_needs_the_kernel_to_hold(on_cpu: None) -> None:
     assert all(found[name]["holds"] and found[name]["twin_milliseconds"] > 0 for name in ("none", "sigmoid", "tanh"))
 
 
+def test_the_cautious_steps_check_needs_the_kernel_to_hold(on_cpu: None) -> None:
+    found = gpu.cautious()
+    assert not found["holds"], "there is no Triton kernel on a CPU"
+    assert found["largest_relative_error"] < found["allowed"] and found["twin_milliseconds"] > 0
+
+
 def test_the_page_tells_every_part() -> None:
     step = {
         "tokens_per_second": 1e6, "mfu": 0.4, "mfu_of_780_teraflops": 0.507, "share_of_matmul": 0.6, "matmul_teraflops": 700.0,
