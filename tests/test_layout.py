@@ -148,6 +148,7 @@ def test_imports_go_down_only():
         ("ramen.config", ("torch", "numpy")),
         ("ramen.report", ("torch", "hydra")),
         ("ramen.run", ("wandb", "datasets", "matplotlib", "pandas")),
+        ("ramen.loading", ("torch._dynamo",)),
     ],
 )
 def test_a_door_imports_only_what_it_needs(module, heavy):

@@ -20,7 +20,7 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -28,6 +28,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 
 log = logging.getLogger("ramen")
 
+Value = TypeVar("Value")
 Argument = Tensor | float | int | Sequence[Tensor] | Sequence[int] | None
 SOURCES = {path.stem: path for path in sorted(Path(__file__).parent.glob("*.c"))}
 FLAGS = ["-O3", "-march=native", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-shared"]
@@ -51,7 +52,13 @@ def serves(*tensors: Tensor) -> bool:
     return all(map(_plain, tensors)) and _exist(tensors[0].dtype)
 
 
-@torch.compiler.assume_constant_result
+def constant(function: Callable[..., Value]) -> Callable[..., Value]:
+    """torch.compiler.assume_constant_result, whose import takes a second of every process that compiles nothing."""
+    function._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    return function
+
+
+@constant
 def _exist(dtype: torch.dtype) -> bool:
     return not _off and bool(_libraries(dtype)[0])
 

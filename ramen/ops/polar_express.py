@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ramen.ops.kernel import constant
 from ramen.ops.quintic import Form, Quintic, apply_quintics
 
 NORM_FACTOR = 1.02  # headroom for rounding: the largest singular value starts at 0.98 or less
@@ -35,7 +36,7 @@ def polar_express(
     return apply_quintics(x, schedule(steps), norm_factor=NORM_FACTOR, dtype=dtype, form=form)
 
 
-@torch.compiler.assume_constant_result
+@constant
 def schedule(steps: int) -> tuple[Quintic, ...]:
     """The coefficients in use: for 5 steps the usual ones (modded-nanogpt, Dion), else by the authors' settings."""
     if steps == 5:

@@ -1,7 +1,7 @@
 """How the forward pass is run: as it is, compiled whole or block by block, and with activations kept or computed again.
 
 on: the model is one graph. regional: a block is one graph, which all layers share: it compiles in the time of a block. auto: on for
-CUDA, off on a CPU, where the C kernels (ramen.ops.kernel) beat the compiler's (docs/performance.md).
+CUDA, off on a CPU, where half a minute of compiling gains a few percent over the C kernels (docs/performance.md).
 Graphs hold no weights and no hyperparameters, so the jobs of a sweep share them; what the compiler makes is kept in the user's
 cache folder for later processes. A model that does not compile, or compiles ever anew, is an error: nothing runs eagerly unasked.
 Recomputation: Chen et al. 2016, arXiv 1604.06174. A block keeps its input alone and runs again in the backward pass: a third more
