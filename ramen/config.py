@@ -20,7 +20,7 @@ from pydantic import TypeAdapter, ValidationError, conlist
 
 from ramen import secret
 from ramen.errors import ConfigError
-from ramen.registry import locate
+from ramen.registry import locate, of_python
 
 SCHEDULE_SUFFIX = "_schedule"
 FOLDER_NAME = re.compile(r"(?!\.)[\w.,=@+-]{1,100}", re.ASCII)
@@ -87,6 +87,8 @@ def check(config: dict[str, Any]) -> None:
         problems.append(
             f"name: must name one folder, got {name!r}; allowed are letters, digits and _.,=@+-, no dot first"
         )
+    if own := sorted(filter(of_python, allow)):
+        problems.append(f"allow_targets: Python's own modules hold no components, got {', '.join(map(repr, own))}")
     problems += secret.problems(flatten(config).items())
     if problems:
         raise ConfigError(*problems)
@@ -107,6 +109,8 @@ def check_node(node: dict[str, Any], path: str, allow: Sequence[str] = ()) -> li
             continue
         if _is_schedule(key, value) and key.removesuffix(SCHEDULE_SUFFIX) in known:
             problems += check_node(value, where, allow)
+            if known[key.removesuffix(SCHEDULE_SUFFIX)] in (int, bool):
+                problems.append(f"{where}: only a number can follow a schedule, and no count or switch")
         elif str(key).endswith(SCHEDULE_SUFFIX) and key.removesuffix(SCHEDULE_SUFFIX) in known:
             problems.append(f"{where}: must be a schedule, got {value!r}; choose one, as schedule@{where}=constant")
         elif key not in known:

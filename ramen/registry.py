@@ -30,11 +30,7 @@ def locate(target: str, allow: Sequence[str] = (), kind: str | None = None) -> C
 
     ConfigError when it may not be imported or built, or cannot be: with the real reason.
     """
-    allowed = (*TRUSTED, *allow)
-    if own := sorted(name for name in allow if name.partition(".")[0] in ("", *sys.stdlib_module_names)):
-        raise ConfigError(
-            f"_target_: Python's own modules hold no components, got allow_targets: {', '.join(map(repr, own))}"
-        )
+    allowed = (*TRUSTED, *(name for name in allow if not of_python(name)))
     if not isinstance(target, str) or not any(target.startswith(f"{prefix}.") for prefix in allowed):
         raise ConfigError(
             f"_target_: may not be built, got {target!r}; allowed are {', '.join(p + '.*' for p in allowed)}"
@@ -56,6 +52,11 @@ def locate(target: str, allow: Sequence[str] = (), kind: str | None = None) -> C
     if problem := _misplaced(found, target, kind, allow):
         raise ConfigError(f"_target_: {target!r} {problem}")
     return found
+
+
+def of_python(name: str) -> bool:
+    """Whether a module is one of Python's own, which hold no components and can do anything."""
+    return name.partition(".")[0] in ("", *sys.stdlib_module_names)
 
 
 def _misplaced(found: Callable[..., Any], target: str, kind: str | None, allow: Sequence[str]) -> str | None:

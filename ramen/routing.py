@@ -192,7 +192,7 @@ class Optimizers:
             for key, curve in curves.items():
                 if key not in made:
                     raise ConfigError(f"{name}.{key}_schedule: {node['_target_']} has no hyperparameter {key}")
-                if not isinstance(made[key], int | float):
+                if not isinstance(made[key], int | float) or isinstance(made[key], bool):
                     raise ConfigError(f"{name}.{key}_schedule: only a number can follow a schedule, got {made[key]!r}")
                 self._scheduled.append(_Scheduled(name, index, key, float(made[key]), curve))
         return built

@@ -13,7 +13,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from ramen.command import INTERRUPTED, fail, plain
+from ramen.command import INTERRUPTED, diagnose, fail, plain
 from ramen.errors import ConfigError, RamenError
 
 if TYPE_CHECKING:
@@ -71,9 +71,10 @@ if __name__ == "__main__":
     first = next(
         (at for at, word in enumerate(sys.argv) if at and "=" in word and not word.startswith("-")), len(sys.argv)
     )
+    given = [word for word in sys.argv[first:] if not word.startswith("-")]
     sys.argv[first:first] = NO_FILES + NO_LOG
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # errors come here to be told, not printed by Hydra
     try:
         main()
-    except (RamenError, HydraException, OmegaConfBaseException) as problem:
-        fail(str(problem))
+    except (HydraException, OmegaConfBaseException) as problem:
+        fail(diagnose(given, problem))

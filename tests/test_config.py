@@ -77,6 +77,7 @@ WRONG = [
     ("attention.long_window_tokens", False, "attention.long_window_tokens: input should be a valid integer, got False"),
     ("name", 7, "name: input should be a valid string, got 7"),
     ("allow_targets", "pytorch_optimizer", "allow_targets: input should be a valid list, got 'pytorch_optimizer'"),
+    ("allow_targets", ["os"], "allow_targets: Python's own modules hold no components, got 'os'"),
     ("allow_targets", [3], "allow_targets: input should be a valid string, got [3]"),
     ("optimizer.momentum_schedule.start", "x", "optimizer.momentum_schedule.start: input should be a valid number"),
     # a choice that is none
@@ -165,6 +166,14 @@ def test_a_schedule_needs_a_hyperparameter(base):
     base["optimizer"]["warmth_schedule"] = {"_target_": "ramen.schedule.constant.constant"}
     (problem,) = problems(base)
     assert problem.startswith("optimizer.warmth_schedule: no such key of optimizer")
+
+
+@pytest.mark.parametrize("key", ["steps", "nesterov"])
+def test_no_count_and_no_switch_follows_a_schedule(compose, key):
+    config = compose("optimizer=muon")
+    config["optimizer"][f"{key}_schedule"] = {"_target_": "ramen.schedule.constant.constant"}
+    (problem,) = problems(config)
+    assert problem == f"optimizer.{key}_schedule: only a number can follow a schedule, and no count or switch"
 
 
 PATHS = [

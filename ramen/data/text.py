@@ -110,7 +110,8 @@ def _read_jsonl(source: Text, path: Path) -> Iterator[str]:
                 ) from error
             text = record.get(source.text_column) if isinstance(record, dict) else None
             if not isinstance(text, str):
-                there = ", ".join(record) if isinstance(record, dict) else type(record).__name__
+                value = text if isinstance(record, dict) and source.text_column in record else record
+                there = ", ".join(value) if value is record and isinstance(record, dict) else type(value).__name__
                 raise DataError(
                     f"{path}: line {number} has no text under data.text_column={source.text_column!r}, got {there}"
                 )

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ramen.ops.parameter import normal, parameter
+from ramen.ops.ranges import above
 from ramen.ops.width import padded_vocabulary
 
 
@@ -22,6 +23,7 @@ class Split(nn.Module):
 
     def __init__(self, vocabulary: int, dim: int, *, init_std: float, split_at: float, pad_to_multiple: int):
         super().__init__()
+        above(0, init_std=init_std)  # a zero stream has no gradient
         if not 0 < split_at < 1:
             raise ValueError(f"split_at must be in (0, 1), got {split_at}; embedding=untied is split from the start")
         rows = padded_vocabulary(vocabulary, pad_to_multiple)

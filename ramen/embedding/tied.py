@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ramen.ops.parameter import normal, parameter
+from ramen.ops.ranges import above
 from ramen.ops.width import padded_vocabulary
 
 
@@ -15,6 +16,7 @@ class Tied(nn.Module):
 
     def __init__(self, vocabulary: int, dim: int, *, init_std: float, pad_to_multiple: int):
         super().__init__()
+        above(0, init_std=init_std)  # a zero stream has no gradient
         self.weight = parameter((padded_vocabulary(vocabulary, pad_to_multiple), dim), normal(init_std), "embedding")
 
     def forward(self, tokens: Tensor) -> Tensor:  # (B, T) -> (B, T, D)

@@ -14,8 +14,9 @@ from torch import Tensor
 BLOCK = 1024
 
 
-# Triton's compiler takes annotations for code: tl.constexpr is all that may stand there.
-@triton.jit(do_not_specialize=["place", "tensors"])
+# Triton's compiler takes annotations for code: tl.constexpr is all that may stand there. One kernel serves every place of a list,
+# and a rate wherever among the scheduled ones it stands.
+@triton.jit(do_not_specialize=["place", "tensors"], do_not_specialize_on_alignment=["lr"])
 def _step(  # type: ignore[no-untyped-def]
     weights, gradients, firsts, seconds, corrections, lr, place, tensors, count, new1, beta2, new2, eps, decay,
     block: tl.constexpr,

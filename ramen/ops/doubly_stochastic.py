@@ -89,7 +89,9 @@ def _rounded(x: Tensor, rows: int, columns: int) -> Tensor:
     x = x / x.sum(rows, keepdim=True).clamp_min(1.0)
     short_row = (1 - x.sum(columns, keepdim=True)).clamp_min(0.0)
     short_column = (1 - x.sum(rows, keepdim=True)).clamp_min(0.0)
-    return x + short_row * (short_column / short_row.sum(rows, keepdim=True).clamp_min(FLOOR))
+    # The two sums are one but for rounding: the larger one keeps quotients, and so gradients, at 1 or below.
+    missing = torch.maximum(short_row.sum(rows, keepdim=True), short_column.sum(columns, keepdim=True))
+    return x + short_row * (short_column / missing.clamp_min(FLOOR))
 
 
 def kronecker(factors: Tensor) -> Tensor:

@@ -36,13 +36,15 @@ def orthonormal_factor(a: Tensor) -> Tensor:
 def _unit_columns(a: Tensor) -> Tensor:
     tiny = torch.finfo(a.dtype).tiny
     a = a / largest(a, -2).clamp_min_(tiny)  # then squares neither over- nor underflow
-    return a / torch.linalg.vector_norm(a, dim=-2, keepdim=True).clamp_min(tiny)
+    return a / a.square().sum(dim=-2, keepdim=True).sqrt_().clamp_min_(tiny)  # vector_norm is slow along columns
 
 
 def _householder_qr(a: Tensor) -> Tensor:
     # LAPACK loses orthogonality (1e-5) on constant columns, where all rounding errors agree; noise of one ulp ends that
-    q, r = torch.linalg.qr(torch.add(a, _noise(a).to(a.dtype), alpha=torch.finfo(a.dtype).eps))
-    return torch.where(r.diagonal(dim1=-2, dim2=-1).unsqueeze(-2) < 0, -q, q)
+    noisy = torch.add(a, _noise(a).to(a.dtype), alpha=torch.finfo(a.dtype).eps)
+    reflectors, scales = torch.geqrf(noisy)  # the two halves of torch.linalg.qr, which copies R too
+    q = torch.linalg.householder_product(reflectors, scales)
+    return q.mul_(torch.where(reflectors.diagonal(dim1=-2, dim2=-1) < 0, -1.0, 1.0).to(q.dtype).unsqueeze(-2))
 
 
 def _cholesky_qr(a: Tensor) -> Tensor:

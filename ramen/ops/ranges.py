@@ -1,5 +1,7 @@
 """Range checks of constructors: ValueError with the argument's name, which the config path is put before."""
 
+MOST = 10_000  # of what is made or done in a loop, which more would keep from ending
+
 
 def above(low: float, **values: float) -> None:
     """ValueError unless every value is above `low`."""
@@ -16,7 +18,8 @@ def at_least(low: float, **values: float) -> None:
 
 
 def counts(**values: int) -> None:
-    """ValueError unless every value is in 1 .. 10,000: how often something is done or made in a loop."""
+    """ValueError unless every value is 1 .. MOST: how often something is done or made in a loop."""
+    at_least(1, **values)
     for name, value in values.items():
-        if not 1 <= value <= 10_000:
-            raise ValueError(f"{name} must be >= 1 and at most 10,000, got {value}")
+        if value > MOST:
+            raise ValueError(f"{name} must be <= {MOST:,}, got {value}")

@@ -49,7 +49,14 @@ class AdamW(torch.optim.AdamW):
             with torch.enable_grad():
                 loss = closure()
         groups, decays = self.param_groups, [group["weight_decay"] for group in self.param_groups]
+        given = [p for group in groups for p in group["params"] if p.grad is not None]
+        askew = {p: p.grad for p in given if p.grad.stride() != p.stride()}
         try:
+            for (
+                p,
+                gradient,
+            ) in askew.items():  # torch's fused kernel takes both to lie alike in memory, and does not look
+                p.grad = torch.empty_like(p).copy_(gradient)
             left = []
             for group in groups:
                 if group["cautious"] and group["weight_decay"]:
@@ -62,6 +69,8 @@ class AdamW(torch.optim.AdamW):
             super().step()
         finally:
             self.param_groups = groups
+            for p, gradient in askew.items():
+                p.grad = gradient
             for group, decay in zip(groups, decays, strict=True):
                 group["weight_decay"] = decay
         return loss

@@ -12,6 +12,7 @@ class NoPE(nn.Module):
     def __init__(self, head_width: int, sequence_length: int):
         super().__init__()
         self.turning = 0
+        self.table = None  # attention's kernel need not call this
 
     def forward(self, x: Tensor) -> Tensor:
         return x

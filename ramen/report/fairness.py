@@ -16,6 +16,7 @@ from ramen.report.tuning import LrCurve
 
 LEAST_SEEDS = 3
 SAME_SIZE = 1.02  # largest over smallest number of parameters; a width is a whole number
+ASKED = ("fp32", "bf16")  # precisions that a config asks for: differing_settings tells of these
 STEADY = 1.3  # fastest over slowest run of one method on a machine that does nothing else
 TITLES = {  # first match by section or word of the key
     "auxiliary": "auxiliary optimizer settings",
@@ -60,6 +61,7 @@ def budgets(methods: list[Method]) -> list[str]:
 def environments(methods: list[Method]) -> list[str]:
     checks: list[tuple[str, Callable[[Run], str | None]]] = [
         ("Different devices (seconds and throughput do not compare)", lambda run: run.device),
+        ("Different precision (found by auto)", lambda r: None if r.value("precision") in ASKED else r.precision),
         ("Different git commits", lambda run: run.commit and run.commit[:10]),
     ]
     return [line for title, value in checks if (line := _differing(title, methods, value))]

@@ -33,6 +33,7 @@ class Run:
     data_hash: str | None
     commit: str | None
     device: str | None
+    precision: str | None  # that `auto` became
     curve: Curve
     warnings: list[str] = field(default_factory=list)
 
@@ -73,6 +74,7 @@ def read_run(folder: Path) -> Run:
         data_hash=_text(summary.get("data_hash")),
         commit=_text(started.get("git_commit")),
         device=_text(started.get("device")),
+        precision=_text(started.get("precision")),
         curve=curve,
         warnings=warnings,
     )

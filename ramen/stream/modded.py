@@ -7,7 +7,7 @@ skip      at depth `skip_to`: h += 2 sigmoid(W x0[:12]) sigmoid(g) h_(skip_from)
 backout   at the end: h -= b h_(backout_at): what the first layers wrote for later layers only is taken out again
 
 Source: https://github.com/KellerJordan/modded-nanogpt.
-Cost: a few passes over (B, T, D) a layer. Parameters: 3 L + 29 at most, and the bigram table, of role `embedding`.
+Cost: a few passes over (B, T, D) a layer. Parameters: 3 L + 27 at most, and the bigram table, of role `embedding`.
 Differs from the source: the smear stops at document borders; places are fractions of the depth, so they fit any model.
 """
 

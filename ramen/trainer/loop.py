@@ -182,8 +182,6 @@ class Trainer:
         differs = [f"{key}: was {a!r} in {path}, got {b!r}; a resumed run keeps it" for key, a, b in told if a != b]
         if differs:
             raise ConfigError(*differs)
-        if self.budget.steps is not None and self.budget.steps < checkpoint.step_of(path):
-            raise ConfigError(f"trainer.steps: is less than {path} has behind it, got {self.budget.steps}")
         checkpoint.load_weights(path, self.job.model)
         try:
             self.job.optimizers.load_state_dict(state["optimizers"])
@@ -194,6 +192,8 @@ class Trainer:
                 self.job.diagnostics.load_state_dict(state.get("diagnostics", {}))
             self.loss_sum.fill_(state["loss_sum"])
             self.saved_step = self.progress.step
+            before = state.get("budget", {})
+            less = [f"trainer.{key}: is less than {path} has behind it, got {now}; allowed is {behind[key]:,} or more"]
         except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
             raise DataError(f"{path}: is not a state of this run: {type(error).__name__}: {error}") from error
 

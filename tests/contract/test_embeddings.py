@@ -52,9 +52,11 @@ def test_no_table_is_a_matrix_to_be_orthogonalised(embedding):
     assert {value.role for value in embedding().parameters()} <= {"embedding", "head"}
 
 
-def test_refuses_to_pad_to_nothing(embedding):
+def test_refuses_to_pad_to_nothing_and_to_start_where_there_is_no_gradient(embedding):
     with pytest.raises(ValueError, match="pad_to_multiple must be >= 1, got 0"):
         embedding(pad_to_multiple=0)
+    with pytest.raises(ValueError, match="init_std must be > 0, got 0"):
+        embedding(init_std=0)
 
 
 def test_the_gpt_has_logits_for_the_vocabulary_alone(embedding, request, build_gpt, rows):

@@ -69,3 +69,16 @@ def test_takes_vectors_and_scalars(build):
         p.grad = torch.ones_like(p)
     optimizer.step()
     assert all((p < 1).all() for p in params)
+
+
+@pytest.mark.parametrize("cautious", [True, False])
+def test_gradients_may_lie_otherwise_in_memory(build, random, cautious):
+    given, plain = (nn.Parameter(random(5, 3)) for _ in range(2))
+    optimizers = [build("adamw", [p], weight_decay=0.3, cautious=cautious) for p in (given, plain)]
+    for step in range(3):
+        plain.grad = random(5, 3, seed=step)
+        given.grad = askew = plain.grad.T.contiguous().T
+        for optimizer in optimizers:
+            optimizer.step()
+        assert given.grad is askew and torch.equal(askew, plain.grad)
+    assert torch.equal(given, plain)

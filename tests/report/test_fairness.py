@@ -47,6 +47,10 @@ PLANTED = {
         "Different precision: trainer.precision: bf16 (adamw)",
     ),
     "device": (only("bam", environment={"device": "Other"}), "Different devices"),
+    "found precision": (
+        lambda o, lr, seed: {"environment": {"precision": "bfloat16" if o == "bam" else "float32"}},
+        "Different precision (found by auto): float32 (adamw); bfloat16 (bam)",
+    ),
     "commit": (
         only("bam", environment={"git_commit": "b" * 40}),
         "Different git commits: aaaaaaaaaa (adamw); bbbbbbbbbb",
