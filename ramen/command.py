@@ -21,7 +21,7 @@ from omegaconf import DictConfig, OmegaConf, flag_override
 from omegaconf.errors import OmegaConfBaseException
 
 from ramen import secret, sweep
-from ramen.errors import EXIT_CODE, ConfigError, RamenError
+from ramen.errors import EXIT_CODE, ConfigError, RamenError, a_reader_may_leave
 from ramen.registry import CONF
 
 AUTO = "auto"
@@ -49,7 +49,8 @@ def main() -> None:
         refuse_secrets(sys.argv[1:])
         words = with_resume([without_plus(word) for word in sys.argv[1:]])
         sys.argv[1:] = sorted(words, key=lambda word: word not in ("-m", "--multirun"))  # argparse wants it first
-        _hydra_main()
+        with a_reader_may_leave():
+            _hydra_main()
         if _failure:
             raise _failure[0]
     except (HydraException, OmegaConfBaseException) as error:
@@ -133,8 +134,10 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
 
 def with_resume(words: list[str]) -> list[str]:
     """`resume=FOLDER` becomes the command of that run or sweep, in its folder: the same config, and what else is given."""
-    given = [word for word in words if word.startswith("resume=") and word not in ("resume=", "resume=null")]
-    if not given:
+    given = [word for word in words if word.startswith("resume=")]
+    if len({*given}) > 1:
+        raise ConfigError(f"resume: goes on with one run or sweep, got {' '.join(given)}; leave out all but one")
+    if not given or given[0] in ("resume=", "resume=null"):
         return words
     folder = Path(given[-1].removeprefix("resume=").strip("'\""))
     if str(folder) == AUTO and not {"-m", "--multirun"} & set(words):

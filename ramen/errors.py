@@ -1,5 +1,10 @@
 """What a user can mend: an error here is printed as its message alone, without a traceback, and the process ends with code 2."""
 
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+
 EXIT_CODE = 2
 
 
@@ -17,6 +22,28 @@ class ConfigError(RamenError):
 
 class DataError(RamenError):
     """A file of tokens, a corpus or a run folder that is missing, damaged or of another kind."""
+
+
+@contextlib.contextmanager
+def a_reader_may_leave() -> Iterator[None]:
+    """For what prints: `| head` has seen enough, and what is still to be told has no reader."""
+    try:
+        yield
+    except BrokenPipeError:
+        if _flushed():  # another pipe's
+            raise
+    finally:
+        _flushed()
+
+
+def _flushed() -> bool:
+    """Whether stdout has a reader; without one it goes nowhere from here on."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return False
+    return True
 
 
 def told(error: Exception) -> str:

@@ -72,7 +72,7 @@ def unfinished(base: Path, config: dict[str, Any], is_run: bool = False) -> Path
     found = [base] if is_run else (path.parent for path in base.glob("*/*/config.yaml"))
     for folder in sorted(found, key=str, reverse=True):
         if (
-            _hash(folder) == wanted
+            written_hash(folder) == wanted
             and status(folder) not in (OVER[1:] if is_run else OVER)
             and checkpoint.checkpoints(folder)
         ):
@@ -82,7 +82,8 @@ def unfinished(base: Path, config: dict[str, Any], is_run: bool = False) -> Path
     return None
 
 
-def _hash(folder: Path) -> str | None:
+def written_hash(folder: Path) -> str | None:
+    """What the run of a folder computes, as its config.yaml has it; None where there is none."""
     try:
         path = folder / "config.yaml"
         config = yaml.safe_load(path.read_bytes()) if path.is_file() else None

@@ -329,7 +329,7 @@ def _out_of_memory(config: dict[str, Any], error: BaseException) -> RamenError |
 
 
 def _write_failure(command: Command, error: BaseException, seconds: float) -> None:
-    """Record a failure in the run folder, unless the run had ended well before (a failed attempt to resume it)."""
+    """Record a failure in the run folder, unless it is of a refused continuation: the run there goes on as it was."""
     path = command.folder / SUMMARY
     failed = {
         "status": "failed",
@@ -340,6 +340,8 @@ def _write_failure(command: Command, error: BaseException, seconds: float) -> No
         "config_hash": config_hash(command.config),
         "wall_seconds": seconds,
     }
+    if checkpoint.checkpoints(command.folder) and resume.written_hash(command.folder) != failed["config_hash"]:
+        return
     try:
         before = json.loads(path.read_text()) if path.exists() else {}
         if before.get("status") in (None, "failed"):

@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ramen.errors import EXIT_CODE, RamenError
+from ramen.errors import EXIT_CODE, RamenError, a_reader_may_leave
 
 SECTIONS = ("model", "peer", "optimizer", "head", "loader", "startup", "sweep")
 
@@ -95,4 +95,5 @@ def show(value: Any) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    with a_reader_may_leave():
+        main()

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from ramen.errors import EXIT_CODE, RamenError
+from ramen.errors import EXIT_CODE, RamenError, a_reader_may_leave
 from ramen.report import Report, compare
 from ramen.report.cells import ranking_text
 
@@ -71,4 +71,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with a_reader_may_leave():
+        sys.exit(main())

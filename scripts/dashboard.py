@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ramen.dashboard import build, plan, send
-from ramen.errors import EXIT_CODE, RamenError
+from ramen.errors import EXIT_CODE, RamenError, a_reader_may_leave
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -27,15 +27,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
     try:
         workspace = build(plan(options.folders, options.by, options.entity, options.project))
-        if options.dry_run:
-            print(json.dumps(workspace._spec, indent=1))
-        else:
-            print(send(workspace))
+        told = json.dumps(workspace._spec, indent=1) if options.dry_run else send(workspace)
     except (RamenError, ValueError, OSError) as error:
         print(error, file=sys.stderr)
         return EXIT_CODE
+    print(told)
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with a_reader_may_leave():
+        sys.exit(main())

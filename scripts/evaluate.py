@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from ramen.errors import EXIT_CODE, DataError, RamenError
+from ramen.errors import EXIT_CODE, DataError, RamenError, a_reader_may_leave
 
 KEPT = "evaluations.jsonl"
 
@@ -65,4 +65,5 @@ def _append(path: Path, line: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with a_reader_may_leave():
+        sys.exit(main())

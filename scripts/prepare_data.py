@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from ramen.command import INTERRUPTED, diagnose, fail, plain
-from ramen.errors import ConfigError, RamenError
+from ramen.errors import ConfigError, RamenError, a_reader_may_leave
 
 if TYPE_CHECKING:
     from ramen.data.dataset import Dataset
@@ -75,6 +75,7 @@ if __name__ == "__main__":
     sys.argv[first:first] = NO_FILES + NO_LOG
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # errors come here to be told, not printed by Hydra
     try:
-        main()
+        with a_reader_may_leave():
+            main()
     except (HydraException, OmegaConfBaseException) as problem:
         fail(diagnose(given, problem))

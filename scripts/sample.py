@@ -1,12 +1,11 @@
 """Write text with a trained model: `python scripts/sample.py outputs/NAME/DATE/0-... --prompt "ROMEO."`."""
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ramen.errors import EXIT_CODE, RamenError
+from ramen.errors import EXIT_CODE, RamenError, a_reader_may_leave
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -51,10 +50,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return EXIT_CODE
     except KeyboardInterrupt:
         print()
-    except BrokenPipeError:  # `| head` has seen enough; what is still in the buffer has no reader either
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with a_reader_may_leave():
+        sys.exit(main())

@@ -19,6 +19,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from ramen.errors import a_reader_may_leave
+
 ROOT = Path(__file__).resolve().parent.parent
 SMALL = (
     "data.tokenizer=byte", "data.sequence_length=64", "data.validation_tokens=1500", "device=cpu", "precision=fp32", "threads=1",
@@ -107,4 +109,5 @@ def outcome(folder: Path) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main()
+    with a_reader_may_leave():
+        main()

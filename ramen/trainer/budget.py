@@ -1,5 +1,6 @@
 """How long a run is, and how far it has come: steps, tokens or seconds, whichever ends first."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 
@@ -22,6 +23,17 @@ class Budget:
         """
         half_step_seconds = seconds / step / 2 if step else 0.0
         return min(1.0, self._part(step + 0.5, tokens + batch_tokens / 2, seconds + half_step_seconds))
+
+    def passed(
+        self, step: int, tokens: int, seconds: float, before: Mapping[str, float | None]
+    ) -> list[tuple[str, float, float]]:
+        """(budget, its value, what is behind) where more is behind than a continuation's budget allows.
+
+        The budget that was there `before` may be passed, by its last step.
+        """
+        behind = {"steps": step, "tokens": tokens, "seconds": seconds}
+        now = [(key, value) for key, value in vars(self).items() if value is not None and value != before.get(key)]
+        return [(key, value, behind[key]) for key, value in now if value < behind[key]]
 
     def _part(self, step: float, tokens: float, seconds: float) -> float:
         pairs = ((step, self.steps), (tokens, self.tokens), (seconds, self.seconds))

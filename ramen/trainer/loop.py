@@ -159,6 +159,7 @@ class Trainer:
         state = {
             "identity": self.job.identity,
             "progress": vars(self.progress),
+            "budget": vars(self.budget),
             "loss_sum": self.loss_sum.item(),
             "optimizers": self.job.optimizers.state_dict(),
             "batches": self.feed.state_dict(),
@@ -192,10 +193,14 @@ class Trainer:
                 self.job.diagnostics.load_state_dict(state.get("diagnostics", {}))
             self.loss_sum.fill_(state["loss_sum"])
             self.saved_step = self.progress.step
-            before = state.get("budget", {})
-            less = [f"trainer.{key}: is less than {path} has behind it, got {now}; allowed is {behind[key]:,} or more"]
+            p = self.progress
+            passed = self.budget.passed(p.step, p.tokens, p.seconds, state.get("budget", {}))
         except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
             raise DataError(f"{path}: is not a state of this run: {type(error).__name__}: {error}") from error
+        if passed:
+            raise ConfigError(
+                *(f"trainer.{key}: is less than {path} has behind it, got {now}; that is {n}" for key, now, n in passed)
+            )
 
     def _step(self) -> "_Told":
         job, p = self.job, self.progress

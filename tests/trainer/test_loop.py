@@ -171,5 +171,14 @@ def test_a_longer_budget_may_continue_a_finished_run(train: Train, tmp_path: Pat
     summary = train("run", "resume=here", "trainer.steps=12")
     assert summary["steps"] == 12
     assert [record["step"] for record in records(tmp_path / "run")] == [2, 4, 6, 8, 10, 12]
-    with pytest.raises(ConfigError, match=r"trainer\.steps: is less than .*step_00000012 has behind it, got 8"):
-        train("run", "resume=here")  # its folder would tell of 8 steps what 12 have done
+    for less in ("trainer.steps=8", "trainer.tokens=2000", "trainer.seconds=1e-9"):  # its folder would tell of 12 steps
+        with pytest.raises(ConfigError, match=f"{less.partition('=')[0]}: is less than .*step_00000012 has behind it"):
+            train("run", "resume=here", "trainer.steps=12", less)
+
+
+@pytest.mark.parametrize("budget", ["trainer.tokens=1100", "trainer.seconds=1e-9"])
+def test_a_budget_that_its_last_step_went_beyond_ends_the_same_again(train: Train, budget: str) -> None:
+    first = train("run", "trainer.steps=null", budget)
+    again = train("run", "resume=here", "trainer.steps=null", budget)
+    assert again["status"] == "finished"
+    assert [again[key] for key in ("tokens", "train_seconds")] == [first[key] for key in ("tokens", "train_seconds")]
