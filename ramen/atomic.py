@@ -8,8 +8,8 @@ from uuid import uuid4
 from ramen.errors import DataError
 
 
-def write_atomically(path: Path, *chunks: bytes | memoryview) -> None:
-    """Write the chunks to a temporary file beside `path`, force it to disk, and rename it to `path`.
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write the content to a temporary file beside `path`, force it to disk, and rename it to `path`.
 
     DataError on any error, a full disk too; `path` is then left as it was.
     """
@@ -17,8 +17,7 @@ def write_atomically(path: Path, *chunks: bytes | memoryview) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as file:
-            for chunk in chunks:
-                file.write(chunk)
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)

@@ -22,9 +22,11 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ramen import secret, sweep
 from ramen.errors import EXIT_CODE, ConfigError, RamenError, a_reader_may_leave
+from ramen.logger.folder import ENDED, OVERRIDES
 from ramen.registry import CONF
 
 AUTO = "auto"
+MULTIRUN = {"-m", "--multirun"}
 INTERRUPTED = 130  # what a shell reports of a process ended by Ctrl-C
 PLUGINS = {"hydra/sweeper/optuna": "optuna", "hydra/launcher/submitit": "slurm"}  # what is not found -> what brings it
 BASIC = ["BasicLauncher", "BasicSweeper"]
@@ -48,17 +50,17 @@ def main() -> None:
     try:
         refuse_secrets(sys.argv[1:])
         words = with_resume([without_plus(word) for word in sys.argv[1:]])
-        sys.argv[1:] = sorted(words, key=lambda word: word not in ("-m", "--multirun"))  # argparse wants it first
+        sys.argv[1:] = sorted(words, key=lambda word: word not in MULTIRUN)  # argparse wants it first
         with a_reader_may_leave():
             _hydra_main()
         if _failure:
             raise _failure[0]
     except (HydraException, OmegaConfBaseException) as error:
-        fail(diagnose([word for word in sys.argv[1:] if not word.startswith("-")], error))
-    except RamenError as error:
-        fail(str(error))
-    except OSError as error:  # of the output folder, before a job has one
-        fail(f"{error.filename or 'output'}: {error.strerror or error}")
+        pairs = zip(sys.argv, sys.argv[1:], strict=False)  # what an option takes, as `--cfg job`, is no override
+        taken = [word for before, word in pairs if before[:1] == "-" and before not in MULTIRUN and "=" not in word]
+        fail(diagnose([word for word in sys.argv[1:] if word[:1] != "-" and word not in taken], error))
+    except (RamenError, OSError) as error:  # OSError: of the output folder, before a job has one
+        fail(error)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(INTERRUPTED)
@@ -78,9 +80,11 @@ def refuse_secrets(words: list[str]) -> None:
         raise ConfigError(*found)
 
 
-def fail(message: str) -> None:
+def fail(problem: str | Exception) -> None:
     """Tell what is wrong and end the process with exit code 2."""
-    print(message, file=sys.stderr)
+    if isinstance(problem, OSError):
+        problem = f"{problem.filename or 'output'}: {problem.strerror or problem}"
+    print(problem, file=sys.stderr)
     sys.exit(EXIT_CODE)
 
 
@@ -119,7 +123,7 @@ def job(cfg: DictConfig) -> float | None:
     if in_sweep and summary["status"] == "stopped" and summary["error"] in ("SIGINT", "SIGTERM"):
         sweep.tell(command.folder.parent)
         sys.exit(0)
-    if context.sweeper._target_.endswith("BasicSweeper") or summary["status"] in sweep.ENDED:
+    if context.sweeper._target_.endswith("BasicSweeper") or summary["status"] in ENDED:
         return sweep.objective(summary)
     raise RuntimeError(f"{summary['status']}: {summary['error']}")  # a search takes this for a trial without a result
 
@@ -140,13 +144,13 @@ def with_resume(words: list[str]) -> list[str]:
     if not given or given[0] in ("resume=", "resume=null"):
         return words
     folder = Path(given[-1].removeprefix("resume=").strip("'\""))
-    if str(folder) == AUTO and not {"-m", "--multirun"} & set(words):
+    if str(folder) == AUTO and not MULTIRUN & set(words):
         return words  # RunCallback looks for it, with the config at hand
-    if {"-m", "--multirun"} & set(words):
+    if MULTIRUN & set(words):
         raise ConfigError("resume: knows whether its folder is a run's or a sweep's; leave out -m")
-    of_run, of_sweep = folder / ".hydra" / "overrides.yaml", folder / "multirun.yaml"
+    of_run, of_sweep = folder / OVERRIDES, folder / "multirun.yaml"
     if not of_run.is_file() and not of_sweep.is_file():
-        raise ConfigError(f"resume: {folder} is not a run folder; it has no {of_run.relative_to(folder)}")
+        raise ConfigError(f"resume: {folder} is not a run folder; it has no {OVERRIDES}")
     quoted = "'" + str(folder).replace("\\", "\\\\").replace("'", "\\'") + "'"
     rest = [word for word in words if word not in given]
     if of_run.is_file():
@@ -247,10 +251,8 @@ class RunCallback(Callback):
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         try:  # Hydra only warns of a callback's exceptions
             self._on_run_start(config)
-        except RamenError as error:
-            fail(str(error))
-        except OSError as error:
-            fail(f"{error.filename or 'output'}: {error.strerror or error}")
+        except (RamenError, OSError) as error:
+            fail(error)
 
     def _on_run_start(self, config: DictConfig) -> None:
         from ramen import resume

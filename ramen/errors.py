@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import select
 import sys
 from collections.abc import Iterator
 
@@ -26,24 +27,24 @@ class DataError(RamenError):
 
 @contextlib.contextmanager
 def a_reader_may_leave() -> Iterator[None]:
-    """For what prints: `| head` has seen enough, and what is still to be told has no reader."""
+    """For what prints: `| head` has seen enough, and what is still to be told goes nowhere."""
     try:
         yield
     except BrokenPipeError:
-        if _flushed():  # another pipe's
+        if not _left():  # another pipe's
             raise
     finally:
-        _flushed()
+        with contextlib.suppress(BrokenPipeError):
+            sys.stdout.flush()
+        if _left():
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
-def _flushed() -> bool:
-    """Whether stdout has a reader; without one it goes nowhere from here on."""
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return False
-    return True
+def _left() -> bool:
+    """Whether stdout is a pipe that nobody reads any more."""
+    stdout = select.poll()
+    stdout.register(1, 0)
+    return any(event & select.POLLERR for _, event in stdout.poll(0))
 
 
 def told(error: Exception) -> str:

@@ -1,7 +1,6 @@
 """A trained run, opened again: `ramen.load("outputs/NAME/DATE/0-...")` for notebooks and scripts."""
 
 import json
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -90,8 +89,7 @@ class Run:
         plan = assemble.section(self.config, "trainer", self.text.sequence_length)
         found = self.summary.get("micro_batch_tokens", "auto")  # what `auto` came to
         rows = plan.micro_rows if found == "auto" else max(1, found // self.text.sequence_length)
-        narrow = self.precision != torch.float32
-        with torch.autocast(self.device.type, self.precision) if narrow else nullcontext():
+        with torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32):
             return evaluate(self.model, tokens, targets, rows, self.device)
 
 

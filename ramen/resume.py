@@ -11,10 +11,9 @@ from ramen.atomic import write_atomically
 from ramen.config import config_hash
 from ramen.data.lock import exclusive
 from ramen.errors import ConfigError, DataError
+from ramen.logger.folder import CONFIG, ENDED, ENVIRONMENT, OVERRIDES, SUMMARY
 from ramen.trainer import checkpoint
 
-OVER = ("finished", "diverged")
-OVERRIDES = Path(".hydra", "overrides.yaml")  # Hydra's name for it
 _held = contextlib.ExitStack()  # the lock of this process's run, until it ends
 
 
@@ -33,7 +32,7 @@ def remember(folder: Path, words: list[str]) -> None:
 
 def refuse_used(folder: Path) -> None:
     """ConfigError when a new run would overwrite another one's checkpoints or result."""
-    if checkpoint.checkpoints(folder) or status(folder) in (*OVER, "stopped"):
+    if checkpoint.checkpoints(folder) or status(folder) in (*ENDED, "stopped"):
         raise ConfigError(
             f"hydra.run.dir: {folder} holds a run already, which would be overwritten; allowed are resume={folder}, to continue "
             "it, or another folder"
@@ -47,12 +46,12 @@ def status(folder: Path) -> str | None:
 
 def summary(folder: Path) -> dict[str, Any]:
     """What a run says of itself; empty before its end."""
-    return _read(folder / "summary.json")
+    return _read(folder / SUMMARY)
 
 
 def precision(folder: Path) -> str:
     """That of a run begun before, for its continuation: what `auto` finds is measured, and may be another one today."""
-    return {"float32": "fp32", "bfloat16": "bf16"}.get(str(_read(folder / "environment.json").get("precision")), "auto")
+    return {"float32": "fp32", "bfloat16": "bf16"}.get(str(_read(folder / ENVIRONMENT).get("precision")), "auto")
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -69,11 +68,11 @@ def unfinished(base: Path, config: dict[str, Any], is_run: bool = False) -> Path
     Looked for in `base/<date>/<run>`; or `base` is that run's folder, and then it may have ended: it ends the same again, at once.
     """
     wanted = config_hash(config)
-    found = [base] if is_run else (path.parent for path in base.glob("*/*/config.yaml"))
+    found = [base] if is_run else (path.parent for path in base.glob(f"*/*/{CONFIG}"))
     for folder in sorted(found, key=str, reverse=True):
         if (
             written_hash(folder) == wanted
-            and status(folder) not in (OVER[1:] if is_run else OVER)
+            and status(folder) not in (ENDED[1:] if is_run else ENDED)
             and checkpoint.checkpoints(folder)
         ):
             with exclusive(folder, wait=False) as free:
@@ -85,7 +84,7 @@ def unfinished(base: Path, config: dict[str, Any], is_run: bool = False) -> Path
 def written_hash(folder: Path) -> str | None:
     """What the run of a folder computes, as its config.yaml has it; None where there is none."""
     try:
-        path = folder / "config.yaml"
+        path = folder / CONFIG
         config = yaml.safe_load(path.read_bytes()) if path.is_file() else None
         return config_hash(config) if isinstance(config, dict) else None
     except (OSError, ValueError, TypeError, yaml.YAMLError, RecursionError):

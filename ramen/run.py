@@ -177,7 +177,8 @@ def _run(command: Command, console: Console) -> dict[str, Any]:
             for logger in reversed(loggers):
                 endings.callback(logger.finish, summary)
     if summary["status"] == "stopped":
-        screen.show(f"to continue: python train.py resume={command.folder}")
+        further = " trainer.stop_after_steps=null" if "stop_after_steps" in summary["error"] else ""
+        screen.show(f"to continue: python train.py resume={command.folder}{further}")
     return summary
 
 
@@ -343,8 +344,8 @@ def _write_failure(command: Command, error: BaseException, seconds: float) -> No
     if checkpoint.checkpoints(command.folder) and resume.written_hash(command.folder) != failed["config_hash"]:
         return
     try:
-        before = json.loads(path.read_text()) if path.exists() else {}
+        before = resume.summary(command.folder)
         if before.get("status") in (None, "failed"):
             write_atomically(path, (json.dumps({**before, **failed}, indent=1) + "\n").encode())
-    except (RamenError, OSError, ValueError) as trouble:
+    except RamenError as trouble:
         log.warning("the failure could not be recorded in %s: %s", command.folder, trouble)

@@ -59,8 +59,6 @@ def draw(logits: torch.Tensor, temperature: float, top_k: int | None, generator:
     """One id from logits (V,): the likeliest at temperature 0, else drawn from the softmax over the top k."""
     if temperature == 0:
         return int(logits.argmax())
-    likeliest = logits.topk(
-        len(logits) if top_k is None else min(top_k, len(logits))
-    )  # exactly k, whatever ties there are
+    likeliest = logits.topk(min(top_k or len(logits), len(logits)))  # exactly k, whatever ties there are
     chances = ((likeliest.values - likeliest.values[0]) / temperature).softmax(-1)
     return int(likeliest.indices[torch.multinomial(chances, 1, generator=generator)])

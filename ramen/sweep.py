@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from ramen.errors import ConfigError
+from ramen.logger.folder import ENDED, OVERRIDES
 
 if TYPE_CHECKING:
     from ramen.run import Command
 
-ENDED = ("finished", "diverged")
 FOLDER_NAME_LENGTH = 120
 HASH_DIGITS = 8  # of the config hash, in a folder's name
 _failures: dict[Path, str] = {}  # of this process's jobs
@@ -173,6 +173,6 @@ def _silent(word: str) -> bool:
 
 def _overrides(folder: Path) -> Sequence[str]:
     try:
-        return [str(word) for word in yaml.safe_load((folder / ".hydra" / "overrides.yaml").read_text()) or []]
+        return [str(word) for word in yaml.safe_load((folder / OVERRIDES).read_text()) or []]
     except (OSError, yaml.YAMLError):
         return [folder.name]

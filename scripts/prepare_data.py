@@ -35,7 +35,7 @@ def main(config: DictConfig) -> None:
             raise ConfigError(*problems)
         show(build(node).dataset())
     except (RamenError, OmegaConfBaseException) as problem:
-        fail(str(problem))  # here: Hydra would announce it in its own words
+        fail(problem)  # here: Hydra would announce it in its own words
     except KeyboardInterrupt:
         print("stopped; the same command continues", file=sys.stderr)
         sys.exit(INTERRUPTED)

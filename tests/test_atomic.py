@@ -10,13 +10,12 @@ from ramen.atomic import write_atomically
 from ramen.errors import DataError
 
 
-def test_the_chunks_are_the_file(tmp_path: Path) -> None:
+def test_the_content_is_the_file(tmp_path: Path) -> None:
     path = tmp_path / "new" / "a.bin"
-    write_atomically(path, b"one ", memoryview(b"two"))
-    assert path.read_bytes() == b"one two"
-    write_atomically(path)
-    assert path.read_bytes() == b""
-    assert list(path.parent.iterdir()) == [path]
+    for content in (b"one two", b""):
+        write_atomically(path, content)
+        assert path.read_bytes() == content
+        assert list(path.parent.iterdir()) == [path]
 
 
 def test_a_full_disk_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

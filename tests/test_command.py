@@ -31,7 +31,7 @@ def one_line(text: str) -> str:
     ("words", "told"),
     [
         (  # what Hydra stops at and what the schema finds
-            ["optimizer=bamm", "optimiser=bam", "optimizer.lrr=1", "mlp=nf", "model.heads=two", "optimizer.lr=fast",
+            ["--cfg", "job", "optimizer=bamm", "optimiser=bam", "optimizer.lrr=1", "mlp=nf", "model.heads=two", "optimizer.lr=fast",
              "mlp.activation=relu3", "attention._target_=os.system", "hydra.rin.dir=x", "batch_schedule=stepped",
              "optimizer.momentum_schedule=null"],
             ["optimizer: no such option, got 'bamm'; did you mean 'bam'?",
@@ -50,6 +50,7 @@ def one_line(text: str) -> str:
         (["data=text"], ["data.files: must be given"]),
         (["data=text", "data.files=/nonexistent/*.txt"], ["/nonexistent/*.txt"]),
         (["resume=/nonexistent"], ["resume: /nonexistent is not a run folder"]),
+        (["resume=/a", "resume=auto"], ["resume: goes on with one run or sweep, got resume=/a resume=auto"]),
         (["seed=0,1"], ["Ambiguous value for argument 'seed=0,1'; several values are a sweep, which wants -m"]),
         (["-m", "optimizer=muon,bam", "mlp=default,nf", "optimizer.lr=0.1,fast"],
          ["optimizer.lr: input should be a valid number, got 'fast'", "mlp: no such option, got 'nf'"]),
@@ -61,7 +62,7 @@ def test_what_is_wrong_is_told_at_once_without_a_traceback(
     place = "hydra.sweep.dir" if "-m" in words else "hydra.run.dir"
     done = ramen(*words, f"{place}={tmp_path / 'run'}")
     assert done.returncode == 2, done.stderr
-    assert "Traceback" not in done.stderr
+    assert "Traceback" not in done.stderr and "job: no such key" not in done.stderr
     for message in told:
         assert message in one_line(done.stderr)
 
@@ -106,6 +107,21 @@ finally:
     assert done.returncode == 0, done.stderr
     assert "optimizer: " in done.stdout
     assert "bam" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("door", "unbuffered"),
+    [("train.py", ""), ("train.py", "1"), ("scripts/prepare_data.py", "1"), ("scripts/sample.py", "")],
+)
+def test_help_ends_quietly_when_nobody_reads_on(door: str, unbuffered: str) -> None:
+    reader, pipe = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [sys.executable, door, "--help"], cwd=ROOT, stdout=pipe, stderr=subprocess.PIPE, text=True, timeout=60, check=False,
+        env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+    )  # fmt: skip
+    os.close(pipe)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_a_plugin_that_is_not_installed_is_named() -> None:

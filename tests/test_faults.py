@@ -97,8 +97,9 @@ main()
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_while_a_checkpoint_is_written_waits_for_it(
-    train_small: Callable[..., dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
-) -> None:
+    train_small: Callable[..., dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
     real = torch.save
 
     def save(*arguments: Any) -> None:
@@ -109,6 +110,7 @@ def test_a_signal_while_a_checkpoint_is_written_waits_for_it(
     monkeypatch.setattr(torch, "save", save)
     done = train_small(tmp_path, "trainer.checkpoint_every_steps=2")
     assert (done["status"], done["error"]) == ("stopped", number.name)
+    assert capsys.readouterr().err.endswith(f"to continue: python train.py resume={tmp_path}\n")
     checkpoint.verify(checkpoint.latest(tmp_path))
 
 
@@ -246,8 +248,11 @@ def test_durations_are_measured_with_a_clock_that_cannot_be_set() -> None:
     assert wall <= {"download.py"}
 
 
-def test_a_used_folder_is_not_overwritten(train_small: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+def test_a_used_folder_is_not_overwritten(
+    train_small: Callable[..., dict[str, Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     train_small(tmp_path, "trainer.stop_after_steps=2")
+    assert capsys.readouterr().err.endswith(f"resume={tmp_path} trainer.stop_after_steps=null\n")
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     with pytest.raises(ConfigError, match="holds a run already, which would be overwritten"):
         train_small(tmp_path)

@@ -40,6 +40,14 @@ def config(trained: Path) -> dict[str, Any]:
     return yaml.safe_load((trained / "config.yaml").read_text())
 
 
+def write_state(path: Path, state: Any) -> None:
+    """In place of a checkpoint's own."""
+    torch.save(state, path / checkpoint.STATE)
+    meta = json.loads((path / checkpoint.META).read_text())
+    meta["sha256"][checkpoint.STATE] = checkpoint._sha256(path / checkpoint.STATE)
+    (path / checkpoint.META).write_text(json.dumps(meta))
+
+
 def test_the_newest_that_has_not_ended_is_found(
     outputs: Callable[..., Path], config: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -126,15 +134,26 @@ def test_every_key_of_a_runs_identity_is_compared(trained: Path, tmp_path: Path,
     keys = sorted(state["identity"])
     assert {"model.dim", "optimizer._target_", "seed", "data_hash", "precision", "trainer.batch_tokens"} <= set(keys)
     state["identity"] = dict.fromkeys(keys[1:], "planted") | {"gone.key": 1}
-    torch.save(state, path / checkpoint.STATE)
-    meta = json.loads((path / checkpoint.META).read_text())
-    meta["sha256"][checkpoint.STATE] = checkpoint._sha256(path / checkpoint.STATE)
-    (path / checkpoint.META).write_text(json.dumps(meta))
+    write_state(path, state)
     with pytest.raises(ConfigError) as told:
         run(Command({**config, "resume": str(folder)}, folder, {}, [], None))
     assert sorted(problem.partition(":")[0] for problem in told.value.problems) == sorted([*keys, "gone.key"])
     assert f"was 'planted' in {path}, got 0; a resumed run keeps it" in str(told.value)
     assert json.loads((folder / "summary.json").read_text())["status"] == "finished"  # as it was
+
+
+@pytest.mark.parametrize("ended", [None, "failed"])
+@pytest.mark.parametrize("resume", [True, False])
+def test_a_refused_continuation_leaves_the_folder_of_a_killed_run_as_it_was(
+    outputs: Callable[..., Path], config: dict[str, Any], ended: str | None, resume: bool
+) -> None:
+    """Its job in a sweep, above all: under another config's hash the sweep would refuse the folder."""
+    folder = outputs("killed", ended)
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    other = {**config, "optimizer": {**config["optimizer"], "lr": 0.5}, "resume": str(folder) if resume else None}
+    with pytest.raises(ConfigError, match=r"lr: was|holds a run already"):
+        run(Command(other, folder, {}, [], None))
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
 
 
 @pytest.mark.parametrize("state", [{}, {"identity": {}}, {"identity": 3}, []], ids=str)
@@ -144,10 +163,7 @@ def test_a_state_of_something_else_is_told(trained: Path, tmp_path: Path, config
     path = checkpoint.latest(folder)
     if isinstance(state, dict) and state.get("identity") == {}:
         state = {"identity": checkpoint.load_state(path)["identity"], "optimizers": {}}
-    torch.save(state, path / checkpoint.STATE)
-    meta = json.loads((path / checkpoint.META).read_text())
-    meta["sha256"][checkpoint.STATE] = checkpoint._sha256(path / checkpoint.STATE)
-    (path / checkpoint.META).write_text(json.dumps(meta))
+    write_state(path, state)
     with pytest.raises(DataError, match="is not"):
         run(Command({**config, "resume": str(folder)}, folder, {}, [], None))
 

@@ -71,17 +71,18 @@ def download(
     check: Callable[[Path], ShardRecord],
     downloads: int,
     progress: bool,
-) -> list[ShardRecord]:
-    """Fetch every file, `downloads` at a time, replacing what is there; returns what each holds, in their order."""
+) -> None:
+    """Fetch every file, `downloads` at a time, replacing what is there; `check` reads each."""
     cache = folder / ".cache" / "huggingface" / "download"
     _remove_left(cache)
     total = sum(remote.size for remote in wanted.values())
     _check_room(repo, len(wanted), total, folder)
     stop = threading.Event()
-    records: dict[str, ShardRecord] = {}
+    whole: list[int] = []  # sizes
 
     def one(name: str) -> None:
-        records[name] = _fetch_checked(repo, name, wanted[name], folder, check, stop)
+        _fetch_checked(repo, name, wanted[name], folder, check, stop)
+        whole.append(wanted[name].size)
 
     title = f"fetching {len(wanted)} files of {repo}"
     pool = ThreadPoolExecutor(downloads)
@@ -95,20 +96,19 @@ def download(
                     future.result()
                 if not running:
                     break
-                there = sum(wanted[name].size for name in list(records)) + _partial_bytes(cache)
+                there = sum(whole) + _partial_bytes(cache)
                 display.tell(
                     f"{_gigabytes(there)} of {_gigabytes(total)}, {there / display.seconds / 1e6:.1f} MB/s, "
-                    f"{len(records)} files whole"
+                    f"{len(whole)} files whole"
                 )
         finally:
             stop.set()
             pool.shutdown(cancel_futures=True)
-    return [records[name] for name in wanted]
 
 
 def _fetch_checked(
     repo: str, name: str, remote: Remote, folder: Path, check: Callable[[Path], ShardRecord], stop: threading.Event
-) -> ShardRecord:
+) -> None:
     path = folder / name
     for last in (False, True):
         try:
@@ -116,7 +116,7 @@ def _fetch_checked(
             record = check(path)
             size = path.stat().st_size
             if size == remote.size and record.sha256 == (remote.sha256 or record.sha256):
-                return record
+                return
             raise DataError(
                 f"{path}: is not what the hub states, got {size} bytes, sha256 {record.sha256}; "
                 f"stated are {remote.size} bytes, sha256 {remote.sha256}"

@@ -110,8 +110,10 @@ def _read_jsonl(source: Text, path: Path) -> Iterator[str]:
                 ) from error
             text = record.get(source.text_column) if isinstance(record, dict) else None
             if not isinstance(text, str):
-                value = text if isinstance(record, dict) and source.text_column in record else record
-                there = ", ".join(value) if value is record and isinstance(record, dict) else type(value).__name__
+                if isinstance(record, dict) and source.text_column not in record:
+                    there = ", ".join(record) or "{}"
+                else:
+                    there = type(text if isinstance(record, dict) else record).__name__
                 raise DataError(
                     f"{path}: line {number} has no text under data.text_column={source.text_column!r}, got {there}"
                 )

@@ -50,7 +50,7 @@ class ConsoleLogger(Logger):
         told = _tell(line)
         log.info(told)
         if self.progress:
-            self.progress.update(self.task, description=f"{told}")
+            self.progress.update(self.task, description=told)
         if line["val_loss"] is not None or not self.progress:
             self.show(told)
 

@@ -17,6 +17,8 @@ from ramen.logger.base import Logger
 
 CONFIG, METRICS, SUMMARY, ENVIRONMENT = "config.yaml", "metrics.jsonl", "summary.json", "environment.json"
 DIAGNOSTICS = "diagnostics.jsonl"
+OVERRIDES = Path(".hydra", "overrides.yaml")  # Hydra's name for it
+ENDED = ("finished", "diverged")  # statuses of a run with a result
 
 
 class RunFolder(Logger):

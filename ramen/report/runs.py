@@ -3,13 +3,13 @@
 import json
 import math
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from ramen.config import flatten
 from ramen.report.metrics import Curve, number, read_metrics
 
 Value = str | int | float | bool | None
@@ -90,7 +90,7 @@ def _read_config(path: Path) -> dict[str, Value]:
         config = yaml.load(content, Loader=yaml.SafeLoader if deep else _Loader)
         if not isinstance(config, dict):
             raise ValueError(f"not a mapping but {type(config).__name__}")
-        return _with_rate(dict(_flat(config)))
+        return _with_rate({key: _canonical(value) for key, value in flatten(config).items()})
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise ValueError(f"config.yaml unreadable ({str(error).splitlines()[0]})") from error
 
@@ -118,14 +118,6 @@ def _read_object(path: Path, warnings: list[str]) -> dict[str, Any]:
         return content
     warnings.append(f"{path}: unreadable, treated as missing")
     return {}
-
-
-def _flat(node: dict[Any, Any], prefix: str = "") -> Iterator[tuple[str, Value]]:
-    for key, value in node.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", _canonical(value)
 
 
 def _canonical(value: Any) -> Value:

@@ -1,8 +1,6 @@
 """Loss and gradients of a batch, a micro-batch at a time: the device's part of a training step that is not the optimizer's."""
 
 from collections.abc import Callable, Hashable
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -50,6 +48,5 @@ class Differentiate:
         """The different numbers of rows that micro-batches of a batch of `rows` have."""
         return sorted({min(rows, self.micro_rows), rows % self.micro_rows or min(rows, self.micro_rows)})
 
-    def autocast(self) -> AbstractContextManager[Any]:
-        narrow = self.precision != torch.float32
-        return torch.autocast(self.device.type, self.precision) if narrow else nullcontext()
+    def autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32)

@@ -35,9 +35,8 @@ def tried_rows(rows: int, step: Callable[[int], None], device: torch.device, res
     """The rows, halved as often as needed, that `step` runs without exhausting the device, `reserved` bytes of it apart."""
     while True:
         try:
-            kept = torch.empty(
-                reserved, dtype=torch.uint8, device=device
-            )  # optimizer state, which comes with the first step
+            # Optimizer state, which comes with the first step.
+            kept = torch.empty(reserved, dtype=torch.uint8, device=device)
             step(rows)
             del kept
             return rows

@@ -77,9 +77,8 @@ class Trainer:
         """Differentiate rows of nothing, and forget it."""
         tokens = torch.zeros((rows, self.plan.sequence_length), dtype=torch.long, device=self.job.device)
         try:
-            self.differentiate.micro_batch(
-                tokens, tokens.clone(), tokens.numel()
-            )  # a graph would rely on their being one
+            # Were targets the same tensor, a graph would rely on it.
+            self.differentiate.micro_batch(tokens, tokens.clone(), tokens.numel())
         finally:
             self._drop_gradients()
 
@@ -174,7 +173,7 @@ class Trainer:
         )  # fmt: skip
 
     def resume(self, path: Path) -> None:
-        """Continue from a checkpoint. ConfigError when it belongs to another computation, with what differs."""
+        """Continue from a checkpoint. ConfigError tells what differs from its computation, or which budget it has passed."""
         state = checkpoint.load_state(path)
         before, now = state.get("identity"), self.job.identity
         if not isinstance(before, dict):
@@ -199,7 +198,10 @@ class Trainer:
             raise DataError(f"{path}: is not a state of this run: {type(error).__name__}: {error}") from error
         if passed:
             raise ConfigError(
-                *(f"trainer.{key}: is less than {path} has behind it, got {now}; that is {n}" for key, now, n in passed)
+                *(
+                    f"trainer.{key}: is less than {path} has behind it, got {now}; allowed is {n} or more"
+                    for key, now, n in passed
+                )
             )
 
     def _step(self) -> "_Told":

@@ -9,7 +9,7 @@ Cost: the dispatch of one step, a few tenths of a second.
 
 import weakref
 from collections.abc import Sequence
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -66,11 +66,10 @@ def step_memory(
     parameters = list(model.parameters())
     own = [*parameters, *model.buffers()]
     tokens = torch.zeros((rows, length), dtype=torch.long)
-    cast = torch.autocast("cpu", precision) if precision != torch.float32 else nullcontext()
     accounting = Accounting(own)
     with accounting:
         for _ in range(1 + accumulates):
-            with cast:
+            with torch.autocast("cpu", precision, enabled=precision != torch.float32):
                 loss = model(tokens, tokens)
             loss.backward()
             del loss

@@ -1,6 +1,6 @@
 """What is known of a training run at a step: one frozen record, one line of metrics.jsonl."""
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
 
@@ -24,11 +24,9 @@ class Record:
     tokens_per_second: float
     mfu: float | None  # share of the device's peak, 0 to 1; None where the peak is not known
     peak_memory: int | None  # bytes
-    hyperparameters: dict[str, float] = field(
-        default_factory=dict
-    )  # lr, momentum, auxiliary_lr ... as set for this step
+    hyperparameters: dict[str, float]  # lr, momentum, auxiliary_lr ... as set for this step
 
     def as_line(self) -> dict[str, Any]:
         """Flat: hyperparameters beside the rest."""
         flat = asdict(self)
-        return {**{key: value for key, value in flat.items() if key != "hyperparameters"}, **self.hyperparameters}
+        return flat | flat.pop("hyperparameters")

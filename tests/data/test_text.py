@@ -62,6 +62,7 @@ def test_other_kinds_of_files_are_told(text_source, tmp_path):
         ("a.txt", b"ab\xff", r"a\.txt: is not UTF-8, got byte 0xff"),
         ("a.jsonl", b"{\n", "line 1 is not json"),
         ("a.jsonl", b'{"text": "x"}\n{"txt": "x"}\n', "line 2 has no text under data.text_column='text', got txt"),
+        ("a.jsonl", b"{}\n", r"line 1 has no text .* got \{\}"),
         ("a.jsonl", b"3\n", "line 1 has no text .* got int"),
         ("a.jsonl", b'{"text": 3}\n', "line 1 has no text .* got int"),
         ("a.parquet", b"PAR?", "cannot be read as parquet"),
