@@ -1,8 +1,9 @@
 """C kernels for tensors on the CPU: compiled by the system's gcc on first use, kept in the user's cache folder.
 
 Eager torch takes a pass over memory for every operation; a kernel takes one for them all. A `<name>.c` beside the `<name>.py`
-that uses it has a plain torch twin there, which serves other devices and number types, torch.compile, and machines without
-a compiler. Kernels read float32 or bfloat16 and compute in float32, and the number of threads changes no result.
+that uses it has a plain torch twin there, which serves other devices and number types, machines without a compiler, and
+torch.compile where the kernel is no operation of torch's own. Kernels read float32 or bfloat16 and compute in float32, and the
+number of threads changes no result.
 RAMEN_KERNELS=off leaves them out.
 Cost: a second or two the first time, nothing afterwards.
 """
