@@ -52,10 +52,8 @@ class AdamW(torch.optim.AdamW):
         given = [p for group in groups for p in group["params"] if p.grad is not None]
         askew = {p: p.grad for p in given if p.grad.stride() != p.stride()}
         try:
-            for (
-                p,
-                gradient,
-            ) in askew.items():  # torch's fused kernel takes both to lie alike in memory, and does not look
+            # Torch's fused kernel takes a parameter and its gradient to lie alike in memory, and does not look.
+            for p, gradient in askew.items():
                 p.grad = torch.empty_like(p).copy_(gradient)
             left = []
             for group in groups:
