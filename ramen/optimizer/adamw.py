@@ -6,6 +6,8 @@ Cost: about 12 m n FLOPs, bound by memory: 7 m n numbers, where a kernel serves 
 State: 2 m n, in the parameter's type.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from copy import deepcopy
 from typing import Any
 
@@ -49,26 +51,17 @@ class AdamW(torch.optim.AdamW):
             with torch.enable_grad():
                 loss = closure()
         groups, decays = self.param_groups, [group["weight_decay"] for group in self.param_groups]
-        given = [p for group in groups for p in group["params"] if p.grad is not None]
-        askew = {p: p.grad for p in given if p.grad.stride() != p.stride()}
         try:
-            # Torch's fused kernel takes a parameter and its gradient to lie alike in memory, and does not look.
-            for p, gradient in askew.items():
-                p.grad = torch.empty_like(p).copy_(gradient)
-            left = []
-            for group in groups:
-                if group["cautious"] and group["weight_decay"]:
-                    if self._step_at_once(group):
-                        continue
-                    self._decay_cautiously(group)
-                    group["weight_decay"] = 0.0  # done; the fused kernel shall not decay again
-                left.append(group)
-            self.param_groups = left
-            super().step()
+            with _aligned(groups):
+                for group in groups:
+                    if group["cautious"] and group["weight_decay"] and not self._step_at_once(group):
+                        self._decay_cautiously(group)
+                        group["weight_decay"] = 0.0  # done; the fused kernel shall not decay again
+                # The others, whose decay is none or done.
+                self.param_groups = [g for g in groups if not (g["cautious"] and g["weight_decay"])]
+                super().step()
         finally:
             self.param_groups = groups
-            for p, gradient in askew.items():
-                p.grad = gradient
             for group, decay in zip(groups, decays, strict=True):
                 group["weight_decay"] = decay
         return loss
@@ -109,3 +102,17 @@ class AdamW(torch.optim.AdamW):
             torch._foreach_mul_(agree, rate)
             rate = 1.0
         torch._foreach_addcmul_(params, agree, params, value=-rate)
+
+
+@contextmanager
+def _aligned(groups: list[dict[str, Any]]) -> Iterator[None]:
+    """Within, gradients lie in memory as their parameters do: torch's fused kernel takes it for granted, and does not look."""
+    given = [p for group in groups for p in group["params"] if p.grad is not None]
+    askew = {p: p.grad for p in given if p.grad.stride() != p.stride()}
+    try:
+        for p, gradient in askew.items():
+            p.grad = torch.empty_like(p).copy_(gradient)
+        yield
+    finally:
+        for p, gradient in askew.items():
+            p.grad = gradient
