@@ -1,6 +1,7 @@
 """A step of AdamW with cautious decay in one pass over memory: in C on a CPU (adamw.c), in Triton on CUDA (adamw_triton.py).
 
 Its plain torch twin, ramen.optimizer.adamw without kernels, takes three times as many: torch's fused kernel cannot mask a decay.
+Sources: AdamW, arXiv 1711.05101; cautious decay, arXiv 2510.12402.
 Cost: 7 numbers read or written a weight.
 """
 
@@ -18,7 +19,10 @@ Tensors = list[Tensor]
 
 
 def one_pass(weights: Tensors, gradients: Tensors) -> Callable[..., None] | None:
-    """`cautious_adamw` where a kernel serves these, else None: it takes float32 alone, as it lies in memory."""
+    """`cautious_adamw` by the kernel that serves tensors like these, of any shapes; None where none does.
+
+    Kernels take float32 alone, contiguous.
+    """
     if not weights or not all(t.dtype == torch.float32 and t.is_contiguous() for t in (*weights, *gradients)):
         return None
     if triton_serves(weights[0].device) and not isinstance(weights[0], FakeTensor):
@@ -41,7 +45,11 @@ def cautious_adamw(
     kernel: Callable[..., None], weights: Tensors, gradients: Tensors, firsts: Tensors, seconds: Tensors, steps: Tensors, *,
     lr: float | Tensor, beta1: float, beta2: float, eps: float, decay: float,
 ) -> None:  # fmt: skip
-    """W <- W - lr decay 1[m W > 0] W - lr m^ / (sqrt(v^) + eps) in place, with both moments and the numbers of steps (0-d each)."""
+    """W <- W - lr decay 1[m W > 0] W - lr m^ / (sqrt(v^) + eps), in place.
+
+    Gradients and both moments are in their weights' shapes, `steps` (0-d, one a weight) count the steps behind; `lr` may be a
+    tensor (0-d) on the device. `kernel` is given the bias corrections as a tensor (2, number of weights).
+    """
     torch._foreach_add_(steps, 1)
     step = torch.stack(steps).double()  # in float32, 1 - beta would lose its digits
     corrections = torch.stack((1 - beta1**step, (1 - beta2**step).sqrt())).float()
