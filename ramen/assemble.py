@@ -17,7 +17,7 @@ from ramen.config import schedules
 from ramen.errors import ConfigError
 from ramen.model.gpt import Parts, Text, Windows
 from ramen.ops.attention import choose
-from ramen.ops.cross_entropy import chunks_as_on
+from ramen.ops.cross_entropy import sketched_as_on
 from ramen.optimizer.foreign import Foreign
 from ramen.registry import build, factory
 from ramen.routing import Group, Optimizers, route
@@ -151,7 +151,7 @@ def memory(config: Mapping[str, Any], text: Text, micro_rows: int, precision: to
     accumulates = config["trainer"]["batch_tokens"] > micro_rows * text.sequence_length
 
     def simulate() -> Sizes:
-        with FakeTensorMode(), chunks_as_on(kind):
+        with FakeTensorMode(), sketched_as_on(kind):
             made = model(config, text)
             forward(made, "off", recompute)
             stepped = optimizers(config, groups(config, made))

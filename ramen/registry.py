@@ -38,19 +38,16 @@ def locate(target: str, allow: Sequence[str] = (), kind: str | None = None) -> C
     module, _, name = target.rpartition(".")
     try:
         found = getattr(import_module(module), name)
-    except ModuleNotFoundError as error:
-        if error.name not in EXTRAS:
-            raise ConfigError(f"_target_: {target!r} cannot be imported: {type(error).__name__}: {error}") from error
-        raise ConfigError(
-            f"_target_: {target!r} needs a package that is not installed: pip install '{EXTRAS[error.name]}'"
-        ) from error
     except Exception as error:  # whatever a module raises while it is imported is the user's answer
-        raise ConfigError(f"_target_: {target!r} cannot be imported: {type(error).__name__}: {error}") from error
+        problem = f"cannot be imported: {type(error).__name__}: {error}"
+        if isinstance(error, ModuleNotFoundError) and error.name in EXTRAS:
+            problem = f"needs a package that is not installed: pip install '{EXTRAS[error.name]}'"
+        raise ConfigError(f"_target_: {target!r} {problem}") from error
     home = str(getattr(found, "__module__", ""))
     if not callable(found) or not any(f"{home}.".startswith(f"{prefix}.") for prefix in allowed):
         raise ConfigError(f"_target_: {target!r} is not a class or function of {' or '.join(allowed)}")
-    if problem := _misplaced(found, target, kind, allow):
-        raise ConfigError(f"_target_: {target!r} {problem}")
+    if misplaced := _misplaced(found, target, kind, allow):
+        raise ConfigError(f"_target_: {target!r} {misplaced}")
     return found
 
 

@@ -1,7 +1,6 @@
 """How far a long piece of work is, on stderr: a live line on a terminal, else a line a minute."""
 
 import time
-from types import TracebackType
 from typing import Self
 
 from rich.console import Console
@@ -47,7 +46,5 @@ class Display:
         self.bar.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.bar.stop()

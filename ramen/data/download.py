@@ -10,29 +10,24 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ramen.data.display import Display
 from ramen.data.examine import ShardRecord
 from ramen.data.tokenize import PausedError
 from ramen.errors import DataError, told
 
+if TYPE_CHECKING:
+    from huggingface_hub.hf_api import RepoFile
+
 LEFT_SECONDS = 3600  # a part of a file untouched for so long was left by a killed download
 POLL_SECONDS = 0.5
 SPARE_BYTES = 2**26  # to leave free
 
 
-@dataclass(frozen=True)
-class Remote:
-    """What the hub states of a file; it knows the sha256 of large files."""
-
-    size: int
-    sha256: str | None
-
-
-def stated_by_hub(repo: str, files: Sequence[str], folder: Path) -> dict[str, Remote]:
-    """Size and sha256 of each file. DataError that says what to do by hand when the hub does not answer."""
+def stated_by_hub(repo: str, files: Sequence[str], folder: Path) -> dict[str, "RepoFile"]:
+    """Size and, of large files, sha256 of each. DataError that says what to do by hand when the hub does not answer."""
     from huggingface_hub import HfApi
     from huggingface_hub.hf_api import RepoFile
 
@@ -45,7 +40,7 @@ def stated_by_hub(repo: str, files: Sequence[str], folder: Path) -> dict[str, Re
         raise DataError(
             f"{repo}: has no {listed(absent)}; a smaller data.shards, another data.prefix or another data.repo is needed"
         )
-    return {name: Remote(entry.size, entry.lfs.sha256 if entry.lfs else None) for name, entry in stated.items()}
+    return stated
 
 
 def _by_hand(repo: str, files: Sequence[str], folder: Path, error: Exception) -> PausedError:
@@ -66,7 +61,7 @@ def listed(files: Sequence[str]) -> str:
 
 def download(
     repo: str,
-    wanted: Mapping[str, Remote],
+    wanted: Mapping[str, "RepoFile"],
     folder: Path,
     check: Callable[[Path], ShardRecord],
     downloads: int,
@@ -96,7 +91,7 @@ def download(
                     future.result()
                 if not running:
                     break
-                there = sum(whole) + _partial_bytes(cache)
+                there = sum(whole) + sum(size for _, size, _ in _parts(cache))
                 display.tell(
                     f"{_gigabytes(there)} of {_gigabytes(total)}, {there / display.seconds / 1e6:.1f} MB/s, "
                     f"{len(whole)} files whole"
@@ -107,19 +102,20 @@ def download(
 
 
 def _fetch_checked(
-    repo: str, name: str, remote: Remote, folder: Path, check: Callable[[Path], ShardRecord], stop: threading.Event
+    repo: str, name: str, remote: "RepoFile", folder: Path, check: Callable[[Path], ShardRecord], stop: threading.Event
 ) -> None:
     path = folder / name
+    stated = remote.lfs.sha256 if remote.lfs else None
     for last in (False, True):
         try:
             _fetch(repo, name, folder, stop)
             record = check(path)
             size = path.stat().st_size
-            if size == remote.size and record.sha256 == (remote.sha256 or record.sha256):
+            if size == remote.size and stated in (None, record.sha256):
                 return
             raise DataError(
                 f"{path}: is not what the hub states, got {size} bytes, sha256 {record.sha256}; "
-                f"stated are {remote.size} bytes, sha256 {remote.sha256}"
+                f"stated are {remote.size} bytes, sha256 {stated}"
             )
         except PausedError:
             if last or stop.is_set():
@@ -169,10 +165,6 @@ def _parts(cache: Path) -> Iterator[tuple[Path, int, float]]:
         with contextlib.suppress(FileNotFoundError):
             state = path.stat()
             yield path, state.st_size, state.st_mtime
-
-
-def _partial_bytes(cache: Path) -> int:
-    return sum(size for _, size, _ in _parts(cache))
 
 
 def _remove_left(cache: Path) -> None:

@@ -22,7 +22,7 @@ from ramen.errors import DataError
 FORMAT = 2
 MANIFEST = "manifest.json"
 TOKENIZER = "tokenizer.json"
-CONTENT = ("tokenizer_sha256", "train", "validation")  # what decides the hash: all but where it came from
+NEEDED = ("settings", "tokenizer_sha256", "train", "validation")
 REMEDY = "delete the folder to prepare it again"
 
 
@@ -122,8 +122,7 @@ def _read(path: Path) -> dict[str, Any]:
     stated = content.get("format") if isinstance(content, dict) else None
     if stated != FORMAT:
         raise DataError(f"{path}: is of another format, got {stated!r}; allowed is {FORMAT}; {REMEDY}")
-    needed = {"settings", *CONTENT}
-    if missing := sorted(needed - content.keys()):
+    if missing := [key for key in NEEDED if key not in content]:
         raise DataError(f"{path}: is incomplete, got no {', '.join(missing)}; {REMEDY}")
     return content
 
@@ -139,25 +138,21 @@ def _records(path: Path, stated: Any) -> list[ShardRecord]:
 
 
 def _check_shards(folder: Path, records: list[ShardRecord], tokenizer: Tokenizer) -> None:
-    verified = Verified(folder)
-    unknown = []
-    for record in records:
-        path = folder / record.file
+    stated = {folder / record.file: record for record in records}
+    for path, record in stated.items():
         count = len(open_shard(path))
         if count != record.tokens:
             raise DataError(
                 f"{path}: is not the shard of the manifest, got {count} tokens; stated are {record.tokens}; {REMEDY}"
             )
-        if verified.sha256(path) != record.sha256:
-            unknown.append(record)
-    examined = verified.examine_all([folder / record.file for record in unknown], tokenizer)
-    for record, found in zip(unknown, examined, strict=True):
+    verified = Verified(folder)
+    for path, found in verified.records(stated, tokenizer).items():
         if isinstance(found, DataError):
             raise found
-        if found != record:
+        if found != stated[path]:
             raise DataError(
-                f"{folder / record.file}: is not the shard of the manifest, got sha256 {found.sha256}; "
-                f"stated is {record.sha256}; {REMEDY}"
+                f"{path}: is not the shard of the manifest, got sha256 {found.sha256}; "
+                f"stated is {stated[path].sha256}; {REMEDY}"
             )
     verified.save()
 

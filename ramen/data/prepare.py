@@ -51,11 +51,8 @@ def prepare(source: "TextSource", folder: Path, progress: bool) -> None:
 def _work(source: "TextSource", folder: Path, progress: bool) -> None:
     """Fill the folder; an error that a later run would meet again removes it."""
     try:
-        preparation = _Preparation(source, folder)
-        try:
+        with closing(_Preparation(source, folder)) as preparation:
             preparation.run(progress)
-        finally:
-            preparation.abandon()
     except PausedError:
         if load_journal(folder) is None:  # nothing to continue from
             discard(folder)
@@ -113,7 +110,7 @@ class _Preparation:
         self.verified.save()
         (self.folder / JOURNAL).unlink(missing_ok=True)
 
-    def abandon(self) -> None:
+    def close(self) -> None:
         """Let go of the files."""
         self.train.abandon()
         self.validation.abandon()
@@ -132,7 +129,7 @@ class _Preparation:
         journal = load_journal(self.folder)
         if journal is None or journal.origin != self.origin:
             return False
-        with suppress(DataError, TypeError, KeyError):
+        with suppress(DataError, FileNotFoundError, TypeError, KeyError):
             tokenizer = load_tokenizer(self.folder / TOKENIZER)
             if tokenizer.hash != journal.tokenizer_sha256:
                 return False

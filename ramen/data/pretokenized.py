@@ -53,6 +53,7 @@ class Pretokenized(Source):
         self.home = self.folder / repo.replace("/", "_")
         self.validation = f"{prefix}_val_000000.bin"
         self.train = [f"{prefix}_train_{number:06d}.bin" for number in range(1, shards + 1)]
+        self.names = [self.validation, *self.train]
         self.downloads = downloads
 
     @property
@@ -63,42 +64,30 @@ class Pretokenized(Source):
         """The shards, fetched now if they are not there or broken."""
         tokenizer = _tokenizer()
         records = self._known(tokenizer)
-        if len(records) <= len(self.train):
+        if len(records) < len(self.names):
             try:
                 with exclusive(self.home):
                     records = self._known(tokenizer)  # another process may have fetched them in the meantime
-                    records |= self._fetched(
-                        [name for name in self._names() if name not in records], tokenizer, progress
-                    )
+                    records |= self._fetched([name for name in self.names if name not in records], tokenizer, progress)
             except OSError as error:
                 raise DataError(
                     f"{self.home}: cannot be written, got {error}; data.folder needs to be writable, with room"
                 ) from error
         return dataset_of(self.home, tokenizer, [records[name] for name in self.train], [records[self.validation]])
 
-    def _names(self) -> list[str]:
-        return [self.validation, *self.train]
-
     def _known(self, tokenizer: Tokenizer) -> dict[str, ShardRecord]:
         """The records of the files that are there and whole: of those in a noted state as noted, of others by reading."""
         noted = _read_manifest(self.home / MANIFEST, self.repo)
         verified = Verified(self.home)
-        known, unknown = {}, []
-        for name in self._names():
-            path = self.home / name
-            if not _is_whole(path):
-                continue
-            if name in noted and verified.sha256(path) == noted[name].sha256:
-                known[name] = noted[name]
-            else:
-                unknown.append(path)
-        for path, found in zip(unknown, verified.examine_all(unknown, tokenizer), strict=True):
+        there = {self.home / name: noted.get(name) for name in self.names if _is_whole(self.home / name)}
+        known = {}
+        for path, found in verified.records(there, tokenizer).items():
             if isinstance(found, DataError):
-                raise found
-            stated = noted.get(path.name, found)
-            if found == stated:
-                known[path.name] = found  # another is broken or has been replaced: it is fetched again
-        if unknown:
+                if path.name not in noted:
+                    raise found
+            elif found == noted.get(path.name, found):  # another is broken or has been replaced: it is fetched again
+                known[path.name] = found
+        if verified.changed:
             self._note(noted | known, verified)
         return known
 

@@ -16,7 +16,7 @@ from ramen.data.dataset import Dataset
 from ramen.data.manifest import open_dataset, settings_digest
 from ramen.data.prepare import prepare
 from ramen.data.shard import LARGEST_ID, MOST_TOKENS
-from ramen.errors import ConfigError
+from ramen.errors import ConfigError, DataError
 
 FIXED_VOCABULARIES = {"byte": 257, "gpt2": 50257}
 
@@ -110,8 +110,12 @@ class TextSource(Source):
 
     def dataset(self, progress: bool = True) -> Dataset:
         """The prepared data, prepared now if it is not there yet. DataError when it is there and damaged."""
-        folder = self.prepared_folder()
-        if not folder.exists():
+        try:
+            folder = self.prepared_folder()
+            there = folder.exists()
+        except OSError as error:  # forbidden, or too long a name
+            raise DataError(f"data: cannot be looked for, got {error}; paths that can be read are needed") from error
+        if not there:
             prepare(self, folder, progress=progress)
         return open_dataset(folder, self.settings())
 

@@ -6,8 +6,9 @@ document at a time.
 """
 
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping
-from glob import glob
+from glob import escape, glob
 from pathlib import Path
 from typing import Any
 
@@ -53,20 +54,20 @@ class Text(TextSource):
         """The files that the patterns stand for. DataError when one stands for none, or for what is no text file."""
         found: set[Path] = set()
         for pattern in self.files:
-            plain = Path(pattern).expanduser()
-            # A file may have brackets in its name. Path.glob takes no absolute patterns.
-            matches = {plain} if plain.exists() else {Path(match) for match in glob(str(plain), recursive=True)}  # noqa: PTH207
+            # Not Path's functions: they raise on what may not be looked at, and its glob takes no absolute patterns.
+            plain = str(Path(os.path.expanduser(pattern)))  # noqa: PTH111
+            matches = glob(escape(plain)) or glob(plain, recursive=True)  # noqa: PTH207 - a name may have brackets in it
             if not matches:
                 raise DataError(
                     f"data.files: no file matches, got {pattern!r} in {Path.cwd()}; "
                     "allowed are paths and globs (** for all folders)"
                 )
-            found |= matches
+            found.update(map(Path, matches))
         if not found:
             raise DataError("data.files: names no file, got an empty list; give at least one path or glob")
         for path in sorted(found):
             if not path.is_file() or path.suffix not in READERS:
-                other = "a folder" if path.is_dir() else "a pipe or device"
+                other = "a folder" if path.is_dir() else "a pipe, a device or a broken link"
                 what = f"{path.suffix or 'no'} suffix" if path.is_file() else other
                 raise DataError(
                     f"{path}: is no text file, got {what}; "
@@ -104,7 +105,7 @@ def _read_jsonl(source: Text, path: Path) -> Iterator[str]:
                 continue
             try:
                 record = json.loads(line)
-            except json.JSONDecodeError as error:
+            except (ValueError, RecursionError) as error:  # the latter of brackets without end
                 raise DataError(
                     f"{path}: line {number} is not json, got {line[:40]!r}; each line is one json object"
                 ) from error

@@ -6,6 +6,7 @@ the noted one is taken to be what it was; any other is read. Delete verified.jso
 
 import json
 import logging
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -46,8 +47,14 @@ class Verified:
         self.changed = True
         return record
 
-    def examine_all(self, paths: list[Path], tokenizer: Tokenizer) -> list[ShardRecord | DataError]:
-        """What each file holds, or what is wrong with it."""
+    def records(
+        self, stated: Mapping[Path, ShardRecord | None], tokenizer: Tokenizer
+    ) -> dict[Path, ShardRecord | DataError]:
+        """Of each file the record stated, where its noted state vouches for it, else what is read in it or wrong with it."""
+        found: dict[Path, ShardRecord | DataError] = {
+            path: record for path, record in stated.items() if record and self.sha256(path) == record.sha256
+        }
+        unknown = [path for path in stated if path not in found]
 
         def one(path: Path) -> ShardRecord | DataError:
             try:
@@ -55,10 +62,10 @@ class Verified:
             except DataError as error:
                 return error
 
-        if len(paths) > 1:
-            log.info("reading %d shards in %s, once", len(paths), paths[0].parent)
+        if len(unknown) > 1:
+            log.info("reading %d shards in %s, once", len(unknown), unknown[0].parent)
         with ThreadPoolExecutor(THREADS) as pool:
-            return list(pool.map(one, paths))
+            return found | dict(zip(unknown, pool.map(one, unknown), strict=True))
 
     def save(self) -> None:
         """Keep the notes, where the folder can be written to."""

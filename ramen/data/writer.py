@@ -48,11 +48,11 @@ class SplitWriter:
         return self.tokens + sum(record.tokens for record in self.records)
 
     def restore(self, state: Mapping[str, Any]) -> bool:
-        """Go on from what `sync` returned. False when the files are not as they were then."""
+        """Go on from what `sync` returned. False, or FileNotFoundError, when the files are not as they were then."""
         self.records = [ShardRecord(**record) for record in state["records"]]
         self.tokens = state["tokens"]
         sizes = {record.file: HEADER_BYTES + 2 * record.tokens for record in self.records}
-        if not all(_size(self.folder / file) == size for file, size in sizes.items()):
+        if not all((self.folder / file).stat().st_size == size for file, size in sizes.items()):
             return False
         for path in self.folder.glob(f"{self.split}_*.bin"):
             if path.name not in sizes and (path != self.path or not self.tokens):
@@ -60,7 +60,7 @@ class SplitWriter:
         if not self.tokens:
             return True
         end = HEADER_BYTES + 2 * self.tokens
-        if _size(self.path) < end:
+        if self.path.stat().st_size < end:
             return False
         self.file = self.path.open("r+b")
         self.file.write(bytes(HEADER_BYTES))
@@ -128,10 +128,3 @@ class SplitWriter:
         self.file.close()
         self.records.append(self.verified.examine(self.path, self.tokenizer))
         self.tokens, self.file = 0, None
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError:
-        return -1

@@ -23,12 +23,17 @@ typedef struct {
     float scale;
 } Shape;
 
+/* Where a (TILE, TILE) has numbers: everywhere, on and below its diagonal, or on and above it. */
+typedef enum { WHOLE, LOWER, UPPER } Part;
+
 /* c (TILE, columns) = or += a (TILE, depth) b (depth, columns); a's element (m, k) is a[m * a_row + k * a_step]. */
 static __attribute__((noinline)) void multiply(
-    long columns, long depth, const float *a, long a_row, long a_step, const float *b, long b_row, float *c, long c_row, int add)
+    long columns, long depth, const float *a, long a_row, long a_step, const float *b, long b_row, float *c, long c_row, int add,
+    Part part)
 {
     for (long n = 0; n < columns; n += 2 * LANES)
         for (long m = 0; m < TILE; m += ROWS) {
+            long from = part == UPPER ? m : 0, to = part == LOWER ? m + ROWS : depth;
             vector sum[ROWS][2];
 #pragma GCC unroll 8
             for (int r = 0; r < ROWS; r++) {
@@ -36,7 +41,7 @@ static __attribute__((noinline)) void multiply(
                 sum[r][0] = add ? *(vector *)row : (vector){0};
                 sum[r][1] = add ? *(vector *)(row + LANES) : (vector){0};
             }
-            for (long k = 0; k < depth; k++) {
+            for (long k = from; k < to; k++) {
                 vector first = *(const vector *)(b + k * b_row + n), second = *(const vector *)(b + k * b_row + n + LANES);
 #pragma GCC unroll 8
                 for (int r = 0; r < ROWS; r++) {
@@ -176,7 +181,7 @@ static void forward_one(
             for (int l = 0; l < LANES; l++) most[i][l] = -INFINITY, sum[i][l] = 0;
         for (long key = first; key <= query; key += TILE) {
             float *tile = tiles + (key - first) * TILE;
-            multiply(TILE, width, q + query * width, width, 1, kt + key * width, TILE, tile, TILE, 0);
+            multiply(TILE, width, q + query * width, width, 1, kt + key * width, TILE, tile, TILE, 0, WHOLE);
             if (key == query || key < last_start) hide(tile, start, window, s->time, query, key);
             for (int i = 0; i < TILE; i++)
                 for (int j = 0; j < TILE; j += LANES)
@@ -199,7 +204,7 @@ static void forward_one(
                         tile[i * TILE + j + l] = p;
                         sum[i][l] += p;
                     }
-            multiply(width, TILE, tile, TILE, 1, v + key * width, width, y, width, 1);
+            multiply(width, TILE, tile, TILE, 1, v + key * width, width, y, width, 1, key == query ? LOWER : WHOLE);
         }
         for (long i = 0; i < TILE && query + i < s->time; i++) {
             float total = 0;
@@ -266,8 +271,8 @@ static void backward_one(
         long last_start = first_key(start, window, s->time, query + TILE - 1);
         memset(dq, 0, TILE * width * sizeof *dq);
         for (long key = first; key <= query; key += TILE) {
-            multiply(TILE, width, q + query * width, width, 1, kt + key * width, TILE, p, TILE, 0);
-            multiply(TILE, width, dy + query * width, width, 1, vt + key * width, TILE, dp, TILE, 0);
+            multiply(TILE, width, q + query * width, width, 1, kt + key * width, TILE, p, TILE, 0, WHOLE);
+            multiply(TILE, width, dy + query * width, width, 1, vt + key * width, TILE, dp, TILE, 0, WHOLE);
             if (key == query || key < last_start) hide(p, start, window, s->time, query, key);
             for (int i = 0; i < TILE; i++)
                 for (int j = 0; j < TILE; j++) {
@@ -275,9 +280,9 @@ static void backward_one(
                     p[i * TILE + j] = share;
                     dp[i * TILE + j] = share * (dp[i * TILE + j] - delta[query + i]);
                 }
-            multiply(width, TILE, p, 1, TILE, dy + query * width, width, dv + key * width, width, 1);
-            multiply(width, TILE, dp, 1, TILE, q + query * width, width, dk + key * width, width, 1);
-            multiply(width, TILE, dp, TILE, 1, k + key * width, width, dq, width, 1);
+            multiply(width, TILE, p, 1, TILE, dy + query * width, width, dv + key * width, width, 1, key == query ? UPPER : WHOLE);
+            multiply(width, TILE, dp, 1, TILE, q + query * width, width, dk + key * width, width, 1, key == query ? UPPER : WHOLE);
+            multiply(width, TILE, dp, TILE, 1, k + key * width, width, dq, width, 1, key == query ? LOWER : WHOLE);
         }
         for (long t = query; t < query + TILE && t < s->time; t++)
             prepare_backward(dq + (t - query) * width, q + t * width, s, t, s->scale, q_inverse[t], dqkv + t * s->stride);

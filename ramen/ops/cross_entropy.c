@@ -20,16 +20,19 @@ static inline float slope(float c, long form)
     return form == PLAIN ? 1 : form == SIGMOID ? c - c * c : 1 - c * c;
 }
 
-/* The highest of n numbers, a multiple of LANES; any if there is a NaN. */
+enum { GROUP = 4 * LANES, BLOCK = 64 * LANES };
+
+/* The highest of n numbers, a multiple of GROUP; any if there is a NaN. Four vectors at a time, as each waits for the one before it. */
 static inline float highest(const float *x, long n)
 {
-    union { vector all; lanes bits; float lane[LANES]; } most, next;
-    most.all = *(const vector *)x;
-    for (long i = LANES; i < n; i += LANES) {
-        next.all = *(const vector *)(x + i);
-        lanes keep = most.all > next.all;
-        most.bits = (most.bits & keep) | (next.bits & ~keep);
+    const vector *v = (const vector *)x;
+    union { vector all; float lane[LANES]; } most;
+    vector a = v[0], b = v[1], c = v[2], d = v[3];
+    for (long i = 4; i < n / LANES; i += 4) {
+        a = larger(a, v[i]), b = larger(b, v[i + 1]);
+        c = larger(c, v[i + 2]), d = larger(d, v[i + 3]);
     }
+    most.all = larger(larger(a, b), larger(c, d));
     float high = most.lane[0];
     for (int l = 1; l < LANES; l++) high = high > most.lane[l] ? high : most.lane[l];
     return high;
@@ -37,15 +40,13 @@ static inline float highest(const float *x, long n)
 
 /* A row is done in blocks that stay in the first cache: e^(z - the block's highest), their sum, and their product with the softcap's
  * slope, which the row's sum then makes the gradient. */
-enum { BLOCK = 64 * LANES };
-
 static inline __attribute__((always_inline)) float one_row(
     number *restrict logits, long target, long vocabulary, long form, float limit, float shift, float scale, long differentiated,
     float *restrict share, float *restrict highs)
 {
     float per_scale = 1 / scale, high = -INFINITY, total = 0, capped[BLOCK];
     for (long start = 0, b = 0; start < vocabulary; start += BLOCK, b++) {
-        long count = vocabulary - start < BLOCK ? vocabulary - start : BLOCK, padded = (count + LANES - 1) / LANES * LANES;
+        long count = vocabulary - start < BLOCK ? vocabulary - start : BLOCK, padded = (count + GROUP - 1) / GROUP * GROUP;
         float sum[LANES] = {0}, own, here = 0;
         for (long j = 0; j < count; j++) capped[j] = curve((wide(logits[start + j]) + shift) * per_scale, form);
         for (long j = count; j < padded; j++) capped[j] = -INFINITY;
@@ -85,7 +86,8 @@ int cross_entropy(
     int failed = 0;
 #pragma omp parallel num_threads(threads) reduction(| : failed)
     {
-        float *share = malloc((vocabulary + LANES + vocabulary / BLOCK + 1) * sizeof *share), *highs = share + vocabulary + LANES;
+        long padded = vocabulary + GROUP;
+        float *share = malloc((padded + vocabulary / BLOCK + 1) * sizeof *share), *highs = share + padded;
         failed = share == NULL;
 #pragma omp for
         for (long r = 0; r < rows; r++) {

@@ -1,8 +1,9 @@
 """Output head and loss in one: logits exist only a chunk of tokens at a time, and their gradient is formed in the forward pass.
 
 The loss is a scalar, so its gradient is known up to a factor when the logits are at hand: each chunk yields its share of the
-gradients of x and of the weight, and the backward pass multiplies. Matrix products run in x's dtype, everything after in float32;
-that is one kernel, a row of logits at a time, in C on a CPU (cross_entropy.c), in Triton on CUDA (cross_entropy_triton.py).
+gradients of x and of the weight, and the backward pass multiplies. Matrix products take numbers of x's dtype, and where those
+of bfloat16 are slower than float32's, float32's take the same numbers. Everything after is float32; that is one kernel, a row of
+logits at a time, in C on a CPU (cross_entropy.c), in Triton on CUDA (cross_entropy_triton.py).
 Idea: Cut Cross-Entropy, Wijmans et al. 2024, arXiv 2411.09009; Liger kernel, arXiv 2410.10989.
 Memory: chunk x V logits, whatever the number of tokens.
 """
@@ -16,6 +17,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from ramen.device import bfloat16_speed
 from ramen.ops.ahead import Ahead
 from ramen.ops.kernel import Library, kernels, triton_serves
 from ramen.ops.softcap import Softcap
@@ -26,15 +28,18 @@ FORMS = ("none", "sigmoid", "tanh")  # by their numbers in the kernels
 CHUNK_LOGITS = {"cpu": 1 << 24, "cuda": 1 << 28}
 
 
+_sketched: str | None = None
+
+
 @contextmanager
-def chunks_as_on(kind: str) -> Iterator[None]:
-    """Within, chunks on a CPU are as large as on that kind of device: for a sketch of what it will hold."""
-    before = CHUNK_LOGITS["cpu"]
-    CHUNK_LOGITS["cpu"] = CHUNK_LOGITS.get(kind, before)
+def sketched_as_on(kind: str) -> Iterator[None]:
+    """Within, fake tensors of the CPU stand for those of that kind of device, and are treated as they will be there."""
+    global _sketched
+    before, _sketched = _sketched, kind
     try:
         yield
     finally:
-        CHUNK_LOGITS["cpu"] = before
+        _sketched = before
 
 
 def linear_cross_entropy(
@@ -52,7 +57,7 @@ def linear_cross_entropy(
     and the weights (m,) of their losses (ramen.ops.ahead).
     """
     if chunk_tokens is None:
-        chunk_tokens = max(1, CHUNK_LOGITS.get(x.device.type, 1 << 24) // len(weight))
+        chunk_tokens = max(1, CHUNK_LOGITS.get(_kind(x), 1 << 24) // len(weight))
         chunk_tokens -= chunk_tokens % 128 if chunk_tokens > 128 else 0  # whole tiles of a matrix product
     x, targets = x.contiguous(), targets.contiguous().long()
     if torch.is_autocast_enabled(x.device.type):
@@ -97,7 +102,10 @@ def _in_chunks(
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """The summed loss and the gradients of x and of the weight, which are empty when not `differentiated`."""
     softcap = Softcap(FORMS[form], limit, shift, scale) if form else None  # type: ignore[arg-type]
-    cast = weight.to(x.dtype)
+    dtype = x.dtype
+    cast = weight.to(dtype)
+    if dtype == torch.bfloat16 and _kind(x) == "cpu" and bfloat16_speed() < 1:
+        x, cast = x.float(), cast.float()
     grad_x = torch.empty_like(x) if differentiated else x.new_empty(0)
     sums = torch.empty_like if len(x) else torch.zeros_like  # the first chunk's is written, further ones are added
     grad_weight = sums(weight) if differentiated else weight.new_empty(0)
@@ -125,7 +133,12 @@ def _in_chunks(
             if grad is not None:
                 torch.mm(grad, cast, out=grad_x[chunk])
                 _add_product(grad_weight, grad.T, x[chunk], start == 0, compiled, share)
-    return total, grad_x, grad_weight
+    return total, grad_x.to(dtype), grad_weight
+
+
+def _kind(x: Tensor) -> str:
+    """The kind of device x is on, or stands for."""
+    return _sketched or x.device.type
 
 
 # Not for a compiler to look into: it would keep every chunk's share of the weight's gradient, and add them up at the end.

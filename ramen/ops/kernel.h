@@ -33,21 +33,28 @@ enum { LANES = 8 };
 #endif
 typedef float vector __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 typedef int lanes __attribute__((vector_size(4 * LANES)));
+typedef float quad __attribute__((vector_size(16)));
 
 /* A loop over `count` independent rows on as many threads as torch has; a row is one thread's, so threads change no result. */
 #define PRAGMA(text) _Pragma(#text)
 #define PARALLEL(work) PRAGMA(omp parallel for num_threads(threads) if ((work) > 32768))
 
+/* The larger of each two lanes; b where one of them is NaN. As `a > b ? a : b` lane by lane, gcc does it one by one or in memory. */
+static inline vector larger(vector a, vector b)
+{
+    lanes keep = a > b;
+    return (vector)(((lanes)a & keep) | ((lanes)b & ~keep));
+}
+
 /* Inner product of n numbers. */
 static inline float dot(const float *a, const float *b, long n)
 {
-    union { vector all; float lane[LANES]; } sum = {{0}};
-    float four[4] = {0};
+    union { vector all; quad part[LANES / 4]; } sum = {{0}};
+    quad four = {0};
     long i = 0;
     for (; i + LANES <= n; i += LANES) sum.all += *(const vector *)(a + i) * *(const vector *)(b + i);
     for (; i < n; i++) four[0] += a[i] * b[i];
-    for (int l = 0; l < LANES; l += 4)
-        for (int j = 0; j < 4; j++) four[j] += sum.lane[l + j];
+    for (int p = 0; p < LANES / 4; p++) four += sum.part[p];
     return (four[0] + four[1]) + (four[2] + four[3]);
 }
 

@@ -6,19 +6,6 @@ import pytest
 
 from ramen.data.text import Text
 
-DEFAULTS: dict[str, Any] = {
-    "separator": None,
-    "text_column": "text",
-    "tokenizer": "byte",
-    "bpe_vocabulary": 280,
-    "sequence_length": 16,
-    "validation_fraction": 0.3,
-    "validation_tokens": None,
-    "long_documents": "split",
-    "shard_tokens": 1000,
-    "workers": 1,
-}
-
 
 @pytest.fixture(autouse=True)
 def no_waiting_for_the_disk(monkeypatch):
@@ -40,13 +27,26 @@ def write(tmp_path, write_shard):
 
 
 @pytest.fixture
-def text_source(tmp_path):
-    """text_source(files, key=value ...) -> a Text that keeps its prepared data in tmp_path/prepared."""
+def corpus_settings(tmp_path) -> dict[str, Any]:
+    """Those of any corpus, whose prepared data is kept in tmp_path/prepared."""
+    return {
+        "text_column": "text",
+        "folder": str(tmp_path / "prepared"),
+        "tokenizer": "byte",
+        "bpe_vocabulary": 280,
+        "sequence_length": 16,
+        "validation_fraction": 0.3,
+        "validation_tokens": None,
+        "long_documents": "split",
+        "shard_tokens": 1000,
+        "workers": 1,
+    }
 
-    def make(files, **settings) -> Text:
-        return Text(files=files, **{**DEFAULTS, "folder": str(tmp_path / "prepared"), **settings})
 
-    return make
+@pytest.fixture
+def text_source(corpus_settings):
+    """text_source(files, key=value ...) -> a Text."""
+    return lambda files, **changed: Text(files=files, **{"separator": None, **corpus_settings, **changed})
 
 
 @pytest.fixture

@@ -21,6 +21,12 @@ def batches(paths, **changed):
     return Batches(paths, **given)
 
 
+def validation(paths, **changed):
+    return validation_rows(
+        paths, **{"bos": BOS, "sequence_length": 4, "long_documents": "split", "tokens": None, **changed}
+    )
+
+
 def rows_of(batch):
     return [
         list(zip(row, labels, strict=True))
@@ -70,7 +76,7 @@ shard_layouts = st.lists(
 def test_rows_equal_the_slow_way(write, shards, length, long_documents):
     paths = write(*shards)
     expected, dropped = pack_slowly(documents_of(shards), length, long_documents)
-    found = validation_rows(paths, bos=BOS, sequence_length=length, long_documents=long_documents, tokens=None)
+    found = validation(paths, sequence_length=length, long_documents=long_documents)
     assert rows_of(found) == expected
     endless = batches(paths, sequence_length=length, shuffle=False, long_documents=long_documents)
     epochs, _ = pack_slowly(documents_of(shards) * 3, length, long_documents)
@@ -103,24 +109,22 @@ def test_shuffled_rows_are_always_sound(write, shards, length, seed):
 
 
 def test_a_worked_example(write):
-    found = validation_rows(write(TWO[0]), bos=BOS, sequence_length=4, long_documents="split", tokens=None)
+    found = validation(write(TWO[0]))
     assert found.tokens.tolist() == [[BOS, 1, 2, 3], [BOS, BOS, 4, 5], [BOS, 6, 7, 8], [BOS, 9, 10, BOS]]
     # 3 ends its document exactly at the cut: BOS is true. 5 and 8 are cut. The last document ends with its shard.
     assert found.targets.tolist() == [[1, 2, 3, BOS], [BOS, 4, 5, IGNORED], [6, 7, 8, IGNORED], [9, 10, BOS, IGNORED]]
-    cropped = validation_rows(write(TWO[0]), bos=BOS, sequence_length=4, long_documents="crop", tokens=None)
+    cropped = validation(write(TWO[0]), long_documents="crop")
     assert cropped.targets.tolist() == [[1, 2, 3, BOS], [BOS, 4, 5, IGNORED]]
 
 
 def test_a_rest_of_one_token(write):
-    found = validation_rows(write([BOS, 1, 2, 3, 4]), bos=BOS, sequence_length=4, long_documents="split", tokens=None)
+    found = validation(write([BOS, 1, 2, 3, 4]))
     assert found.tokens.tolist() == [[BOS, 1, 2, 3], [BOS, 4, BOS, BOS]]
     assert found.targets.tolist() == [[1, 2, 3, IGNORED], [4, BOS, IGNORED, IGNORED]]
 
 
 def test_head_without_bos_is_skipped_and_ends_are_unknown(write):
-    found = validation_rows(
-        write([BOS, 1, 2], [3, 4, BOS, 5]), bos=BOS, sequence_length=6, long_documents="split", tokens=None
-    )
+    found = validation(write([BOS, 1, 2], [3, 4, BOS, 5]), sequence_length=6)
     assert found.tokens.tolist() == [[BOS, 1, 2, BOS, 5, BOS]]
     assert found.targets.tolist() == [[1, 2, IGNORED, 5, IGNORED, IGNORED]]
 
@@ -257,12 +261,11 @@ def test_an_incomplete_state_is_refused(write):
 
 def test_validation_is_spread_over_the_split(write):
     paths = write([token for n in range(90) for token in (BOS, n)])
-    take = {"bos": BOS, "sequence_length": 2, "long_documents": "split"}
-    assert validation_rows(paths, **take, tokens=12).tokens[:, 1].tolist() == [7, 22, 37, 52, 67, 82]
-    assert validation_rows(paths, **take, tokens=1).tokens.shape == (1, 2)
-    everything = validation_rows(paths, **take, tokens=None)
-    assert everything.tokens[:, 1].tolist() == list(range(90))
-    assert np.array_equal(validation_rows(paths, **take, tokens=10**6).tokens, everything.tokens)
+    chosen = {count: validation(paths, sequence_length=2, tokens=count).tokens for count in (1, 12, 10**6, None)}
+    assert chosen[12][:, 1].tolist() == [7, 22, 37, 52, 67, 82]
+    assert chosen[1].shape == (1, 2)
+    assert chosen[None][:, 1].tolist() == list(range(90))
+    assert np.array_equal(chosen[10**6], chosen[None])
 
 
 def test_bos_is_found_across_the_blocks_of_the_scan(monkeypatch):

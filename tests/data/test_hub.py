@@ -24,17 +24,9 @@ def rows(tmp_path):
 
 
 @pytest.fixture
-def source(tmp_path, rows):
-    def make(**settings):
-        given = {
-            "path": str(rows), "name": None, "split": "train", "revision": "main", "text_column": "body",
-            "folder": str(tmp_path / "prepared"), "tokenizer": "byte", "bpe_vocabulary": 280, "sequence_length": 16,
-            "validation_fraction": 0.3, "validation_tokens": None, "long_documents": "split", "shard_tokens": 1000,
-            "workers": 1,
-        }  # fmt: skip
-        return Hub(**{**given, **settings})
-
-    return make
+def source(corpus_settings, rows):
+    asked = {"path": str(rows), "name": None, "split": "train", "revision": "main", "text_column": "body"}
+    return lambda **changed: Hub(**corpus_settings | asked | changed)
 
 
 def test_rows_are_documents_and_any_can_be_the_first(source):

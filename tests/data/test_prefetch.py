@@ -40,7 +40,7 @@ class Broken:
 
     def __init__(self, good: Batches, at: int, error: BaseException):
         self.good, self.at, self.error = good, at, error
-        self.state_dict, self.load_state_dict, self.epoch = good.state_dict, good.load_state_dict, 0
+        self.state_dict, self.load_state_dict = good.state_dict, good.load_state_dict
         self.made = 0
 
     def take(self, rows: int) -> Batch:
@@ -121,4 +121,4 @@ def test_closing_ends_the_thread_and_taking_goes_on_behind_what_was_taken(batche
 
 
 def alive() -> int:
-    return sum(thread.name == "prefetch" for thread in threading.enumerate())
+    return sum(thread.name.startswith("prefetch") for thread in threading.enumerate())

@@ -109,10 +109,23 @@ def test_preparations_at_once_all_end_well(text_source, jsonl, tmp_path):
     assert list((tmp_path / "prepared").iterdir()) == [data.folder]
 
 
-def _edit(path, change):
-    content = json.loads(path.read_text())
-    change(content)
-    path.write_text(json.dumps(content))
+def _edit(name, change):
+    """A damage: the json of this name in a folder, changed."""
+
+    def damage(folder):
+        content = json.loads((folder / name).read_text())
+        change(content)
+        (folder / name).write_text(json.dumps(content))
+
+    return damage
+
+
+def _manifest(change):
+    return _edit("manifest.json", change)
+
+
+def _train(**changed):
+    return _manifest(lambda m: m["train"][0].update(changed))
 
 
 @pytest.mark.parametrize(
@@ -121,44 +134,20 @@ def _edit(path, change):
         (lambda folder: (folder / "manifest.json").unlink(), r"manifest\.json: there is no such file"),
         (lambda folder: (folder / "manifest.json").write_text("{"), r"manifest\.json: cannot be read"),
         (lambda folder: (folder / "manifest.json").write_text("[]"), "another format, got None"),
-        (lambda folder: _edit(folder / "manifest.json", lambda m: m.update(format=0)), "another format, got 0"),
-        (lambda folder: _edit(folder / "manifest.json", lambda m: m.pop("train")), "incomplete, got no train"),
-        (lambda folder: _edit(folder / "manifest.json", lambda m: m["train"].clear()), "lists no shard"),
-        (
-            lambda folder: _edit(folder / "manifest.json", lambda m: m["train"][0].pop("file")),
-            "describes its shards wrongly",
-        ),
-        (
-            lambda folder: _edit(folder / "manifest.json", lambda m: m["train"][0].update(tokens=5)),
-            r"train_000001\.bin: is not the shard",
-        ),
-        (
-            lambda folder: _edit(folder / "manifest.json", lambda m: m["train"][0].update(sha256="0" * 64)),
-            r"train_000001\.bin: is not the shard of the manifest, got sha256",
-        ),
-        (
-            lambda folder: _edit(folder / "manifest.json", lambda m: m["validation"][0].update(bytes=5)),
-            r"manifest\.json: was changed, got sha256",
-        ),
-        (
-            lambda folder: _edit(folder / "manifest.json", lambda m: m["train"][0].update(tokens="many")),
-            "describes its shards wrongly",
-        ),
-        (
-            lambda folder: _edit(folder / "manifest.json", lambda m: m["train"][0].update(file="../train_000001.bin")),
-            "no name of a file in this folder",
-        ),
-        (
-            lambda folder: _edit(folder / "manifest.json", lambda m: m["settings"].update(shard_tokens=5)),
-            "other settings",
-        ),
+        (_manifest(lambda m: m.update(format=0)), "another format, got 0"),
+        (_manifest(lambda m: m.pop("train")), "incomplete, got no train"),
+        (_manifest(lambda m: m["train"].clear()), "lists no shard"),
+        (_manifest(lambda m: m["train"][0].pop("file")), "describes its shards wrongly"),
+        (_train(tokens=5), r"train_000001\.bin: is not the shard"),
+        (_train(sha256="0" * 64), r"train_000001\.bin: is not the shard of the manifest, got sha256"),
+        (_train(tokens="many"), "describes its shards wrongly"),
+        (_train(file="../train_000001.bin"), "no name of a file in this folder"),
+        (_manifest(lambda m: m["validation"][0].update(bytes=5)), r"manifest\.json: was changed, got sha256"),
+        (_manifest(lambda m: m["settings"].update(shard_tokens=5)), "other settings"),
         (lambda folder: (folder / "train_000001.bin").unlink(), r"train_000001\.bin: there is no such file"),
         (lambda folder: (folder / "validation_000000.bin").write_bytes(b""), "no whole header"),
         (lambda folder: (folder / "tokenizer.json").unlink(), "is no tokenizer"),
-        (
-            lambda folder: _edit(folder / "tokenizer.json", lambda t: t.update(pattern="x")),
-            "not the tokenizer of these shards",
-        ),
+        (_edit("tokenizer.json", lambda t: t.update(pattern="x")), "not the tokenizer of these shards"),
     ],
 )
 def test_a_damaged_folder_is_told(text_source, jsonl, damage, told):

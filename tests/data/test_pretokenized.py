@@ -112,14 +112,11 @@ def hub(tmp_path, monkeypatch, write_shard):
 
 @pytest.fixture
 def source(tmp_path):
-    def make(**settings):
-        given = {
-            "repo": REPO, "prefix": "fineweb", "available": 3, "shards": 2, "folder": str(tmp_path / "data"),
-            "sequence_length": 16, "validation_tokens": None, "long_documents": "split", "downloads": 2,
-        }  # fmt: skip
-        return Pretokenized(**{**given, **settings})
-
-    return make
+    given = {
+        "repo": REPO, "prefix": "fineweb", "available": 3, "shards": 2, "folder": str(tmp_path / "data"),
+        "sequence_length": 16, "validation_tokens": None, "long_documents": "split", "downloads": 2,
+    }  # fmt: skip
+    return lambda **changed: Pretokenized(**given | changed)
 
 
 def test_shards_are_fetched_once_and_are_what_the_hub_has(hub, source, tmp_path, capsys):
@@ -186,11 +183,11 @@ def test_a_broken_download_is_fetched_again_once(hub, source, fault, caplog):
 
 
 def test_a_broken_file_is_replaced(hub, source):
-    data = source().dataset(progress=False)
-    data.train[0].write_bytes(cut(hub.files[data.train[0].name]))
-    data.train[1].write_bytes(flip(hub.files[data.train[1].name]))
+    data = source(shards=3).dataset(progress=False)
+    for path, fault in zip(data.train, (cut, flip, foreign), strict=True):
+        path.write_bytes(fault(hub.files[path.name]))
     data.validation[0].unlink()
-    assert source().dataset(progress=False) == data
+    assert source(shards=3).dataset(progress=False) == data
     assert set(hub.served.values()) == {2}
 
 

@@ -131,10 +131,9 @@ def test_killed_again_and_again_it_ends_with_the_same_bytes(text_source, tmp_pat
     corpus.write_text(
         "".join(f'{{"text": "{number} {"x" * rng.randrange(2000)}"}}\n' for number in range(800)), encoding="utf-8"
     )
-    settings = {"shard_tokens": 100_000, "workers": 1}
-    whole = text_source(str(corpus), folder=str(tmp_path / "whole"), **settings).dataset(progress=False)
-    source = text_source(str(corpus), **settings)
-    code = CODE.format(chunk=8_000, settings=_settings(source, folder=str(tmp_path / "prepared")))
+    whole = text_source(str(corpus), folder=str(tmp_path / "whole"), shard_tokens=100_000).dataset(progress=False)
+    source = text_source(str(corpus), shard_tokens=100_000)
+    code = CODE.format(chunk=8_000, settings={**vars(source), "folder": str(source.folder)})
     work = source.prepared_folder().with_name(f".{source.prepared_folder().name}.partial")
     for _ in range(4):
         process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT)
@@ -147,13 +146,6 @@ def test_killed_again_and_again_it_ends_with_the_same_bytes(text_source, tmp_pat
     assert source.prepared_folder().exists() or (work / "progress.json").exists()
     data = source.dataset(progress=False)
     assert data.hash == whole.hash and shards(data.folder) == shards(whole.folder)
-
-
-def _settings(source, **other):
-    own = vars(source)
-    names = ("files", "separator", "text_column", "tokenizer", "bpe_vocabulary", "sequence_length", "shard_tokens")
-    more = ("validation_fraction", "validation_tokens", "long_documents", "workers")
-    return {name: own[name] for name in (*names, *more)} | other
 
 
 def _state(folder):

@@ -3,7 +3,6 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ramen.config import parameters
 from ramen.data.batches import validation_rows
 from ramen.data.source import Source
 from ramen.registry import build
@@ -15,11 +14,9 @@ DEMANDED = {"text": {"files": "a.txt"}, "hub": {"path": "a/b"}, "pretokenized": 
 
 
 @pytest.mark.parametrize("path", sorted(CONF.glob("*.yaml")), ids=lambda path: path.stem)
-def test_yaml_holds_every_key_and_builds(path):
+def test_a_yaml_builds(path):
     node = yaml.safe_load(path.read_text())
     source = build(node | DEMANDED.get(path.stem, {}))
-    known, required = parameters(type(source))
-    assert node.keys() - {"_target_"} == known.keys() == required
     assert isinstance(source, Source)
     assert source.vocabulary == (2048 if path.stem in ("shakespeare", "text") else 50257)
 

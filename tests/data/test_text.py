@@ -44,6 +44,14 @@ def test_nothing_found_names_the_pattern(text_source, tmp_path):
         text_source([str(tmp_path / "missing.txt")]).dataset(progress=False)
     with pytest.raises(DataError, match=r"data\.files: names no file"):
         text_source([]).dataset(progress=False)
+    for pattern in ("~nobody-of-that-name/a.txt", "a" * 300):
+        with pytest.raises(DataError, match=rf"data\.files: no file matches, got '{pattern}'"):
+            text_source(pattern).dataset(progress=False)
+
+
+def test_a_path_that_cannot_be_looked_for_is_told(text_source, jsonl):
+    with pytest.raises(DataError, match=r"data: cannot be looked for, got .*File name too long: 'a+/text"):
+        text_source(str(jsonl), folder="a" * 300).dataset(progress=False)
 
 
 def test_other_kinds_of_files_are_told(text_source, tmp_path):
@@ -54,6 +62,9 @@ def test_other_kinds_of_files_are_told(text_source, tmp_path):
         text_source(str(tmp_path / "a.csv")).dataset(progress=False)
     with pytest.raises(DataError, match="got a folder"):
         text_source(str(tmp_path)).dataset(progress=False)
+    (tmp_path / "b.txt").symlink_to("nowhere")
+    with pytest.raises(DataError, match="got a pipe, a device or a broken link"):
+        text_source(str(tmp_path / "b.txt")).dataset(progress=False)
 
 
 @pytest.mark.parametrize(
@@ -61,6 +72,8 @@ def test_other_kinds_of_files_are_told(text_source, tmp_path):
     [
         ("a.txt", b"ab\xff", r"a\.txt: is not UTF-8, got byte 0xff"),
         ("a.jsonl", b"{\n", "line 1 is not json"),
+        ("a.jsonl", b"[" * 100_000, "line 1 is not json"),
+        ("a.jsonl", b'{"text": "x", "n": ' + b"1" * 5000 + b"}", "line 1 is not json"),
         ("a.jsonl", b'{"text": "x"}\n{"txt": "x"}\n', "line 2 has no text under data.text_column='text', got txt"),
         ("a.jsonl", b"{}\n", r"line 1 has no text .* got \{\}"),
         ("a.jsonl", b"3\n", "line 1 has no text .* got int"),

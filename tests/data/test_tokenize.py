@@ -70,12 +70,8 @@ tokenize.CHUNK_CHARACTERS, tokenize.SERIAL_CHUNKS = 1000, 2
 
 
 def _script(tmp_path, text_source, files, guard):
-    source = text_source(files, shard_tokens=10**6)
-    settings = {
-        "files": files, "separator": None, "text_column": "text", "tokenizer": "byte", "bpe_vocabulary": 280, "workers": 2,
-        "sequence_length": 16, "validation_fraction": 0.3, "validation_tokens": None, "long_documents": "split",
-        "shard_tokens": 10**6, "folder": str(source.folder),
-    }  # fmt: skip
+    source = text_source(files, shard_tokens=10**6, workers=2)
+    settings = {**vars(source), "folder": str(source.folder)}
     path = tmp_path / "script.py"
     path.write_text(SCRIPT.format(root=str(ROOT), guard=guard, settings=settings))
     return [sys.executable, str(path)], source

@@ -6,6 +6,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
+from ramen.ops import cross_entropy
 from ramen.ops.cross_entropy import IGNORED, linear_cross_entropy
 from ramen.ops.softcap import Softcap
 
@@ -113,8 +114,10 @@ def test_an_evaluation_forms_no_gradients():
     assert torch.equal(evaluated, trained) and not evaluated.requires_grad
 
 
+@pytest.mark.parametrize("speed", [2.0, 0.5], ids=["fast bf16", "slow bf16"])
 @pytest.mark.parametrize("softcap", [None, SOFTCAPS["sigmoid"]], ids=["none", "sigmoid"])
-def test_under_autocast_it_is_close_and_the_weight_gradient_is_float32(softcap):
+def test_under_autocast_it_is_close_and_the_weight_gradient_is_float32(softcap, speed, monkeypatch):
+    monkeypatch.setattr(cross_entropy, "bfloat16_speed", lambda: speed)
     x, weight, targets = inputs()
     x.requires_grad_()
     weight.requires_grad_()
@@ -126,6 +129,42 @@ def test_under_autocast_it_is_close_and_the_weight_gradient_is_float32(softcap):
     assert loss.item() == pytest.approx(expected.item(), rel=0.01)
     for got, exact in ((x.grad, grad_x), (weight.grad, grad_weight)):
         assert (got - exact).norm() < 0.02 * exact.norm()
+
+
+def test_where_bfloat16_is_slow_products_of_its_numbers_are_exact(monkeypatch):
+    """Rounded are x and the weight, as everywhere in bfloat16, and not the logits."""
+    monkeypatch.setattr(cross_entropy, "bfloat16_speed", lambda: 0.5)
+    x, weight, targets = inputs()
+    x.requires_grad_()
+    weight.requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = linear_cross_entropy(x, weight, targets, VOCABULARY, None, 5)
+    loss.backward()
+    rounded = (t.detach().bfloat16().float() for t in (x, weight))
+    expected, grad_x, grad_weight = oracle(*rounded, targets, None)
+    torch.testing.assert_close(loss.double(), expected, rtol=1e-6, atol=1e-5)
+    torch.testing.assert_close(weight.grad.double(), grad_weight, rtol=1e-5, atol=5e-5)
+    torch.testing.assert_close(x.grad.double(), grad_x.bfloat16().double(), rtol=2**-7, atol=1e-3)
+
+
+@pytest.mark.parametrize("form", SOFTCAPS)
+@pytest.mark.parametrize("place", [0, 700, 1500, 2049])
+def test_the_kernel_finds_the_highest_logit_wherever_it_is(form, place):
+    """Rows of more than two of its blocks, with one logit far above the others."""
+    generator = torch.Generator().manual_seed(place)
+    x, weight = torch.eye(3), torch.randn(2050, 3, generator=generator)
+    weight[place] += 80
+    targets = torch.tensor([place, 5, 2049])
+    full = (x @ weight.T).double()
+    expected = F.cross_entropy(SOFTCAPS[form](full) if SOFTCAPS[form] else full, targets, reduction="sum")
+    loss = linear_cross_entropy(x, weight, targets, 2050, SOFTCAPS[form])
+    torch.testing.assert_close(loss.double(), expected, rtol=2e-6, atol=1e-5)
+
+
+def test_a_nan_shows_in_the_loss():
+    x, weight, targets = inputs()
+    weight[3, 2] = torch.nan
+    assert linear_cross_entropy(x, weight, targets, VOCABULARY, None).isnan()
 
 
 def test_logits_far_out_of_range_stay_finite():
