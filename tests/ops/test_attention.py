@@ -1,12 +1,17 @@
 """Attention's kernel against torch's own attention, and both against the definition."""
 
 import math
+import shutil
+from itertools import pairwise
 
 import pytest
 import torch
+from torch.nn import functional as F
+from torch.nn.attention import flex_attention, varlen
 
+from ramen.ops import attention as module
 from ramen.ops import kernel
-from ramen.ops.attention import attention
+from ramen.ops.attention import BACKENDS, attention
 from ramen.ops.document_mask import DocumentMask
 from ramen.ops.rotary import rotate, rotation_table
 
@@ -194,3 +199,50 @@ def test_compiled_it_is_the_same_to_the_bit(dtype):
     torch.library.opcheck(torch.ops.ramen.attention, (qkv, turn.table[:37].contiguous(), starts, *settings))
     y, denominators = torch.ops.ramen.attention(qkv, None, starts, *settings)
     torch.library.opcheck(torch.ops.ramen.attention_backward, (grad, qkv, None, starts, y, denominators, *settings))
+
+
+# Rows of several documents, borders off and on the blocks of 128 tokens, and of one: there are blocks that are seen whole.
+PACKED = torch.tensor([0] * 60 + [1] * 3 + [2] * 193 + [3] * 256), torch.zeros(512, dtype=torch.long)
+WINDOWS = (None, 1, 7, 128, 129, 300)
+
+
+@pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile on a CPU needs g++")
+def test_compiled_flex_sees_what_its_block_lists_and_its_condition_leave(monkeypatch):
+    """Compiled on the CPU it has no backward pass, and goes by the lists of blocks as on CUDA."""
+    compiled = torch.compile(flex_attention.flex_attention, dynamic=False, fullgraph=True)
+    monkeypatch.setattr(module, "_flex_attention", lambda on_cuda: compiled)
+    mask = DocumentMask(torch.stack(PACKED))
+    q, k, v = torch.randn(3, 2, 512, 2, 16, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        for window in WINDOWS:
+            flex, sdpa = (BACKENDS[name](q, k, v, mask, window, 0.25) for name in ("flex", "sdpa"))
+            torch.testing.assert_close(flex, sdpa, rtol=1e-4, atol=1e-5)
+        for name in ("kv_num_blocks", "full_kv_num_blocks"):  # both lists are used: without one the result is another
+            unlisted = DocumentMask(torch.stack(PACKED))
+            getattr(unlisted.blocks(None), name).zero_()
+            assert not torch.allclose(
+                BACKENDS["flex"](q, k, v, unlisted, None, 0.25), BACKENDS["sdpa"](q, k, v, mask, None, 0.25)
+            )
+
+
+@pytest.mark.parametrize("window", WINDOWS)
+def test_varlen_is_asked_for_the_same_attention(window, monkeypatch):
+    """By what torch documents of varlen_attn, whose kernel is CUDA's: sequences end to end, tokens to the left and to the right."""
+
+    def documented(q, k, v, begins_q, begins_k, longest_q, longest_k, *, scale, window_size):
+        left, right = window_size
+        made = []
+        for first, last in pairwise(begins_q):
+            ahead = torch.arange(last - first)[None, :] - torch.arange(last - first)[:, None]  # key less query
+            seen = (ahead <= right) & ((ahead >= -left) | (left == -1))
+            part = (x[first:last].transpose(0, 1) for x in (q, k, v))
+            made.append(F.scaled_dot_product_attention(*part, attn_mask=seen, scale=scale).transpose(0, 1))
+            assert last - first <= min(longest_q, longest_k)
+        assert torch.equal(begins_q, begins_k) and begins_q.dtype == torch.int32
+        return torch.cat(made)
+
+    monkeypatch.setattr(varlen, "varlen_attn", documented)
+    mask = DocumentMask(torch.stack(PACKED))
+    q, k, v = torch.randn(3, 2, 512, 2, 16, generator=torch.Generator().manual_seed(0))
+    made = (BACKENDS[name](q, k, v, mask, window, 0.25) for name in ("varlen", "sdpa"))
+    torch.testing.assert_close(*made, rtol=1e-4, atol=1e-5)
