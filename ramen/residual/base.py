@@ -7,6 +7,7 @@ and all of it is float32 whatever the branch's type: nothing is rounded into the
 `close` takes their mean, which is a sum up to a factor that the final norm takes away.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Literal
 
@@ -20,7 +21,7 @@ Init = Literal["paper", "identity"]
 SCALE = 0.01  # of the dynamic part of a weight at the start, in all papers
 
 
-class Streams(nn.Module):
+class Streams(nn.Module, ABC):
     """S streams, each cut into `fractions` slots of D / fractions that are mixed as if they were streams."""
 
     def __init__(self, dim: int, streams: int, fractions: int):
@@ -28,9 +29,9 @@ class Streams(nn.Module):
         self.streams, self.fractions, self.width = streams, fractions, dim // fractions
         self.slots = streams * fractions
 
+    @abstractmethod
     def weights(self, h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Of h (N, slots, width): read (N, fractions, slots), mix - I (N, slots, slots), write (N, slots); N or 1."""
-        raise NotImplementedError
 
     def open(self, x: Tensor) -> Tensor:  # (B, T, D) -> (B, T, S, D)
         x = x.float() if x.dtype.itemsize < 4 else x
@@ -76,9 +77,9 @@ class Manifold(Streams):
             self.weight = parameter((bias.numel(), streams * dim), constant(0.0), "gate")
             self.scale = parameter((3,), constant(SCALE), "scalar")  # of read, write, mix
 
+    @abstractmethod
     def mix(self, logits: Tensor) -> Tensor:
         """(N, mix logits) -> (N, S, S): row t says what the new stream t is made of."""
-        raise NotImplementedError
 
     def weights(self, h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         logits = self.bias.unsqueeze(0)
