@@ -24,6 +24,7 @@ from ramen.routing import Group, Optimizers, route
 from ramen.trainer.compiling import forward
 from ramen.trainer.cost import flops_per_token
 from ramen.trainer.memory import Sizes, step_memory
+from ramen.trainer.stages import POINTS
 
 PARTS = ("attention", "mlp", "residual", "stream", "position", "embedding", "value_embedding", "linear")
 WINDOWS = ("long_window", "short_window")
@@ -53,8 +54,8 @@ def _named(section: str) -> Iterator[None]:
 
 def model(config: Mapping[str, Any], text: Text) -> nn.Module:
     """The model of a config, with undefined weights (ramen.ops.parameter.initialise fills them)."""
-    parts = Parts(**{kind: _part(config, kind) for kind in PARTS})
-    return section(config, "model", text, parts)
+    parts = {kind: _named(kind)(factory(config[kind], config["allow_targets"])) for kind in PARTS}  # as by a decorator
+    return section(config, "model", text, Parts(**parts))
 
 
 def groups(config: Mapping[str, Any], made: nn.Module) -> list[Group]:
@@ -69,8 +70,7 @@ def optimizers(config: Mapping[str, Any], made: list[Group]) -> Optimizers:
 
 def curve(config: Mapping[str, Any], name: str) -> Callable[[float], float]:
     """A schedule section as a function of progress, tried at both ends and in the middle."""
-    made = factory(config[name], config["allow_targets"])
-    return _tried(made, name)
+    return _curve(config[name], name, config["allow_targets"])
 
 
 def windows(config: Mapping[str, Any]) -> Callable[[float], Windows]:
@@ -78,7 +78,7 @@ def windows(config: Mapping[str, Any]) -> Callable[[float], Windows]:
     curves = {name: curve(config, f"{name}_schedule") for name in WINDOWS}
     bases = {name: config["attention"].get(f"{name}_tokens") for name in WINDOWS}
     for name, made in curves.items():
-        values, base = {made(part / 100) for part in range(101)}, bases[name]
+        values, base = set(map(made, POINTS)), bases[name]
         if base is None and values != {1.0}:
             raise ConfigError(f"{name}_schedule: needs attention.{name}_tokens, got null")
         if base is not None and not 1 <= round(min(values) * base) <= round(max(values) * base) <= MOST_TOKENS:
@@ -97,7 +97,7 @@ def windows(config: Mapping[str, Any]) -> Callable[[float], Windows]:
 def ahead(config: Mapping[str, Any]) -> Callable[[float], float]:
     """How much of the configured losses on tokens after the next one counts, as a function of progress."""
     made = curve(config, "ahead_schedule")
-    if not config["model"]["ahead_weights"] and {made(part / 100) for part in range(101)} != {1.0}:
+    if not config["model"]["ahead_weights"] and set(map(made, POINTS)) != {1.0}:
         raise ConfigError("ahead_schedule: needs model.ahead_weights, got []")
     return made
 
@@ -121,8 +121,7 @@ def sketch(config: Mapping[str, Any], text: Text, micro_rows: int, precision: to
     """Build model, routing, optimizers and schedules on fake tensors: every range error shows, and what the run will cost."""
     for name in CURVES:
         curve(config, name)
-    at = windows(config)
-    way = [at(part / 100) for part in range(101)]
+    way = [*map(windows(config), POINTS)]
     crossed = [f"{short} > {long}" for long, short in way if long and short and short > long]
     if crossed:
         raise ConfigError(f"short_window_schedule: takes the short window above the long one, got {crossed[0]}")
@@ -187,12 +186,12 @@ def _without_floats(value: Any) -> Any:
 
 def _check_stages(made: Any, routed: list[Group], optimizers: Optimizers, way: list[Windows]) -> None:
     """What changes during the run must be able to; `way` are its windows."""
-    if hasattr(made.position, "rescale") and made.position.original is None and len({long for long, _ in way}) == 1:
-        raise ConfigError(
-            "position.original_tokens: without it, this position only follows changes of the long window, and there are none: "
-            "choose position=half_rope, the same then, or set attention.long_window_tokens and long_window_schedule, got null"
-        )
     if hasattr(made.position, "rescale"):
+        if made.position.original is None and len({long for long, _ in way}) == 1:
+            raise ConfigError(
+                "position.original_tokens: without it, this position only follows changes of the long window, and there are none: "
+                "choose position=half_rope, the same then, or set attention.long_window_tokens and long_window_schedule, got null"
+            )
         before = made.windows
         for step, each in enumerate(way):
             made.move_windows(each) if step else made.begin(each)
@@ -207,22 +206,12 @@ def _check_stages(made: Any, routed: list[Group], optimizers: Optimizers, way: l
             )
 
 
-def _part(config: Mapping[str, Any], kind: str) -> Callable[..., Any]:
-    make = factory(config[kind], config["allow_targets"])
-
-    def part(*runtime: Any) -> Any:
-        with _named(kind):
-            return make(*runtime)
-
-    return part
-
-
 def _try_schedules(config: Mapping[str, Any], owner: str, routed: list[Group]) -> None:
     """A hyperparameter must be in its range wherever its schedule takes it."""
     for key, node in schedules(config[owner]).items():
         where = f"{owner}.{key}_schedule"
         base = config[owner][key]
-        made = _tried(factory(node, config["allow_targets"]), where)
+        made = _curve(node, where, config["allow_targets"])
         for value in sorted({base * made(part / 20) for part in range(21)}):
             try:
                 optimizers({**config, owner: {**config[owner], key: value}}, routed)
@@ -230,7 +219,8 @@ def _try_schedules(config: Mapping[str, Any], owner: str, routed: list[Group]) -
                 raise ConfigError(f"{where}: takes {owner}.{key} to {value:g}: {error}") from error
 
 
-def _tried(made: Callable[[float], float], name: str) -> Callable[[float], float]:
+def _curve(node: Mapping[str, Any], name: str, allow: list[str]) -> Callable[[float], float]:
+    made = factory(node, allow)
     with _named(name):
         for progress in (0.0, 0.5, 1.0):
             made(progress)

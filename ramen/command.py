@@ -144,10 +144,10 @@ def with_resume(words: list[str]) -> list[str]:
     if not given or given[0] in ("resume=", "resume=null"):
         return words
     folder = Path(given[-1].removeprefix("resume=").strip("'\""))
-    if str(folder) == AUTO and not MULTIRUN & set(words):
-        return words  # RunCallback looks for it, with the config at hand
     if MULTIRUN & set(words):
         raise ConfigError("resume: knows whether its folder is a run's or a sweep's; leave out -m")
+    if str(folder) == AUTO:
+        return words  # RunCallback looks for it, with the config at hand
     of_run, of_sweep = folder / OVERRIDES, folder / "multirun.yaml"
     if not of_run.is_file() and not of_sweep.is_file():
         raise ConfigError(f"resume: {folder} is not a run folder; it has no {OVERRIDES}")

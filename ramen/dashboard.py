@@ -10,10 +10,10 @@ from typing import Any
 
 from ramen.errors import ConfigError, DataError, RamenError, told
 from ramen.logger.wandb import group_name
-from ramen.report.discover import discover
+from ramen.report.discover import read_runs
 from ramen.report.grouping import group, setting_keys
 from ramen.report.keys import default_by, parse_by
-from ramen.report.runs import Run, read_run
+from ramen.report.runs import Run
 
 AXES = {"Step": "step", "tokens": "tokens of training", "seconds": "seconds of training alone"}
 MOST_RUNS = 200  # drawn in a panel
@@ -29,6 +29,7 @@ class Plan:
     settings: list[str]  # what varies within a method besides the seed, as the learning rate: never averaged over
     groups: list[str]  # of W&B: the sweeps
     choices: frozenset[str]  # keys that are config groups
+    warnings: list[str]  # what could not be read, or not all of it
 
     def config_key(self, key: str) -> str:
         """The name of a grouping key in W&B's config."""
@@ -37,8 +38,8 @@ class Plan:
 
 def plan(tops: Sequence[Path], by: Sequence[str] | None, entity: str | None, project: str | None) -> Plan:
     """What the run folders below `tops` say of themselves. DataError where they were not logged to one W&B project."""
-    folders, _ = discover(tops)
-    runs = [run for run in map(read_run, folders) if run.value("logger._target_") == "ramen.logger.wandb.WandB"]
+    found, warnings = read_runs(tops)
+    runs = [run for run in found if run.value("logger._target_") == "ramen.logger.wandb.WandB"]
     if not runs:
         raise DataError(f"{tops[0]}: holds no run that W&B knows, got none with logger=wandb; train with it")
     keys = parse_by(by, runs) or default_by(runs)
@@ -55,6 +56,7 @@ def plan(tops: Sequence[Path], by: Sequence[str] | None, entity: str | None, pro
         settings=list(settings),
         groups=list(dict.fromkeys(_group(run) for run in runs)),
         choices=frozenset(key for key in (*keys, *settings) if any(key in run.choices for run in runs)),
+        warnings=warnings,
     )
 
 
@@ -67,7 +69,7 @@ def _same(runs: list[Run], key: str, option: str) -> str | None:
 
 def _group(run: Run) -> str:
     given = run.value("logger.group")
-    return str(given) if given is not None else group_name(run.folder.resolve(), "job" in run.summary)
+    return str(given) if given is not None else group_name(run.folder.resolve(), run.in_sweep)
 
 
 def build(plan: Plan) -> Any:

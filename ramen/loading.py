@@ -1,9 +1,10 @@
 """A trained run, opened again: `ramen.load("outputs/NAME/DATE/0-...")` for notebooks and scripts."""
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -93,9 +94,7 @@ class Run:
             return evaluate(self.model, tokens, targets, rows, self.device)
 
 
-def open_run(
-    run_folder: str | Path, device: str | torch.device = "cpu", step: int | Literal["best"] | None = None
-) -> Run:
+def open_run(run_folder: str | Path, device: str | torch.device = "cpu", step: int | str | None = None) -> Run:
     """Open a run folder at its newest checkpoint, at that of `step`, or at the "best" of those that were evaluated.
 
     DataError when it is no run folder, has no such checkpoint, or its checkpoint is of another model.
@@ -103,16 +102,11 @@ def open_run(
     folder = Path(run_folder)
     if not folder.is_dir():
         raise DataError(f"{folder}: no such run folder")
-    try:
-        config = yaml.safe_load((folder / CONFIG).read_text())
-    except FileNotFoundError as error:
+    if not (folder / CONFIG).exists():
         inside = next((str(path.parent) for path in sorted(folder.glob(f"*/{CONFIG}"))), None)
         hint = f"; it holds runs, give one of them, as {inside}" if inside else ""
-        raise DataError(f"{folder}: is no run folder, got no {CONFIG} in it{hint}") from error
-    except (OSError, yaml.YAMLError) as error:
-        raise DataError(f"{folder / CONFIG}: cannot be read: {error}") from error
-    if not isinstance(config, dict):
-        raise DataError(f"{folder / CONFIG}: is not the config of a run")
+        raise DataError(f"{folder}: is no run folder, got no {CONFIG} in it{hint}")
+    config = _mapping(folder / CONFIG, yaml.safe_load)
     try:
         check(config)
     except ConfigError as error:
@@ -121,7 +115,7 @@ def open_run(
     source = assemble.section(config, "data")
     model = assemble.model(config, Text(source.vocabulary, source.vocabulary - 1, source.sequence_length))
     checkpoint.load_weights(path, model)
-    summary, environment = _json(folder / SUMMARY), _json(folder / ENVIRONMENT)
+    summary, environment = (_mapping(folder / name, json.loads) for name in (SUMMARY, ENVIRONMENT))
     where = machine.select_device(str(device))
     precision = getattr(torch, environment.get("precision", "float32"))
     tokenizer = _tokenizer(folder, source, environment)
@@ -134,10 +128,11 @@ def _checkpoint(folder: Path, step: int | str | None) -> Path:
         raise DataError(f"{folder}: has no checkpoint to open; trainer.checkpoint_at_end=true keeps a run's last one")
     if step == "best":
         return checkpoint.best(folder)
-    last = max(found) if step is None else step
-    if last not in found:
+    if step is None:
+        return found[max(found)]
+    if str(step) not in map(str, found):
         raise DataError(f"{folder}: has no checkpoint of step {step}; there are {', '.join(map(str, found))}, and best")
-    return found[int(last)]
+    return found[int(step)]
 
 
 def _tokenizer(folder: Path, source: Any, environment: dict[str, Any]) -> Tokenizer:
@@ -155,10 +150,14 @@ def _tokenizer(folder: Path, source: Any, environment: dict[str, Any]) -> Tokeni
     return dataset.tokenizer
 
 
-def _json(path: Path) -> dict[str, Any]:
+def _mapping(path: Path, parse: Callable[[bytes], Any]) -> dict[str, Any]:
+    """What a file of a run folder says; nothing where there is none."""
     try:
-        return json.loads(path.read_text())
+        found = parse(path.read_bytes())
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise DataError(f"{path}: cannot be read: {error}") from error
+    if not isinstance(found, dict):
+        raise DataError(f"{path}: is not that of a run, got {type(found).__name__}; a mapping is needed")
+    return found

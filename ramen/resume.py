@@ -84,8 +84,7 @@ def unfinished(base: Path, config: dict[str, Any], is_run: bool = False) -> Path
 def written_hash(folder: Path) -> str | None:
     """What the run of a folder computes, as its config.yaml has it; None where there is none."""
     try:
-        path = folder / CONFIG
-        config = yaml.safe_load(path.read_bytes()) if path.is_file() else None
+        config = yaml.safe_load((folder / CONFIG).read_bytes())
         return config_hash(config) if isinstance(config, dict) else None
     except (OSError, ValueError, TypeError, yaml.YAMLError, RecursionError):
         return None

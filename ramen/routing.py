@@ -5,6 +5,7 @@ A role is declared where a parameter is born (ramen.ops.parameter) or derived: `
 """
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -16,6 +17,7 @@ from typing_extensions import TypedDict
 
 from ramen.config import schedules, without_schedules
 from ramen.errors import ConfigError
+from ramen.optimizer.foreign import Foreign
 from ramen.optimizer.recorded import Recordable, Recorded, Replay, cuda_graph
 from ramen.registry import factory
 
@@ -31,16 +33,19 @@ class Route(TypedDict, closed=True):
     wd_scale: float
 
 
+@dataclass(kw_only=True)
 class Routing:
     """The route of each role."""
 
-    def __init__(
-        self, *, matrix: Route, embedding: Route, head: Route, value_embedding: Route, gate: Route, scalar: Route
-    ):
-        self.routes: dict[str, Route] = dict(
-            matrix=matrix, embedding=embedding, head=head, value_embedding=value_embedding, gate=gate, scalar=scalar
-        )
-        for role, route in self.routes.items():
+    matrix: Route
+    embedding: Route
+    head: Route
+    value_embedding: Route
+    gate: Route
+    scalar: Route
+
+    def __post_init__(self) -> None:
+        for role, route in vars(self).items():
             for key in ("lr_scale", "wd_scale"):
                 if route[key] < 0:
                     raise ValueError(f"{role}.{key} must be >= 0, got {route[key]}")
@@ -75,16 +80,15 @@ def route(
     for name, value in model.named_parameters():
         if value.requires_grad:
             by_role.setdefault(role(value), []).append((name, value))
+    routes: dict[str, Route] = vars(routing)
     unknown = [
-        f"routing.{r}: no route for {', '.join(n for n, _ in held)}"
-        for r, held in by_role.items()
-        if r not in routing.routes
+        f"routing.{r}: no route for {', '.join(n for n, _ in held)}" for r, held in by_role.items() if r not in routes
     ]
     if unknown:
         raise ConfigError(*unknown)
     groups = []
     for r, held in by_role.items():
-        where = routing.routes[r]
+        where = routes[r]
         node = optimizer if where["to"] == "optimizer" else auxiliary
         wrong = {key: node[key] for key in ("lr", "weight_decay") if type(node.get(key, 0.0)) not in (int, float)}
         if wrong:  # a foreign optimizer has no annotations that would have told
@@ -107,14 +111,11 @@ def route(
 
 def prove_complete(model: nn.Module, groups: list[Group]) -> None:
     """ConfigError unless every trainable parameter is in exactly one group."""
-    held: dict[int, int] = {}
-    for group in groups:
-        for value in group.parameters:
-            held[id(value)] = held.get(id(value), 0) + 1
+    held = Counter(id(p) for group in groups for p in group.parameters)
     wrong = [
-        f"{name} (in {held.get(id(p), 0)} groups)"
+        f"{name} (in {held[id(p)]} groups)"
         for name, p in model.named_parameters()
-        if p.requires_grad and held.get(id(p), 0) != 1
+        if p.requires_grad and held[id(p)] != 1
     ]
     if wrong:
         raise ConfigError(
@@ -176,11 +177,8 @@ class Optimizers:
     def _build(self, name: str, node: Mapping[str, Any], mine: list[Group], allow: list[str]) -> torch.optim.Optimizer:
         params = []
         for group in mine:
-            entry: dict[str, Any] = {"params": list(group.parameters)}
-            entry |= {
-                key: value for key, value in (("lr", group.lr), ("weight_decay", group.weight_decay)) if key in node
-            }
-            params.append(entry)
+            own = {"lr": group.lr, "weight_decay": group.weight_decay}
+            params.append({"params": list(group.parameters), **{key: own[key] for key in own if key in node}})
         try:
             built = make_optimizer(node, params, allow)
         except (ValueError, TypeError) as error:
@@ -236,8 +234,6 @@ class Optimizers:
 
 def make_optimizer(node: Mapping[str, Any], params: list[dict[str, Any]], allow: list[str]) -> torch.optim.Optimizer:
     """An optimizer for groups of parameters; one that is not ramen's own sees each matrix as a parameter of its own."""
-    from ramen.optimizer.foreign import Foreign
-
     make = factory(without_schedules(node), allow)
     built = make(params) if str(node["_target_"]).startswith("ramen.") else Foreign(params, make)
     if not isinstance(built, torch.optim.Optimizer):

@@ -38,13 +38,15 @@ from ramen.ops.parameter import initialise
 from ramen.secret import scrub
 from ramen.table import start_table
 from ramen.trainer import checkpoint
-from ramen.trainer.compiling import choose
+from ramen.trainer.compiling import How, choose
+from ramen.trainer.evaluate import bits_per_byte
 from ramen.trainer.fit import estimated_rows
-from ramen.trainer.job import Job, Outcome
+from ramen.trainer.job import Job, Status
 from ramen.trainer.loop import Trainer
 from ramen.trainer.memory import peak_bytes
 from ramen.trainer.plan import Plan
 from ramen.trainer.record import Record
+from ramen.trainer.stages import POINTS
 
 log = logging.getLogger("ramen")
 
@@ -67,7 +69,7 @@ def run(command: Command) -> dict[str, Any]:
     logging.raiseExceptions = False  # a log that cannot be written is no news, and no traceback
     try:
         try:
-            return _run(command, Console(stderr=True, markup=False))
+            return _run(command)
         except BaseException as error:
             if not isinstance(error, RamenError):
                 log.info("".join(traceback.format_exception(error)))
@@ -98,7 +100,7 @@ class Intent:
     plan: Plan
     service: Logger
     text: Text
-    how: Any  # to compile
+    how: How  # to compile
     backend: str
     sketch: assemble.Sketch
 
@@ -120,7 +122,7 @@ def intend(config: dict[str, Any]) -> Intent:
     text = Text(source.vocabulary, source.vocabulary - 1, source.sequence_length)
     how = choose(own.compile, device)
     if plan.micro_batch_tokens == "auto":
-        largest = max(plan.rows(assemble.curve(config, "batch_schedule")(part / 100)) for part in range(101))
+        largest = max(map(plan.rows, map(assemble.curve(config, "batch_schedule"), POINTS)))
         plan = plan.with_micro_rows(
             estimated_rows(largest, lambda rows: assemble.memory(config, text, rows, precision, device.type), device)
         )
@@ -129,34 +131,31 @@ def intend(config: dict[str, Any]) -> Intent:
     return Intent(own, device, precision, source, plan, service, text, how, backend, sketch)
 
 
-def _run(command: Command, console: Console) -> dict[str, Any]:
-    config = command.config
+def _run(command: Command) -> dict[str, Any]:
+    config, console = command.config, Console(stderr=True, markup=False)
     intent = intend(config)
     own, device, precision, plan = intent.own, intent.device, intent.precision, intent.plan
-    automatic = config["trainer"]["micro_batch_tokens"] == "auto"
     if own.resume is None:
         resume.refuse_used(command.folder)
     resume_from = checkpoint.latest(Path(own.resume)) if own.resume else None
     service = intent.service if isinstance(intent.service, NoLogger) else Guarded(intent.service)
 
     dataset = intent.source.dataset(progress=console.is_terminal)
-    facts = _facts(command, own, dataset) | intent.sketch.costs
-    facts |= {"attention_backend": intent.backend, "compile": intent.how}
-    facts |= {"memory_peak": peak_bytes(facts["memory"], device), "micro_batch_tokens": plan.micro_batch_tokens}
+    facts = _facts(command, intent, dataset)
     screen = ConsoleLogger(console)
     screen.show(start_table(config, facts, intent.sketch.groups, plan, device, precision))
     environment = {
         **machine.describe(device), **_code(), "precision": str(precision).removeprefix("torch."), "data_hash": dataset.hash,
-        "choices": command.choices,  # from the start: a report of a sweep that is not done needs them
+        "choices": command.choices, "job": command.job,  # from the start: a report of a sweep that is not done needs them
     }  # fmt: skip
     kept_steps = checkpoint.step_of(resume_from) if resume_from else None
     loggers = [RunFolder(environment, kept_steps), screen, service]
 
     machine.forget_peak_memory(device)
-    trainer = Trainer(_job(command, intent, dataset, facts, loggers, screen), plan)
+    trainer = Trainer(_job(command, intent, dataset, loggers, screen), plan)
     if resume_from:
         trainer.resume(resume_from)
-    if automatic and device.type == "cuda":
+    if config["trainer"]["micro_batch_tokens"] == "auto" and device.type == "cuda":
         facts["micro_batch_tokens"] = trainer.fit(reserved=facts["memory"]["optimizer"])
     for logger in loggers:
         logger.start(command.folder, config, facts)
@@ -166,8 +165,8 @@ def _run(command: Command, console: Console) -> dict[str, Any]:
     try:
         if dataset.tokenizer.name != "gpt2":  # that one is known everywhere; its own lets the folder be opened anywhere
             dataset.tokenizer.save(command.folder / TOKENIZER)
-        outcome = trainer.train()
-        summary |= _ending(outcome, trainer, device)
+        status, reason = trainer.train()
+        summary |= {"status": status, "error": reason} | _ending(status, trainer)
     except BaseException as error:
         p = trainer.progress
         summary |= {"error": reason_of(error), "steps": p.step, "tokens": p.tokens, "train_seconds": p.seconds}
@@ -182,14 +181,7 @@ def _run(command: Command, console: Console) -> dict[str, Any]:
     return summary
 
 
-def _job(
-    command: Command,
-    intent: Intent,
-    dataset: Dataset,
-    facts: dict[str, Any],
-    loggers: list[Logger],
-    screen: ConsoleLogger,
-) -> Job:
+def _job(command: Command, intent: Intent, dataset: Dataset, loggers: list[Logger], screen: ConsoleLogger) -> Job:
     config, own, source, text = command.config, intent.own, intent.source, intent.text
     device, precision = intent.device, intent.precision
     model = assemble.model(config, text)
@@ -205,6 +197,9 @@ def _job(
         for logger in loggers:
             logger.diagnose(line)
 
+    rows: dict[str, Any] = dict(
+        bos=text.bos, sequence_length=text.sequence_length, long_documents=source.long_documents
+    )
     groups = assemble.groups(config, model)
     diagnostics = assemble.section(config, "diagnostics")
     if diagnostics:
@@ -216,20 +211,13 @@ def _job(
         batch_schedule=assemble.curve(config, "batch_schedule"),
         windows=assemble.windows(config),
         ahead=assemble.ahead(config),
-        batches=Batches(
-            dataset.train,
-            bos=text.bos,
-            sequence_length=text.sequence_length,
-            seed=own.seed,
-            shuffle=True,
-            long_documents=source.long_documents,
-        ),
-        validation=_validation(dataset, text, source.long_documents, source.validation_tokens),
+        batches=Batches(dataset.train, seed=own.seed, shuffle=True, **rows),
+        validation=_validation(dataset, tokens=source.validation_tokens, **rows),
         bytes_per_token=dataset.bytes_per_token,
         device=device,
         precision=precision,
-        compile=facts["compile"],
-        flops_per_token=facts["flops_per_token"],
+        compile=intent.how,
+        flops_per_token=intent.sketch.costs["flops_per_token"],
         folder=command.folder,
         identity=_identity(config) | {"data_hash": dataset.hash, "precision": str(precision).removeprefix("torch.")},
         record=record,
@@ -239,14 +227,8 @@ def _job(
 
 
 @functools.lru_cache(maxsize=2)  # the jobs of a sweep share it
-def _validation(dataset: Dataset, text: Text, long_documents: Any, tokens: int | None) -> Batch:
-    return validation_rows(
-        dataset.validation,
-        bos=text.bos,
-        sequence_length=text.sequence_length,
-        long_documents=long_documents,
-        tokens=tokens,
-    )
+def _validation(dataset: Dataset, **rows: Any) -> Batch:
+    return validation_rows(dataset.validation, **rows)
 
 
 def _identity(config: dict[str, Any]) -> dict[str, Any]:
@@ -258,9 +240,10 @@ def _identity(config: dict[str, Any]) -> dict[str, Any]:
     return identity | {f"data.{key}": config["data"][key] for key in ("sequence_length", "long_documents")}
 
 
-def _facts(command: Command, own: Settings, dataset: Dataset) -> dict[str, Any]:
+def _facts(command: Command, intent: Intent, dataset: Dataset) -> dict[str, Any]:
+    """What is known before the first step: all of the summary but how the run went."""
     return {
-        "seed": own.seed,
+        "seed": intent.own.seed,
         "choices": command.choices,
         "overrides": command.overrides,
         "job": command.job,
@@ -268,19 +251,22 @@ def _facts(command: Command, own: Settings, dataset: Dataset) -> dict[str, Any]:
         "config_hash": config_hash(command.config),
         "data_hash": dataset.hash,
         "data": f"{dataset.train_tokens:,} training and {dataset.validation_tokens:,} validation tokens in {dataset.folder}",
+        **intent.sketch.costs,
+        "attention_backend": intent.backend,
+        "compile": intent.how,
+        "memory_peak": peak_bytes(intent.sketch.costs["memory"], intent.device),
+        "micro_batch_tokens": intent.plan.micro_batch_tokens,
     }
 
 
-def _ending(outcome: Outcome, trainer: Trainer, device: torch.device) -> dict[str, Any]:
-    p = outcome.progress
-    final = outcome.final_val_loss
+def _ending(status: Status, trainer: Trainer) -> dict[str, Any]:
+    job, p = trainer.job, trainer.progress
+    final = None if status == "stopped" else p.val_loss
     return {
-        "status": outcome.status,
-        "error": outcome.reason,
         "final_val_loss": final,
-        "final_val_bits_per_byte": None if final is None else trainer.bits_per_byte(final),
+        "final_val_bits_per_byte": None if final is None else bits_per_byte(final, job.bytes_per_token),
         "best_val_loss": p.best_val_loss,
-        "final_train_loss": outcome.final_train_loss,
+        "final_train_loss": p.train_loss,
         "steps": p.step,
         "skipped_steps": p.skipped_steps,
         "tokens": p.tokens,
@@ -288,7 +274,7 @@ def _ending(outcome: Outcome, trainer: Trainer, device: torch.device) -> dict[st
         "evaluation_seconds": p.evaluation_seconds,
         "compile_seconds": p.compile_seconds,
         "tokens_per_second": p.tokens / p.seconds if p.seconds else 0.0,
-        "peak_memory": machine.peak_memory(device),
+        "peak_memory": machine.peak_memory(job.device),
     }
 
 

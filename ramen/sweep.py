@@ -10,8 +10,9 @@ import hashlib
 import math
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +28,9 @@ FOLDER_NAME_LENGTH = 120
 HASH_DIGITS = 8  # of the config hash, in a folder's name
 _failures: dict[Path, str] = {}  # of this process's jobs
 _counts: Counter[str] = Counter()
-_postponed: list[tuple["Command", Any]] = []  # jobs that another process had, and Hydra's own config of them
+_postponed: list[
+    tuple["Command", Callable[[], None]]
+] = []  # jobs that another process had, and what turns to their log
 
 
 def folder_name(overrides: str, end: str = "") -> str:
@@ -77,25 +80,21 @@ def failure(folder: Path, error: Exception) -> dict[str, Any]:
 def postpone(job: "Command") -> None:
     """Leave a job to the process that has it; `settle` looks whether it got done."""
     from hydra.core.hydra_config import HydraConfig
+    from hydra.core.utils import configure_log
 
-    _postponed.append((job, copy.deepcopy(HydraConfig.instance().cfg)))
+    context: Any = copy.deepcopy(HydraConfig.instance().cfg)
+    _postponed.append((job, partial(configure_log, context.hydra.job_logging, context.hydra.verbose)))
 
 
 def settle() -> None:
     """Wait for the jobs that other processes had, and take over those whose process went away."""
     while _postponed:
-        job, context = _postponed.pop(0)
-        _configure_log(context)
+        job, turn_to_its_log = _postponed.pop(0)
+        turn_to_its_log()
         try:
             work(job, wait=True)
         except Exception as error:
             failure(job.folder, error)
-
-
-def _configure_log(context: Any) -> None:
-    from hydra.core.utils import configure_log
-
-    configure_log(context.hydra.job_logging, context.hydra.verbose)
 
 
 def objective(summary: dict[str, Any]) -> float:

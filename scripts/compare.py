@@ -52,16 +52,9 @@ def show(report: Report, console: Console) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    options = parse(arguments)
+    options = parse(arguments)  # named as the parameters of compare
     try:
-        report = compare(
-            options.folders,
-            by=options.by,
-            baseline=options.baseline,
-            out=options.out,
-            metric=options.metric,
-            target=options.target,
-        )
+        report = compare(**vars(options))
     except (RamenError, OSError) as error:
         print(error, file=sys.stderr)
         return EXIT_CODE

@@ -26,7 +26,10 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
     try:
-        workspace = build(plan(options.folders, options.by, options.entity, options.project))
+        found = plan(options.folders, options.by, options.entity, options.project)
+        for warning in found.warnings:
+            print(warning, file=sys.stderr)
+        workspace = build(found)
         told = json.dumps(workspace._spec, indent=1) if options.dry_run else send(workspace)
     except (RamenError, ValueError, OSError) as error:
         print(error, file=sys.stderr)

@@ -6,8 +6,12 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ramen.errors import EXIT_CODE, DataError, RamenError, a_reader_may_leave
+
+if TYPE_CHECKING:
+    from ramen.evaluation import Evaluation
 
 KEPT = "evaluations.jsonl"
 
@@ -21,9 +25,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "on", nargs="*", help=".bin shards, or .txt, .jsonl, .parquet files (whole), or overrides of data"
     )
-    parser.add_argument(
-        "--step", type=lambda word: word if word == "best" else int(word), help="a step, or best (default: the newest)"
-    )
+    parser.add_argument("--step", help="a step, or best (default: the newest)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N (%(default)s)")
     parser.add_argument("--json", action="store_true", help="print one line of json")
     parser.add_argument("--save", action="store_true", help=f"add that line to {KEPT} in the run folder")
@@ -39,21 +41,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
         run = open_run(options.run_folder, options.device, options.step)
         found = evaluate_on(run, *options.on)
         line = json.dumps(asdict(found))
+        if not found.tokenizer_known:
+            print(
+                "no manifest beside the shard: its ids are in range, that they mean the same is trusted",
+                file=sys.stderr,
+            )
+        print(line if options.json else _sentence(found))
         if options.save:
             _append(options.run_folder / KEPT, line)
     except RamenError as error:
         print(error, file=sys.stderr)
         return EXIT_CODE
-    if not found.tokenizer_known:
-        print("no manifest beside the shard: its ids are in range, that they mean the same is trusted", file=sys.stderr)
-    if options.json:
-        print(line)
-    else:
-        print(
-            f"{found.on}, step {found.step}: loss {found.loss:.4f} nats a token, {found.bits_per_byte:.4f} bits per byte"
-        )
-        print(f"over {found.tokens:,} tokens of {found.bytes_per_token:.3f} bytes")
     return 0
+
+
+def _sentence(found: "Evaluation") -> str:
+    return (
+        f"{found.on}, step {found.step}: loss {found.loss:.4f} nats a token, {found.bits_per_byte:.4f} bits per byte\n"
+        f"over {found.tokens:,} tokens of {found.bytes_per_token:.3f} bytes"
+    )
 
 
 def _append(path: Path, line: str) -> None:

@@ -18,9 +18,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--top-k", type=int, help="draw from the k likeliest tokens only (default: from all)")
     parser.add_argument("--seed", type=int, default=0, help="the same seed writes the same text (%(default)s)")
-    parser.add_argument(
-        "--step", type=lambda word: word if word == "best" else int(word), help="a step, or best (default: the newest)"
-    )
+    parser.add_argument("--step", help="a step, or best (default: the newest)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N (%(default)s)")
     return parser.parse_args(arguments)
 

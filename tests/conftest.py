@@ -27,7 +27,7 @@ from ramen.data.shard import header_of
 from ramen.errors import ConfigError
 from ramen.model.gpt import GPT, Text
 from ramen.ops.parameter import generator, initialise
-from ramen.registry import CONF
+from ramen.registry import CONF, factory
 from ramen.run import Command, run
 
 torch.set_num_threads(1)
@@ -90,14 +90,31 @@ def option() -> Callable[..., dict[str, Any]]:
 
 def _build_gpt(*overrides: str, vocabulary: int = 37, length: int = 32, seed: int = 0, noise: float = 0.0) -> GPT:
     model: Any = assemble.model(_compose(*TINY, *overrides), Text(vocabulary, BOS, length))
-    initialise(model, seed)
     if noise and hasattr(model.embedding, "split"):
         model.embedding.split()  # the middle of training: every parameter is in use
+    return _filled(model, seed, noise)
+
+
+def _filled(module: Any, seed: int, noise: float) -> Any:
+    initialise(module, seed)
     with torch.no_grad():
-        for name, value in model.named_parameters() if noise else ():
+        for name, value in module.named_parameters() if noise else ():
             value += noise * torch.randn(value.shape, generator=generator(seed, f"noise of {name}"))
-    model.after_step()
-    return model
+    if hasattr(module, "after_step"):
+        module.after_step()
+    return module
+
+
+@pytest.fixture(scope="session")
+def component() -> Callable[..., Any]:
+    """component(kind, name, *runtime, noise=, seed=, **changes): that option of mlp or residual; noise goes to every parameter."""
+
+    def made(kind: str, name: str, *runtime: Any, noise: float = 0.0, seed: int = 0, **changes: Any) -> torch.nn.Module:
+        config = _compose(f"{kind}={name}", "linear=dense")
+        linear = (factory(config["linear"]),) if kind == "mlp" else ()
+        return _filled(factory(config[kind] | changes)(*runtime, *linear), seed, noise)
+
+    return made
 
 
 BOS = 0

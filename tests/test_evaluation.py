@@ -132,6 +132,11 @@ def test_the_script_tells_saves_and_exits_with_2(
     saved = (trained / "evaluations.jsonl").read_text().splitlines()
     assert json.loads(capsys.readouterr().out) == json.loads(saved[-1])
     assert json.loads(saved[-1])["tokens"] == len(TEXT) + 1
+    (trained / "evaluations.jsonl").unlink()
+    (trained / "evaluations.jsonl").mkdir()
+    assert main([str(trained), "--json", "--save", "--device", "cpu"]) == 2  # and the number is not lost
+    (trained / "evaluations.jsonl").rmdir()
+    assert json.loads(capsys.readouterr().out)["step"] == 6
     assert main([str(trained), "--device", "cpu"]) == 0
     assert capsys.readouterr().out.startswith("validation split, step 6: loss ")
     assert main([str(tmp_path)]) == 2

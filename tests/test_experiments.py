@@ -11,6 +11,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from ramen import assemble
 from ramen.model.gpt import Text
 from ramen.registry import CONF, options
+from ramen.trainer.job import Progress
 
 CARDS = {f"gpu_{size}": size for size in (8, 16, 24, 80)}
 NARROW = (
@@ -68,7 +69,7 @@ def test_the_baseline_goes_through_the_predecessors_stages(compose: Callable[...
     batch, windows = assemble.curve(config, "batch_schedule"), assemble.windows(config)
     budget = assemble.section(config, "trainer", 512).budget
     assert budget.steps == 420
-    at = [budget.progress(step, 0, 0, 0) for step in range(420)]
+    at = [budget.progress(Progress(step)) for step in range(420)]
     assert [sum(batch(p) == units for p in at) for units in (1, 2, 4, 8)] == [80, 80, 80, 180]
     assert [windows(p)[0] for p in at] == [384] * 320 + [768] * 100
     assert sum(p < config["embedding"]["split_at"] for p in at) == 378

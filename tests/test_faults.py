@@ -20,6 +20,7 @@ import torch
 
 from ramen.data.lock import exclusive
 from ramen.errors import ConfigError, DataError
+from ramen.resume import summary
 from ramen.trainer import checkpoint
 from ramen.trainer.loop import Trainer
 
@@ -32,10 +33,6 @@ def door(*words: str, code: str | None = None) -> subprocess.Popen[str]:
     program = ["-c", f"import sys; sys.argv[0] = 'train.py'\n{code}"] if code else [str(ROOT / "train.py")]
     command = [sys.executable, *program, *words]
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-
-
-def summary(folder: Path) -> dict[str, Any]:
-    return json.loads((folder / "summary.json").read_text())
 
 
 def test_a_run_killed_at_random_moments_ends_bitwise_as_the_one_nobody_touched(data_folder: Path) -> None:

@@ -77,8 +77,10 @@ def test_what_cannot_be_opened_is_told(trained: Path, tmp_path: Path) -> None:
         ramen.load(tmp_path / "nowhere")
     with pytest.raises(DataError, match="it holds runs, give one of them"):
         ramen.load(trained.parent)
-    with pytest.raises(DataError, match="no checkpoint of step 5; there are 6, and best"):
-        ramen.load(trained, step=5)
+    for step in (5, "5", "last", "06"):
+        with pytest.raises(DataError, match=f"no checkpoint of step {step}; there are 6, and best"):
+            ramen.load(trained, step=step)
+    assert ramen.load(trained, step="6").step == ramen.load(trained, step=6).step == 6
     shutil.copytree(trained, tmp_path / "copy")
     path = tmp_path / "copy" / "config.yaml"
     path.write_text(path.read_text().replace("dim: 16", "dim: 32"))
@@ -86,6 +88,15 @@ def test_what_cannot_be_opened_is_told(trained: Path, tmp_path: Path) -> None:
         ramen.load(tmp_path / "copy")
     shutil.rmtree(tmp_path / "copy" / "checkpoint")
     with pytest.raises(DataError, match="no checkpoint"):
+        ramen.load(tmp_path / "copy")
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "summary.json", "environment.json"])
+@pytest.mark.parametrize("content", [b"\xff\xfe\x00", b"[", b"[1]", b"null", b"[" * 9000])
+def test_a_damaged_file_is_named(trained: Path, tmp_path: Path, name: str, content: bytes) -> None:
+    shutil.copytree(trained, tmp_path / "copy")
+    (tmp_path / "copy" / name).write_bytes(content)
+    with pytest.raises(DataError, match=name):
         ramen.load(tmp_path / "copy")
 
 

@@ -113,7 +113,7 @@ def test_a_folder_of_another_config_is_left_alone(job: Callable[..., Command]) -
 
 
 def test_a_job_that_another_process_has_is_left_to_it_and_taken_over_when_it_dies(
-    job: Callable[..., Command], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    job: Callable[..., Command], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     mine = job("optimizer.lr=0.01")
     hold = "import sys, time; from pathlib import Path; from ramen.data.lock import exclusive\n"
@@ -125,8 +125,7 @@ def test_a_job_that_another_process_has_is_left_to_it_and_taken_over_when_it_die
     assert not (mine.folder / "summary.json").exists()
     other.kill()
     other.wait()
-    monkeypatch.setattr(sweep, "_configure_log", lambda context: None)
-    sweep._postponed.append((mine, None))
+    sweep._postponed.append((mine, lambda: None))
     sweep.settle()
     assert "finished" in told(capsys, tmp_path)
 

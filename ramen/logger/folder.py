@@ -40,7 +40,7 @@ class RunFolder(Logger):
         for path in (folder / METRICS, folder / DIAGNOSTICS):
             kept = [] if self.keep_steps is None or not path.exists() else _until(path, self.keep_steps)
             if path.name == METRICS or path.exists():
-                write_atomically(path, "".join(line + "\n" for line in kept).encode())
+                write_atomically(path, b"".join(line + b"\n" for line in kept))
 
     def record(self, line: dict[str, Any]) -> None:
         self._append(METRICS, line)
@@ -67,12 +67,12 @@ def _plain(values: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _until(metrics: Path, step: int) -> list[str]:
+def _until(metrics: Path, step: int) -> list[bytes]:
     kept = []
-    for line in metrics.read_text().splitlines():
+    for line in metrics.read_bytes().splitlines():
         try:
             if json.loads(line)["step"] <= step:
                 kept.append(line)
-        except (ValueError, KeyError, TypeError):  # the last line of a killed run may be cut
+        except (ValueError, KeyError, TypeError):  # the last line of a killed run may be cut, or not text
             continue
     return kept

@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 from operator import itemgetter
-from pathlib import Path
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from scipy.optimize import isotonic_regression
 
 from ramen.report.method import Method
 
@@ -59,15 +60,7 @@ def label_ends(axes: Axes, ends: list[tuple[str, str, float, float]], gap: float
     ends = sorted(ends, key=itemgetter(3))
     places = apart([min(max((y - low) / (high - low), 0.0), 1.0) for *_, y in ends], gap)
     for (text, colour, x, y), place in zip(ends, places, strict=True):
-        line = {
-            "arrowstyle": "-",
-            "color": colour,
-            "lw": 0.7,
-            "ls": ":",
-            "shrinkA": 1,
-            "shrinkB": 3,
-            "relpos": (0, 0.5),
-        }
+        line = dict(arrowstyle="-", color=colour, lw=0.7, ls=":", shrinkA=1, shrinkB=3, relpos=(0, 0.5))
         axes.annotate(
             literal(f"▲ {text}" if y > high else text),
             (x, min(y, high)),
@@ -89,25 +82,6 @@ def usual(values: Sequence[float]) -> list[float]:
 
 
 def apart(places: list[float], gap: float) -> list[float]:
-    """Sorted places in [0, 1], moved as little as needed to be `gap` apart: clusters spread about their centre."""
-    clusters: list[list[float]] = []
-    for place in places:
-        clusters.append([place])
-        while len(clusters) > 1 and _start(clusters[-1], gap) - _end(clusters[-2], gap) < gap:
-            last = clusters.pop()
-            clusters[-1] += last
-    return [_start(cluster, gap) + i * gap for cluster in clusters for i in range(len(cluster))]
-
-
-def _start(cluster: list[float], gap: float) -> float:
-    width = (len(cluster) - 1) * gap
-    return max(0.0, min(1.0 - width, sum(cluster) / len(cluster) - width / 2))
-
-
-def _end(cluster: list[float], gap: float) -> float:
-    return _start(cluster, gap) + (len(cluster) - 1) * gap
-
-
-def save(figure: Figure, path: Path) -> Path:
-    figure.savefig(path)
-    return path
+    """Sorted places in [0, 1], moved as little as needed (least squares) to be `gap` apart."""
+    steps = gap * np.arange(len(places))
+    return list(np.clip(isotonic_regression(places - steps).x, 0, 1 - gap * (len(places) - 1)) + steps)

@@ -160,13 +160,8 @@ def _speedup(mean: float, low: float, high: float) -> str:
 
 
 def _why_empty(row: Any) -> str:
-    kinds = [
-        (row.diverged, "diverged"),
-        (row.failed, "failed"),
-        (row.stopped, "stopped"),
-        (row.unfinished, "unfinished"),
-    ]
-    return ", ".join(f"{n} {word}" for n, word in kinds if n) or "no value"
+    words = ("diverged", "failed", "stopped", "unfinished")
+    return ", ".join(f"{n} {word}" for word in words if (n := getattr(row, word))) or "no value"
 
 
 def _short(text: str) -> str:

@@ -1,10 +1,10 @@
 """Each method's difference to the baseline: seeds as dots, the mean and its 95 % interval as a bar."""
 
 import math
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from matplotlib.figure import Figure
 
 from ramen.report import canvas
 from ramen.report.cells import p_text, records, signed
@@ -12,9 +12,9 @@ from ramen.report.method import HIGHER_IS_BETTER, Method
 
 
 def draw_differences(
-    ranking: pd.DataFrame, methods: list[Method], baseline: Method, colours: dict[str, str], path: Path
-) -> Path | None:
-    """Save the picture to `path`; None if no method has a difference to draw."""
+    ranking: pd.DataFrame, methods: list[Method], baseline: Method, colours: dict[str, str]
+) -> Figure | None:
+    """The picture; None if no method has a difference to draw."""
     by_label = {method.label: method for method in methods}
     rows = [r for r in records(ranking) if r.method in by_label and not math.isnan(r.difference)]
     if not rows:
@@ -35,13 +35,10 @@ def draw_differences(
             axes.plot([high if right else low], [y], ">" if right else "<", color=colour, markersize=9, clip_on=False)
         p = p_text(row.p)
         certainty = "n = 1" if p == "-" else f"p {p}" if p.startswith("<") else f"p = {p}"
-        place: dict[str, Any] = {
-            "xycoords": ("axes fraction", "data"),
-            "va": "center",
-            "fontsize": 10,
-            "color": canvas.INK,
-        }
-        axes.annotate(f"{signed(row.difference)}   {certainty}", (1.03, y), **place)
+        axes.annotate(
+            f"{signed(row.difference)}   {certainty}", (1.03, y), xycoords=("axes fraction", "data"), va="center",
+            fontsize=10, color=canvas.INK,
+        )  # fmt: skip
     axes.set_yticks(range(len(rows)), [canvas.literal(row.method) for row in reversed(rows)])
     axes.set_ylim(-0.6, len(rows) - 0.4)
     axes.grid(False, axis="y")
@@ -49,7 +46,7 @@ def draw_differences(
     interval = ", 95 % interval" if any(not math.isnan(row.low) for row in rows) else ", too few seeds for an interval"
     better = "right" if metric in HIGHER_IS_BETTER else "left"
     canvas.title(axes, f"Difference to {baseline.label}{interval}", f"{metric}, difference ({better} is better)", "")
-    return canvas.save(figure, path)
+    return figure
 
 
 def limits(rows: list[Any]) -> tuple[float, float]:

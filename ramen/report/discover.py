@@ -1,10 +1,11 @@
-"""Which folders are runs: config.yaml together with metrics.jsonl or summary.json, at any depth."""
+"""Which folders are runs: config.yaml together with metrics.jsonl or summary.json, at any depth; and all of them read."""
 
 import os
 from collections.abc import Iterable
 from pathlib import Path
 
 from ramen.errors import DataError
+from ramen.report.runs import Run, read_run
 
 NEVER_RUNS = {"checkpoint", "checkpoints", "wandb"}  # large, or full of foreign files named like ours
 
@@ -37,6 +38,20 @@ def discover(folders: Iterable[Path]) -> tuple[list[Path], list[str]]:
             f"{places}: no runs found; a run is a folder with config.yaml and metrics.jsonl or summary.json{seen}"
         )
     return sorted(runs.values()), warnings
+
+
+def read_runs(folders: Iterable[Path]) -> tuple[list[Run], list[str]]:
+    """What `discover` finds, read, and the warnings; a run that cannot be read is one. Errors: DataError if none can."""
+    found, warnings = discover(folders)
+    runs = []
+    for folder in found:
+        try:
+            runs.append(read_run(folder))
+        except (ValueError, OSError) as error:
+            warnings.append(f"{folder}: skipped, {error}")
+    if not runs:
+        raise DataError("no readable run:\n  " + "\n  ".join(warnings[:10]))
+    return runs, [*warnings, *(line for run in runs for line in run.warnings)]
 
 
 def _walk(top: Path, warnings: list[str]) -> Iterable[tuple[Path, set[str]]]:

@@ -1,10 +1,9 @@
-"""The report's page as blocks, in reading order: the answer, the warnings, the ranking, the pictures, the details.
+"""The report's page in Markdown, in reading order: the answer, the warnings, the ranking, the pictures, the details.
 
-`markdown` and `html` turn the same blocks into text, so the two files cannot disagree.
+The HTML page is made from this text, so the two files cannot disagree.
 """
 
-from dataclasses import dataclass
-from pathlib import Path
+import re
 from typing import TYPE_CHECKING
 
 from ramen.report import cells
@@ -14,33 +13,6 @@ if TYPE_CHECKING:
     from ramen.report.report import Report
 
 MOST_WARNINGS = 40
-
-
-@dataclass(frozen=True)
-class Heading:
-    text: str
-    level: int = 2
-
-
-@dataclass(frozen=True)
-class Paragraph:
-    text: str
-
-
-@dataclass(frozen=True)
-class Bullets:
-    items: list[str]
-    kind: str = "plain"  # or "warning"
-
-
-@dataclass(frozen=True)
-class Picture:
-    path: Path
-    caption: str
-
-
-Block = Heading | Paragraph | Bullets | Picture | TextTable
-
 CAPTIONS = {
     "difference": "Difference to the baseline: dots are seeds, the tick is the mean, the bar its 95 % interval. "
     "A bar that crosses the line is no evidence of a difference.",
@@ -52,40 +24,51 @@ CAPTIONS = {
 }
 
 
-def document(report: "Report") -> list[Block]:
-    blocks: list[Block] = [Heading("Comparison", 1), Paragraph(report.answer)]
-    blocks += [Heading("Warnings")]
+def document(report: "Report") -> str:
+    """GitHub-flavoured Markdown; pictures are linked by their names."""
     shown, more = report.warnings[:MOST_WARNINGS], len(report.warnings) - MOST_WARNINGS
-    if shown:
-        blocks += [Bullets(shown + ([f"... and {more} more."] if more > 0 else []), "warning")]
-    else:
-        blocks += [Paragraph("None: every check of the comparison protocol passed.")]
-    blocks += [Heading("Ranking"), cells.ranking_text(report.ranking, report.metric), Bullets(report.notes)]
+    blocks = ["# Comparison", paragraph(report.answer), "## Warnings"]
+    blocks += [_bullets(shown + ([f"... and {more} more."] if more > 0 else []))]
+    blocks += [] if shown else ["None: every check of the comparison protocol passed."]
+    blocks += ["## Ranking", _table(cells.ranking_text(report.ranking, report.metric)), _bullets(report.notes)]
     blocks += _pictures(report, "difference", "loss_by_tokens", "loss_by_steps", "loss_by_seconds")
-    blocks += [Heading("Is each method tuned?")]
-    blocks += [
-        Bullets([curve.remark for curve in report.lr_curves][: cells.MOST_ROWS] or ["No learning rate is recorded."])
-    ]
+    remarks = [curve.remark for curve in report.lr_curves][: cells.MOST_ROWS]
+    blocks += ["## Is each method tuned?", _bullets(remarks or ["No learning rate is recorded."])]
     blocks += _pictures(report, "learning_rate")
-    blocks += _targets(report)
-    blocks += [Heading("Throughput, memory and outcomes"), cells.cost_text(report.ranking)]
+    if len(report.targets):
+        blocks += [
+            "## Tokens and seconds to the target",
+            f"{paragraph(report.target_text)} Linear between evaluations, so no finer than the evaluation interval. A "
+            "method that not every seed carried to the target has no speed-up: nothing is extrapolated.",
+            _table(cells.targets_text(report.targets)),
+        ]
+    blocks += ["## Throughput, memory and outcomes", _table(cells.cost_text(report.ranking))]
     if len(report.left_out):
-        blocks += [Heading("Runs left out of the ranking"), cells.left_out_text(report.left_out)]
-    return blocks
+        blocks += ["## Runs left out of the ranking", _table(cells.left_out_text(report.left_out))]
+    return "\n\n".join(block for block in blocks if block) + "\n"
 
 
-def _pictures(report: "Report", *names: str) -> list[Block]:
-    return [Picture(report.paths[name], CAPTIONS[name]) for name in names if name in report.paths]
+def paragraph(text: str) -> str:
+    """`text` to be read as it is: one line, nothing in it markup, its beginning no list, heading, quote or fence."""
+    return re.sub(r"^(\d+(?=[.)])|(?=[-+#>~]))", r"\1\\", _inline(text))
 
 
-def _targets(report: "Report") -> list[Block]:
-    if not len(report.targets):
-        return []
-    return [
-        Heading("Tokens and seconds to the target"),
-        Paragraph(
-            f"{report.target_text} Linear between evaluations, so no finer than the evaluation interval. A method that "
-            "not every seed carried to the target has no speed-up: nothing is extrapolated."
-        ),
-        cells.targets_text(report.targets),
-    ]
+def _inline(text: str) -> str:
+    return " ".join(re.sub(r"[\\`*_<\[&]", r"\\\g<0>", text).split())
+
+
+def _bullets(items: list[str]) -> str:
+    return "\n".join(f"- {paragraph(item)}" for item in items)
+
+
+def _pictures(report: "Report", *names: str) -> list[str]:
+    return [f"![{CAPTIONS[n]}]({report.paths[n].name})\n\n*{CAPTIONS[n]}*" for n in names if n in report.paths]
+
+
+def _table(table: TextTable) -> str:
+    lines = [_row(table.header), _row(["---"] * len(table.header)), *map(_row, table.rows)]
+    return "\n".join(lines) + (f"\n\n{table.left_off} more rows are left off here." if table.left_off else "")
+
+
+def _row(texts: list[str]) -> str:
+    return "| " + " | ".join(_inline(text).replace("|", "\\|") for text in texts) + " |"

@@ -8,6 +8,7 @@ at (each method at its chosen setting), except for the counts of runs that are m
 import math
 from collections.abc import Callable
 from functools import partial
+from itertools import combinations
 
 from ramen.report.keys import varying
 from ramen.report.method import LR, Method, value_text
@@ -18,6 +19,16 @@ LEAST_SEEDS = 3
 SAME_SIZE = 1.02  # largest over smallest number of parameters; a width is a whole number
 ASKED = ("fp32", "bf16")  # precisions that a config asks for: differing_settings tells of these
 STEADY = 1.3  # fastest over slowest run of one method on a machine that does nothing else
+BUDGETS: dict[str, Callable[[Run], str | None]] = {
+    "Different token budgets": lambda run: _count(run.metric("tokens")),
+    "Different numbers of steps": lambda run: _count(run.metric("steps")),
+    "Different data (data hash)": lambda run: run.data_hash and run.data_hash[:12],
+}
+ENVIRONMENTS: dict[str, Callable[[Run], str | None]] = {
+    "Different devices (seconds and throughput do not compare)": lambda run: run.device,
+    "Different precision (found by auto)": lambda run: None if run.value("precision") in ASKED else run.precision,
+    "Different git commits": lambda run: run.commit and run.commit[:10],
+}
 TITLES = {  # first match by section or word of the key
     "auxiliary": "auxiliary optimizer settings",
     "schedule": "schedule",
@@ -36,10 +47,10 @@ def unfairness(methods: list[Method], by: list[str], curves: list[LrCurve]) -> l
     if not ranked:
         return ["No run finished: there is nothing to rank."]
     return [
-        *budgets(ranked),
+        *differing(ranked, BUDGETS),
         *differing_settings(ranked, by),
         *sizes(ranked),
-        *environments(ranked),
+        *differing(ranked, ENVIRONMENTS),
         *speeds(ranked),
         *seeds(ranked),
         *identical(ranked),
@@ -49,22 +60,8 @@ def unfairness(methods: list[Method], by: list[str], curves: list[LrCurve]) -> l
     ]
 
 
-def budgets(methods: list[Method]) -> list[str]:
-    checks: list[tuple[str, Callable[[Run], str | None]]] = [
-        ("Different token budgets", lambda run: _count(run.metric("tokens"))),
-        ("Different numbers of steps", lambda run: _count(run.metric("steps"))),
-        ("Different data (data hash)", lambda run: run.data_hash and run.data_hash[:12]),
-    ]
-    return [line for title, value in checks if (line := _differing(title, methods, value))]
-
-
-def environments(methods: list[Method]) -> list[str]:
-    checks: list[tuple[str, Callable[[Run], str | None]]] = [
-        ("Different devices (seconds and throughput do not compare)", lambda run: run.device),
-        ("Different precision (found by auto)", lambda r: None if r.value("precision") in ASKED else r.precision),
-        ("Different git commits", lambda run: run.commit and run.commit[:10]),
-    ]
-    return [line for title, value in checks if (line := _differing(title, methods, value))]
+def differing(methods: list[Method], facts: dict[str, Callable[[Run], str | None]]) -> list[str]:
+    return [line for title, value in facts.items() if (line := _differing(title, methods, value))]
 
 
 def sizes(methods: list[Method]) -> list[str]:
@@ -134,11 +131,10 @@ def seeds(methods: list[Method]) -> list[str]:
 def identical(methods: list[Method]) -> list[str]:
     """Two methods with the same number at every seed are one run under two names."""
     lines = []
-    for i, a in enumerate(methods):
-        for b in methods[i + 1 :]:
-            common = a.scores.keys() & b.scores.keys()
-            if common and all(a.scores[seed] == b.scores[seed] for seed in common):
-                lines.append(f"{a.label} and {b.label} have exactly the same {a.metric} at every common seed: one run?")
+    for a, b in combinations(methods, 2):
+        common = a.scores.keys() & b.scores.keys()
+        if common and all(a.scores[seed] == b.scores[seed] for seed in common):
+            lines.append(f"{a.label} and {b.label} have exactly the same {a.metric} at every common seed: one run?")
     return lines[:5]
 
 

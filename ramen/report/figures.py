@@ -3,9 +3,10 @@
 from pathlib import Path
 
 import pandas as pd
+from matplotlib.figure import Figure
 
 from ramen.report import canvas
-from ramen.report.curves import Band, band, loss_kind
+from ramen.report.curves import band, loss_kind
 from ramen.report.difference_figure import draw_differences
 from ramen.report.loss_figure import draw_loss
 from ramen.report.lr_figure import draw_learning_rates
@@ -24,18 +25,19 @@ def draw(
     if not shown:
         return {}
     paint = canvas.colours(shown, baseline)
-    paths: dict[str, Path] = {}
+    figures: dict[str, Figure] = {}
     loss = loss_kind(shown)
     for axis, column in AXES.items():
-        bands: list[Band] = [b for method in shown if (b := band(method, column, loss))]
-        if bands:
-            paths[f"loss_by_{axis}"] = draw_loss(bands, axis, loss, paint, out / f"loss_by_{axis}.png")
-    if path := draw_differences(ranking, shown, baseline, paint, out / "difference.png"):
-        paths["difference"] = path
+        if bands := [b for method in shown if (b := band(method, column, loss))]:
+            figures[f"loss_by_{axis}"] = draw_loss(bands, axis, loss, paint)
+    if differences := draw_differences(ranking, shown, baseline, paint):
+        figures["difference"] = differences
     tuned = [curve for curve in lr_curves if curve.label in paint] or lr_curves
     if any(len(curve.points) > 1 for curve in tuned):
         for curve, colour in zip(tuned, canvas.PALETTE, strict=False):
             paint.setdefault(curve.label, colour)  # curves over another grouping than the methods
         tuned = [curve for curve in tuned if curve.label in paint]
-        paths["learning_rate"] = draw_learning_rates(tuned, baseline.metric, paint, out / "learning_rate.png")
-    return paths
+        figures["learning_rate"] = draw_learning_rates(tuned, baseline.metric, paint)
+    for name, figure in figures.items():
+        figure.savefig(out / f"{name}.png")
+    return {name: out / f"{name}.png" for name in figures}

@@ -21,17 +21,9 @@ def matters(key: str) -> bool:
 
 def varying(runs: list[Run]) -> list[str]:
     """Config keys that matter and do not have one value in all runs, in the order of the config."""
-    first, differing = runs[0].config, set()
-    for run in runs[1:]:
-        if run.config.keys() != first.keys():
-            differing |= run.config.keys() ^ first.keys()
-        differing.update(k for k, v in run.config.items() if k in first and not same(v, first[k]))
-    order = {key: None for run in runs for key in run.config} if differing else {}
-    return [key for key in order if key in differing and matters(key)]
-
-
-def same(a: Value, b: Value) -> bool:
-    return a == b and isinstance(a, bool) == isinstance(b, bool)
+    keys = dict.fromkeys(key for run in runs for key in run.config if matters(key))
+    # By their text: true is no 1, and a key that is absent is not one that is null.
+    return [key for key in keys if len({repr(run.config[key]) if key in run.config else "" for run in runs}) > 1]
 
 
 def varying_choices(runs: list[Run]) -> list[str]:

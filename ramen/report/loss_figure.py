@@ -1,8 +1,7 @@
 """Loss against steps, tokens or seconds, zoomed to where methods differ."""
 
-from pathlib import Path
-
 import numpy as np
+from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
 from ramen.report import canvas
@@ -13,8 +12,8 @@ UNITS = {"steps": "optimizer steps", "tokens": "training tokens"}
 LOSSES = {"val_loss": "validation loss (nats a token)", "train_loss": "training loss (nats a token)"}
 
 
-def draw_loss(bands: list[Band], axis: str, loss: str, colours: dict[str, str], path: Path) -> Path:
-    """Save the picture of `bands` (best first) against `axis` (steps, tokens, seconds) to `path`."""
+def draw_loss(bands: list[Band], axis: str, loss: str, colours: dict[str, str]) -> Figure:
+    """The picture of `bands` (best first) against `axis` (steps, tokens, seconds)."""
     figure, axes = canvas.sheet()
     divisor, unit = _seconds_unit(bands) if axis == "seconds" else (1.0, UNITS[axis])
     for band in reversed(bands):  # the best on top
@@ -35,7 +34,7 @@ def draw_loss(bands: list[Band], axis: str, loss: str, colours: dict[str, str], 
         for b in bands
     ]
     canvas.label_ends(axes, ends)
-    return canvas.save(figure, path)
+    return figure
 
 
 def limits(bands: list[Band]) -> tuple[float, float]:

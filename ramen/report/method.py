@@ -1,7 +1,7 @@
 """A method: one group of runs under comparison, sorted into settings (learning rate ...) and seeds."""
 
 import math
-from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from ramen.report.runs import Run, Value
@@ -40,10 +40,12 @@ class Method:
 
     @property
     def setting_text(self) -> str:
-        return setting_text(self.chosen or ())
+        """`lr=0.02`, with the first other values the method was tuned over; the rest is in runs.csv."""
+        parts = [f"{key.removeprefix('optimizer.')}={value_text(value)}" for key, value in self.chosen or ()]
+        return ", ".join(parts[:4]) + (" ..." if len(parts) > 4 else "")
 
     def count(self, status: str) -> int:
-        return Counter(run.status for run in self.runs)[status]
+        return sum(run.status == status for run in self.runs)
 
 
 def usable(run: Run, metric: str) -> bool:
@@ -51,11 +53,7 @@ def usable(run: Run, metric: str) -> bool:
 
 
 def sort_into_cells(method: Method, setting_keys: list[str]) -> None:
-    """Fill `cells`, `tried` and `chosen`. Of two runs of one setting and seed the last by folder name counts.
-
-    Chosen is the best mean among the settings with the most finished seeds: a setting whose other seeds diverged, or
-    that was tried on one lucky seed, cannot win by its survivors.
-    """
+    """Fill `cells`, `tried` and `chosen`. Of two runs of one setting and seed the last by folder name counts."""
     for run in method.runs:
         setting = tuple((key, run.value(key)) for key in setting_keys)
         if setting not in method.tried and (usable(run, method.metric) or run.status == "diverged"):
@@ -64,23 +62,21 @@ def sort_into_cells(method: Method, setting_keys: list[str]) -> None:
             cell = method.cells.setdefault(setting, {})
             method.repeats += run.pairing in cell
             cell[run.pairing] = run
-    if method.cells:
-        most = max(len(cell) for cell in method.cells.values())
-        sign = -1 if method.metric in HIGHER_IS_BETTER else 1
-        method.chosen = min(
-            (setting for setting, cell in method.cells.items() if len(cell) == most),
-            key=lambda setting: sign * cell_spread(method, setting).mean,
-        )
+    method.chosen = best_setting(method, method.cells)
+
+
+def best_setting(method: Method, settings: Iterable[Setting]) -> Setting | None:
+    """Of these settings of its cells that with the best mean, among those with the most finished seeds: a setting whose
+    other seeds diverged, or that was tried on one lucky seed, cannot win by its survivors. None of none."""
+    seeds = {setting: len(method.cells[setting]) for setting in settings}
+    most = max(seeds.values(), default=0)
+    sign = -1 if method.metric in HIGHER_IS_BETTER else 1
+    full = [setting for setting, n in seeds.items() if n == most]
+    return min(full, key=lambda setting: sign * cell_spread(method, setting).mean, default=None)
 
 
 def cell_spread(method: Method, setting: Setting) -> Spread:
-    return spread([run.metric(method.metric) for run in method.cells.get(setting, {}).values()])
-
-
-def setting_text(setting: Setting) -> str:
-    """`lr=0.02`, with the first other values the method was tuned over; the rest is in runs.csv."""
-    parts = [f"{key.removeprefix('optimizer.')}={value_text(value)}" for key, value in setting]
-    return ", ".join(parts[:4]) + (" ..." if len(parts) > 4 else "")
+    return spread([run.metric(method.metric) for run in method.cells[setting].values()])
 
 
 def value_text(value: Value) -> str:

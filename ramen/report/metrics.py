@@ -4,7 +4,6 @@ A line counts only if it is a JSON object with a whole step number; a field coun
 are decoded one by one: joined text would let two half lines pass for one record.
 """
 
-import contextlib
 import json
 import math
 import re
@@ -48,7 +47,10 @@ def read_metrics(path: Path) -> Curve:
     bad_lines = len(lines) - len(records)
     if last := _record(half_written):
         records.append(last)
-    return _columns(_in_order(records), bad_lines)
+    records = _in_order(records)
+    step = np.array([record["step"] for record in records], dtype=float)
+    columns = {name: np.array([number(record.get(name)) for record in records], dtype=float) for name in FIELDS}
+    return Curve(step, **columns, bad_lines=bad_lines)
 
 
 def number(value: Any) -> float:
@@ -92,16 +94,3 @@ def _in_order(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
         else:
             kept.append(record)
     return kept
-
-
-def _columns(records: list[dict[str, Any]], bad_lines: int) -> Curve:
-    step = np.array([r["step"] for r in records], dtype=float)
-    tokens, seconds, train_loss, val_loss = (_column([r.get(field) for r in records]) for field in FIELDS)
-    return Curve(step, tokens, seconds, train_loss, val_loss, bad_lines)
-
-
-def _column(values: list[Any]) -> np.ndarray:
-    if set(map(type, values)) <= {float, int, type(None)}:  # the usual case, at C speed
-        with contextlib.suppress(OverflowError):
-            return np.array(values, dtype=float)
-    return np.array([number(v) for v in values], dtype=float)

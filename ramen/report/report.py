@@ -9,16 +9,16 @@ from pathlib import Path
 import pandas as pd
 
 from ramen.errors import DataError
-from ramen.report import html, markdown, narrative, tables
-from ramen.report.discover import discover
+from ramen.report import html, narrative, tables
+from ramen.report.discover import read_runs
 from ramen.report.document import document
 from ramen.report.fairness import unfairness
 from ramen.report.figures import draw
 from ramen.report.grouping import find_baseline, group
 from ramen.report.keys import default_by, parse_by, suggestion
 from ramen.report.method import LR, Method
-from ramen.report.runs import Run, read_run
-from ramen.report.target import target_rows
+from ramen.report.runs import Run
+from ramen.report.target import targets_table
 from ramen.report.tuning import LrCurve, lr_curves
 
 Folder = str | os.PathLike[str]
@@ -71,7 +71,7 @@ def compare(
     baseline; OSError if `out` cannot be written.
     """
     tops = [Path(folders)] if isinstance(folders, str | os.PathLike) else [Path(folder) for folder in folders]
-    runs, skipped = _read(tops)
+    runs, skipped = read_runs(tops)
     _check(metric, target, runs)
     keys = parse_by(by, runs) or default_by(runs)
     methods = group(runs, keys, metric)
@@ -88,26 +88,13 @@ def compare(
         target_text=narrative.target_text(base, target),
         runs=tables.runs_table(methods, keys),
         ranking=ranking,
-        targets=tables.targets_table(target_rows(methods, base, target)),
+        targets=targets_table(methods, base, target),
         learning_rates=tables.lr_table(curves),
         left_out=tables.left_out_table(methods),
         lr_curves=curves,
     )
     _write(report, methods, base, Path(out) if out is not None else tops[0])
     return report
-
-
-def _read(tops: list[Path]) -> tuple[list[Run], list[str]]:
-    found, warnings = discover(tops)
-    runs = []
-    for folder in found:
-        try:
-            runs.append(read_run(folder))
-        except (ValueError, OSError) as error:
-            warnings.append(f"{folder}: skipped, {error}")
-    if not runs:
-        raise DataError("no readable run:\n  " + "\n  ".join(warnings[:10]))
-    return runs, [*warnings, *(line for run in runs for line in run.warnings)]
 
 
 def _check(metric: str, target: float | None, runs: list[Run]) -> None:
@@ -122,7 +109,7 @@ def _write(report: Report, methods: list[Method], base: Method, out: Path) -> No
     out.mkdir(parents=True, exist_ok=True)
     report.paths |= draw(report.ranking, methods, base, report.lr_curves, out)
     report.paths |= {"report": out / "report.html", "markdown": out / "report.md", "runs": out / "runs.csv"}
-    blocks = document(report)
-    report.paths["report"].write_text(html.render(blocks), encoding="utf-8")
-    report.paths["markdown"].write_text(markdown.render(blocks), encoding="utf-8")
+    text = document(report)
+    report.paths["markdown"].write_text(text, encoding="utf-8")
+    report.paths["report"].write_text(html.render(text, out), encoding="utf-8")
     report.runs.to_csv(report.paths["runs"], index=False)

@@ -28,6 +28,7 @@ class Run:
     status: str  # one of STATUSES
     reason: str  # why it is not finished; empty if it is
     choices: dict[str, str]
+    in_sweep: bool
     config: dict[str, Value]
     summary: dict[str, float]
     data_hash: str | None
@@ -59,7 +60,7 @@ def read_run(folder: Path) -> Run:
     curve = read_metrics(folder / "metrics.jsonl")
     if curve.bad_lines:
         warnings.append(f"{folder}: {curve.bad_lines} unreadable lines of metrics.jsonl ignored")
-    numbers = {key: number(value) for key, value in summary.items() if not math.isnan(number(value))}
+    numbers = {key: value for key, given in summary.items() if not math.isnan(value := number(given))}
     warnings += _disagreement(folder, numbers, curve)
     status, reason = _status(summary, curve)
     seed = summary.get("seed", config.get("seed"))
@@ -69,6 +70,7 @@ def read_run(folder: Path) -> Run:
         status=status,
         reason=reason,
         choices=_choices(summary.get("choices") or started.get("choices")),
+        in_sweep=(summary or started).get("job") is not None,
         config=config,
         summary=numbers,
         data_hash=_text(summary.get("data_hash")),

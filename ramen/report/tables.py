@@ -1,15 +1,16 @@
-"""The report's tables as data frames: every run, the ranking, the targets, the learning rates, what was left out."""
+"""The report's tables as data frames: every run, the ranking, the learning rates, what was left out."""
 
 import math
+from dataclasses import asdict
 
 import pandas as pd
 
 from ramen.report.method import HIGHER_IS_BETTER, LR, Method, usable
 from ramen.report.runs import STATUSES, Run
 from ramen.report.statistics import Difference, difference, holm, spread
-from ramen.report.target import TargetRow
 from ramen.report.tuning import LrCurve, lr_in
 
+COSTS = ("tokens_per_second", "peak_memory", "train_seconds", "tokens", "parameters")
 SURE, LIKELY = 0.01, 0.05  # Holm-corrected p below which a difference is called real, or probable
 
 
@@ -38,8 +39,8 @@ def runs_table(methods: list[Method], by: list[str]) -> pd.DataFrame:
 def ranking_table(methods: list[Method], baseline: Method, metric: str) -> pd.DataFrame:
     """One row a method, best first, methods without a finished run last; differences are method minus baseline."""
     base = baseline.scores
-    differences = [difference(m.scores, base) if m is not baseline and m.scores and base else None for m in methods]
-    corrected = holm([d.p if d else math.nan for d in differences])
+    differences = [difference({} if m is baseline else m.scores, base) for m in methods]
+    corrected = holm([d.p for d in differences])
     rows = [_row(m, m is baseline, d, p, metric) for m, d, p in zip(methods, differences, corrected, strict=True)]
     frame = pd.DataFrame(rows)
     frame = frame.sort_values("mean", ascending=metric not in HIGHER_IS_BETTER, na_position="last", kind="stable")
@@ -47,33 +48,9 @@ def ranking_table(methods: list[Method], baseline: Method, metric: str) -> pd.Da
     return frame.reset_index(drop=True)
 
 
-def targets_table(rows: list[TargetRow]) -> pd.DataFrame:
-    """Tokens and seconds to the target with the speed-ups (baseline over method) and their intervals."""
-    return pd.DataFrame(
-        [
-            {
-                "method": row.label,
-                "reached": row.reached,
-                "seeds": row.seeds,
-                "tokens": row.tokens,
-                "seconds": row.seconds,
-            }
-            | _prefixed("speedup_tokens", row.speedup_tokens)
-            | _prefixed("speedup_seconds", row.speedup_seconds)
-            for row in rows
-        ]
-    )
-
-
 def lr_table(curves: list[LrCurve]) -> pd.DataFrame:
-    return pd.DataFrame(
-        [
-            {"method": c.label, "lr": p.lr, "mean": p.mean, "sd": p.sd, "n": p.n, "diverged": p.diverged}
-            | {"chosen": p.lr == c.best}
-            for c in curves
-            for p in c.points
-        ]
-    )
+    """One row a method and rate: the fields of `LrPoint`, and whether it is the rate shown."""
+    return pd.DataFrame([{"method": c.label, **asdict(p), "chosen": p.lr == c.best} for c in curves for p in c.points])
 
 
 def left_out_table(methods: list[Method]) -> pd.DataFrame:
@@ -98,9 +75,9 @@ def left_out_table(methods: list[Method]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
-def verdict(d: Difference | None, p: float, metric: str) -> str:
+def verdict(d: Difference, p: float, metric: str) -> str:
     """In words: what may be concluded from the Holm-corrected p."""
-    if d is None:
+    if math.isnan(d.mean):
         return ""
     if math.isnan(p):
         return "n = 1: no uncertainty" if d.n < 2 else "no spread: no uncertainty"
@@ -110,39 +87,26 @@ def verdict(d: Difference | None, p: float, metric: str) -> str:
     return f"{'' if p < SURE else 'probably '}{'better' if better else 'worse'}"
 
 
-def _row(method: Method, is_baseline: bool, d: Difference | None, p_holm: float, metric: str) -> dict[str, object]:
+def _row(method: Method, is_baseline: bool, d: Difference, p_holm: float, metric: str) -> dict[str, object]:
     runs = list(method.chosen_runs.values())
-    s = spread(list(method.scores.values()))
-    nan = math.nan
     row: dict[str, object] = {
         "method": method.label,
         "setting": method.setting_text,
         "lr": lr_in(method.chosen),
         "settings_tried": len(method.tried),
-        "mean": s.mean,
-        "sd": s.sd,
-        "n": s.n,
-        "difference": d.mean if d else nan,
-        "low": d.low if d else nan,
-        "high": d.high if d else nan,
-        "p": d.p if d else nan,
+        **asdict(spread(list(method.scores.values()))),
+        "difference": d.mean,
+        "low": d.low,
+        "high": d.high,
+        "p": d.p,
         "p_holm": p_holm,
-        "test": d.test if d else "",
-        "pairs": d.n if d and d.test == "paired" else 0,
+        "test": "" if math.isnan(d.mean) else d.test,
+        "pairs": d.n if d.test == "paired" else 0,
         "verdict": "baseline" if is_baseline else verdict(d, p_holm, metric),
-        "tokens_per_second": _mean(runs, "tokens_per_second"),
-        "peak_memory": _mean(runs, "peak_memory"),
-        "train_seconds": _mean(runs, "train_seconds"),
-        "tokens": _mean(runs, "tokens"),
-        "parameters": _mean(runs, "parameters"),
     }
+    row |= {cost: _mean(runs, cost) for cost in COSTS}
     return row | {status: method.count(status) for status in STATUSES}
 
 
 def _mean(runs: list[Run], name: str) -> float:
     return spread([v for run in runs if math.isfinite(v := run.metric(name))]).mean
-
-
-def _prefixed(name: str, d: Difference | None) -> dict[str, float]:
-    values = (d.mean, d.low, d.high) if d else (math.nan,) * 3
-    return dict(zip((name, f"{name}_low", f"{name}_high"), values, strict=True))

@@ -7,28 +7,15 @@ nothing is extrapolated.
 """
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 
 from ramen.report.method import Method
-from ramen.report.runs import Run
-from ramen.report.statistics import NAN, Difference, ratio, spread
+from ramen.report.statistics import NAN, ratio, spread
 
 Seed = int | str
-
-
-@dataclass(frozen=True)
-class TargetRow:
-    """One method. Costs are means over seeds, NaN unless every seed with an evaluation curve reached the target."""
-
-    label: str
-    reached: int
-    seeds: int
-    tokens: float
-    seconds: float
-    speedup_tokens: Difference | None  # baseline's tokens / method's, geometric mean over seeds
-    speedup_seconds: Difference | None
+COSTS = ("tokens", "seconds")
 
 
 def crossing(x: np.ndarray, loss: np.ndarray, target: float) -> float:
@@ -48,55 +35,40 @@ def targets_by_seed(baseline: Method, target: float | None) -> tuple[dict[Seed, 
     """The target of each of the baseline's seeds, and the one for all other seeds."""
     if target is not None:
         return {}, target
-    finals = {seed: float(loss[-1]) for seed, run in baseline.chosen_runs.items() if len(loss := _losses(run))}
+    curves = {seed: run.curve.series("step", "val_loss")[1] for seed, run in baseline.chosen_runs.items()}
+    finals = {seed: float(losses[-1]) for seed, losses in curves.items() if len(losses)}
     return finals, spread(list(finals.values())).mean
 
 
-def target_rows(methods: list[Method], baseline: Method, target: float | None) -> list[TargetRow]:
+def targets_table(methods: list[Method], baseline: Method, target: float | None) -> pd.DataFrame:
+    """One row a method with an evaluation curve: costs (means over seeds, NaN unless every seed reached the target) and
+    speed-ups (baseline's cost over the method's, geometric mean over seeds) with their intervals."""
     by_seed, fallback = targets_by_seed(baseline, target)
     if math.isnan(fallback):
-        return []
-    costs = {m.label: {x: _costs(m, x, by_seed, fallback) for x in ("tokens", "seconds")} for m in methods}
+        return pd.DataFrame()
+    costs = {m.label: {x: _costs(m, x, by_seed, fallback) for x in COSTS} for m in methods}
     rows = []
     for method in methods:
-        tokens, seconds = costs[method.label]["tokens"], costs[method.label]["seconds"]
-        if not tokens and not seconds:
-            continue
-        reached = sum(not math.isnan(cost) for cost in (tokens or seconds).values())
-        base = costs[baseline.label]
-        rows.append(
-            TargetRow(
-                method.label,
-                reached,
-                len(tokens or seconds),
-                _mean(tokens),
-                _mean(seconds),
-                None if method is baseline else _speedup(base["tokens"], tokens),
-                None if method is baseline else _speedup(base["seconds"], seconds),
-            )
-        )
-    return rows
-
-
-def _losses(run: Run) -> np.ndarray:
-    return run.curve.series("step", "val_loss")[1]
+        own = costs[method.label]
+        if known := own["tokens"] or own["seconds"]:
+            reached = sum(not math.isnan(cost) for cost in known.values())
+            row = {"method": method.label, "reached": reached, "seeds": len(known)}
+            row |= {x: spread(list(own[x].values())).mean for x in COSTS}
+            for x in COSTS:
+                speedup = _speedup({} if method is baseline else costs[baseline.label][x], own[x])
+                row |= zip((f"speedup_{x}", f"speedup_{x}_low", f"speedup_{x}_high"), speedup, strict=True)
+            rows.append(row)
+    return pd.DataFrame(rows)
 
 
 def _costs(method: Method, x: str, by_seed: dict[Seed, float], fallback: float) -> dict[Seed, float]:
-    costs = {}
-    for seed, run in method.chosen_runs.items():
-        xs, losses = run.curve.series(x, "val_loss")
-        if len(xs):
-            costs[seed] = crossing(xs, losses, by_seed.get(seed, fallback))
-    return costs
+    curves = {seed: run.curve.series(x, "val_loss") for seed, run in method.chosen_runs.items()}
+    return {seed: crossing(xs, losses, by_seed.get(seed, fallback)) for seed, (xs, losses) in curves.items() if len(xs)}
 
 
-def _mean(costs: dict[Seed, float]) -> float:
-    return spread(list(costs.values())).mean  # NaN as soon as one seed never got there
-
-
-def _speedup(base: dict[Seed, float], costs: dict[Seed, float]) -> Difference | None:
+def _speedup(base: dict[Seed, float], costs: dict[Seed, float]) -> tuple[float, float, float]:
     values = [*base.values(), *costs.values()]
     if not base or not costs or any(math.isnan(v) or v <= 0 for v in values):
-        return None
-    return ratio(base, costs)
+        return NAN, NAN, NAN
+    found = ratio(base, costs)
+    return found.mean, found.low, found.high

@@ -1,9 +1,9 @@
 """Is each method tuned? Metric against learning rate, and what the shape of that curve says."""
 
-import math
 from dataclasses import dataclass
 
-from ramen.report.method import HIGHER_IS_BETTER, LR, Method, Setting, cell_spread, value_text
+from ramen.report.method import LR, Method, Setting, best_setting, cell_spread, value_text
+from ramen.report.statistics import spread
 
 
 @dataclass(frozen=True)
@@ -35,18 +35,12 @@ def lr_in(setting: Setting | None) -> float | None:
 
 
 def _points(method: Method) -> list[LrPoint]:
-    sign = -1 if method.metric in HIGHER_IS_BETTER else 1
     points = []
     for lr in sorted({lr for setting in method.tried if (lr := lr_in(setting)) is not None}):
-        settings = [setting for setting in method.tried if lr_in(setting) == lr]
-        spreads = [s for setting in settings if (s := cell_spread(method, setting)).n]
-        most = max((s.n for s in spreads), default=0)
-        best = min((s for s in spreads if s.n == most), key=lambda s: sign * s.mean, default=None)
-        if method.chosen in settings:
-            best = cell_spread(method, method.chosen or ())
+        best = best_setting(method, [setting for setting in method.cells if lr_in(setting) == lr])
+        found = spread([]) if best is None else cell_spread(method, best)
         diverged = sum(run.status == "diverged" and run.value(LR) == lr for run in method.runs)
-        mean, sd, n = (best.mean, best.sd, best.n) if best else (math.nan, math.nan, 0)
-        points.append(LrPoint(lr, mean, sd, n, diverged))
+        points.append(LrPoint(lr, found.mean, found.sd, found.n, diverged))
     return points
 
 

@@ -31,6 +31,5 @@ def flops_per_token(model: nn.Module, length: int) -> float:
         made.hidden(token).sum().backward()
     model.zero_grad(set_to_none=True)
     counted = {op: flops for op, flops in counter.get_flop_counts()["Global"].items() if "attention" not in str(op)}
-    counts: list[Any] = [getattr(module, "visible_keys", None) for module in model.modules()]
-    keys = sum(count(length) for count in counts if count is not None)
+    keys = sum(module.visible_keys(length) for module in made.modules() if hasattr(module, "visible_keys"))
     return sum(counted.values()) + 6 * made.embedding.head().numel() + ATTENTION_FLOPS * made.dim * keys

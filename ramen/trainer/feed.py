@@ -4,6 +4,7 @@ On a CPU the batch is a thousandth of a step or less (docs/performance.md), and 
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -21,30 +22,22 @@ class DeviceBatch:
     counted: int
 
 
-class Feed:
-    """The batches of a run, on its device; `depth` are made ahead (None: 2 for CUDA, 0 for a CPU)."""
+class Feed(Prefetch[DeviceBatch]):
+    """The batches of a run, on its device; `depth` are made ahead (auto: 2 for CUDA, 0 for a CPU)."""
 
-    def __init__(self, batches: Batches, device: torch.device, depth: int | None):
-        self.device = device
-        pinned = device.type == "cuda"
+    def __init__(self, batches: Batches, device: torch.device, depth: int | Literal["auto"]):
+        self.device, self.pinned = device, device.type == "cuda"
+        super().__init__(batches, self._on_host, 2 * self.pinned if depth == "auto" else depth)
 
-        def finish(batch: Batch) -> DeviceBatch:
-            tokens, targets = torch.from_numpy(batch.tokens), torch.from_numpy(batch.targets)
-            if pinned:  # torch's allocator gives pinned memory out again only when copies from it are done
-                with torch.cuda.device(device):  # a thread of its own begins at device 0
-                    tokens, targets = tokens.pin_memory(), targets.pin_memory()
-            return DeviceBatch(tokens, targets, batch.counted)
-
-        self._ahead = Prefetch(batches, finish, (2 if pinned else 0) if depth is None else depth)
-        self.state_dict, self.load_state_dict = self._ahead.state_dict, self._ahead.load_state_dict
-        self.close = self._ahead.close
-
-    @property
-    def epoch(self) -> int:
-        return self._ahead.epoch
+    def _on_host(self, batch: Batch) -> DeviceBatch:
+        tokens, targets = torch.from_numpy(batch.tokens), torch.from_numpy(batch.targets)
+        if self.pinned:  # torch's allocator gives pinned memory out again only when copies from it are done
+            with torch.cuda.device(self.device):  # a thread of its own begins at device 0
+                tokens, targets = tokens.pin_memory(), targets.pin_memory()
+        return DeviceBatch(tokens, targets, batch.counted)
 
     def take(self, rows: int) -> DeviceBatch:
         """The next rows; the copy to the device is queued behind its work."""
-        batch = self._ahead.take(rows)
+        batch = super().take(rows)
         tokens, targets = (t.to(self.device, non_blocking=True) for t in (batch.tokens, batch.targets))
         return DeviceBatch(tokens, targets, batch.counted)

@@ -6,7 +6,7 @@ The optimizers' steps are recorded apart (ramen.optimizer.recorded).
 Memory: the activations of the largest micro-batch, kept from step to step.
 """
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -46,8 +46,7 @@ class Graphs:
 
     def begin(self) -> None:
         """Before the first micro-batch of a step: no gradients yet."""
-        for parameter in self.parameters:
-            parameter.grad = None
+        self._attach({})
         if self._gradients:
             torch._foreach_zero_(list(self._gradients.values()))
 
@@ -96,11 +95,11 @@ class Graphs:
                 "reads nothing back: attention.backend=sdpa, or flex with compile=on"
             ) from error
         finally:
-            self._attach({parameter: gradient for parameter, gradient in held.items() if gradient is not None})
+            self._attach(held)
         for parameter, gradient in self._gradients.items():
             gradient.copy_(before[parameter]) if parameter in before else gradient.zero_()
         return _Recorded(graph, *own, loss, gradients)
 
-    def _attach(self, gradients: dict[torch.nn.Parameter, Tensor]) -> None:
+    def _attach(self, gradients: Mapping[torch.nn.Parameter, Tensor | None]) -> None:
         for parameter in self.parameters:
             parameter.grad = gradients.get(parameter)

@@ -1,4 +1,4 @@
-"""What a run is made of, where it is, and how it ended: the nouns of the training loop."""
+"""What a run is made of, where it is, and how it can end: the nouns of the training loop."""
 
 import math
 from collections.abc import Callable
@@ -10,11 +10,11 @@ import torch
 from torch import nn
 
 from ramen.data.batches import Batch, Batches
+from ramen.model.gpt import Windows
 from ramen.routing import Optimizers
 from ramen.trainer.compiling import How
 from ramen.trainer.diagnostics import Diagnostics
 from ramen.trainer.record import Record
-from ramen.trainer.stages import Windows
 
 Status = Literal["finished", "stopped", "diverged"]
 
@@ -28,7 +28,7 @@ class Job:
     lr_schedule: Callable[[float], float]
     batch_schedule: Callable[[float], float]
     windows: Callable[[float], Windows]
-    ahead: Callable[[float], float]
+    ahead: Callable[[float], float]  # the share of the losses on tokens after the next one
     batches: Batches
     validation: Batch
     bytes_per_token: float
@@ -61,14 +61,3 @@ class Progress:
     counted: int = 0  # targets since the last record
     recorded_tokens: int = 0
     recorded_seconds: float = 0.0
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a run ended."""
-
-    status: Status
-    reason: str | None
-    final_val_loss: float | None
-    final_train_loss: float | None
-    progress: Progress

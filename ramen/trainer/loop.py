@@ -8,6 +8,7 @@ import contextlib
 import math
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,7 +22,7 @@ from ramen.trainer.evaluate import bits_per_byte, evaluate
 from ramen.trainer.feed import Feed
 from ramen.trainer.fit import tried_rows
 from ramen.trainer.health import Health, broken_weights
-from ramen.trainer.job import Job, Outcome, Progress, Status
+from ramen.trainer.job import Job, Progress, Status
 from ramen.trainer.plan import Plan
 from ramen.trainer.profiling import profiler
 from ramen.trainer.record import Record
@@ -40,17 +41,14 @@ class Trainer:
         self.saved_step: int | None = None
         self.loss_sum = torch.zeros((), device=job.device)  # since the last record
         self.health = Health(plan.nonfinite, job.device)
-        self.stages = Stages(
-            job.model, job.optimizers, lambda progress: plan.rows(job.batch_schedule(progress)), job.windows, plan.rows(1.0),
-            plan.batch_lr_power, plan.freeze_scalar_steps, job.ahead,
-        )  # fmt: skip
+        self.stages = Stages(job, plan)
         self.parameters = [p for p in job.model.parameters() if p.requires_grad]
         self.loss = forward(job.model, job.compile, plan.activation_checkpointing)
         self.differentiate = Differentiate(self.loss, plan.micro_rows, job.precision, job.device)
         if plan.cuda_graphs:
             self.differentiate.record(self.parameters, self.stages.key)
             job.optimizers.record()
-        self.feed = Feed(job.batches, job.device, None if plan.prefetch_batches == "auto" else plan.prefetch_batches)
+        self.feed = Feed(job.batches, job.device, plan.prefetch_batches)
 
     def fit(self, reserved: int) -> int:
         """Settle trainer.micro_batch_tokens=auto on CUDA by trying, `reserved` bytes apart; returns the tokens of a micro-batch."""
@@ -64,13 +62,12 @@ class Trainer:
         """Compile and record before the clock starts, for every stage of the run and for evaluation in it; changes no weight."""
         if self.job.compile == "off" and not self.plan.cuda_graphs:
             return
-        p, started, before = self.progress, time.perf_counter(), self.progress.evaluation_seconds
+        p, started = self.progress, time.perf_counter()
         with loud():
-            for rows in self.stages.each(self.budget.progress(p.step, p.tokens, p.seconds, 0)):
+            for rows in self.stages.each(self.budget.progress(p)):
                 for size in self.differentiate.sizes(rows):
                     self._try(size)
                 self._evaluate(self.plan.micro_rows)
-        p.evaluation_seconds = before
         p.compile_seconds += time.perf_counter() - started
 
     def _try(self, rows: int) -> None:
@@ -82,53 +79,49 @@ class Trainer:
         finally:
             self._drop_gradients()
 
-    def train(self) -> Outcome:
-        """Run to the end of the budget, a divergence, `stop_after_steps` or a signal."""
+    def train(self) -> tuple[Status, str | None]:
+        """Run to the end of the budget, a divergence, `stop_after_steps` or a signal; returns which, and the reason."""
         self.warm_up()
         p = self.progress
         ending: tuple[Status, str | None] | None = None
         profiling = profiler(self.job.folder, self.plan.profile_steps)
         with StopSignal() as stop, contextlib.closing(self.feed), profiling as profile:
-            while ending is None and not self._done():
+            while ending is None and not self.budget.done(p):
                 started = time.perf_counter()
                 told = self._step()
                 self._wait()
                 p.seconds += time.perf_counter() - started
                 if profile:
                     profile.step()
-                self.job.advance(self.budget.progress(p.step, p.tokens, p.seconds, 0))
+                self.job.advance(self.budget.progress(p))
                 ending = self._after(told, stop)
             status, reason = ending or self._finished()
             wanted = status == "stopped" or (status == "finished" and self.plan.checkpoint_at_end)
             if wanted and self.saved_step != p.step:
                 self.save()
-        return Outcome(status, reason, None if status == "stopped" else p.val_loss, p.train_loss, p)
+        return status, reason
 
     def _after(self, told: "_Told", stop: StopSignal) -> tuple[Status, str | None] | None:
         """What is due between two steps; how the run ends if it ends here, before its budget is used up."""
-        p, plan, last = self.progress, self.plan, self._done()
-        lost = p.skipped_steps > plan.most_skipped_steps
+        p, plan = self.progress, self.plan
+        last, lost = self.budget.done(p), p.skipped_steps > plan.most_skipped_steps
         evaluated = last or self._due(plan.evaluate_every_steps)
-        best = False
-        if evaluated:
-            p.val_loss, p.evaluated_step = self._evaluate(), p.step
-            best = p.val_loss < p.best_val_loss
-            p.best_val_loss = min(p.best_val_loss, p.val_loss)
+        best = evaluated and self._validate()
         if evaluated or lost or self._due(plan.record_every_steps):
             self._record(told, p.val_loss if evaluated else None)
-            if trouble := self._trouble(evaluated):
+            if trouble := self._trouble():
                 return "diverged", trouble
         early = stop.requested is not None or (plan.stop_after_steps is not None and p.step >= plan.stop_after_steps)
         save = self._due(plan.checkpoint_every_steps) or (best and plan.keep_best)
         if (save or early or last) and (trouble := self.health.trouble() or broken_weights(self.job.model)):
             return "diverged", f"{trouble}, seen at step {p.step}"
-        if save and not (last or early):
+        if save:
             self.save()
         if early and not last:
             return "stopped", stop.requested or f"trainer.stop_after_steps={plan.stop_after_steps}"
         return None
 
-    def _trouble(self, evaluated: bool) -> str | None:
+    def _trouble(self) -> str | None:
         p, plan = self.progress, self.plan
         if p.skipped_steps > plan.most_skipped_steps:
             return (
@@ -137,21 +130,18 @@ class Trainer:
             )
         if trouble := self.health.trouble():
             return f"{trouble}: training loss {p.train_loss} at step {p.step}"
-        if evaluated and not math.isfinite(p.val_loss or 0.0):
+        if not math.isfinite(p.val_loss or 0.0):
             return f"validation loss {p.val_loss} at step {p.step}"
         return None
 
     def _finished(self) -> tuple[Status, str | None]:
         p = self.progress
         if p.evaluated_step != p.step:  # a checkpoint that is at the end of its budget already
-            p.val_loss, p.evaluated_step = self._evaluate(), p.step
+            self._validate()
         room = UNSETTLED if p.step < FEW_STEPS else 0.0
         if p.val_loss is not None and p.first_loss is not None and not p.val_loss <= p.first_loss + room:
             return "diverged", f"validation loss {p.val_loss:.4f} is above the first training loss {p.first_loss:.4f}"
         return "finished", None
-
-    def _done(self) -> bool:
-        return self.budget.done(self.progress.step, self.progress.tokens, self.progress.seconds)
 
     def save(self) -> Path:
         """Write a checkpoint of this step."""
@@ -192,8 +182,7 @@ class Trainer:
                 self.job.diagnostics.load_state_dict(state.get("diagnostics", {}))
             self.loss_sum.fill_(state["loss_sum"])
             self.saved_step = self.progress.step
-            p = self.progress
-            passed = self.budget.passed(p.step, p.tokens, p.seconds, state.get("budget", {}))
+            passed = self.budget.passed(self.progress, state.get("budget", {}))
         except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
             raise DataError(f"{path}: is not a state of this run: {type(error).__name__}: {error}") from error
         if passed:
@@ -207,10 +196,10 @@ class Trainer:
     def _step(self) -> "_Told":
         job, p = self.job, self.progress
         # Stages look at what is behind, everything else at the middle of the step.
-        stage = self.stages.enter(self.budget.progress(p.step, p.tokens, p.seconds, 0))
+        stage = self.stages.enter(self.budget.progress(p))
         rows = stage.rows
         batch_tokens = rows * self.plan.sequence_length
-        progress = self.budget.progress(p.step, p.tokens, p.seconds, batch_tokens)
+        progress = self.budget.progress(p, batch_tokens)
         hyperparameters = job.optimizers.schedule(progress, job.lr_schedule(progress) * stage.lr_factor)
         batch = self.feed.take(rows)
         step_loss = self.differentiate(batch)
@@ -255,8 +244,8 @@ class Trainer:
                 seconds=p.seconds,
                 train_loss=train_loss,
                 val_loss=val_loss,
-                val_bits_per_byte=None if val_loss is None else self.bits_per_byte(val_loss),
-                grad_norm=told.grad_norm,
+                val_bits_per_byte=None if val_loss is None else bits_per_byte(val_loss, job.bytes_per_token),
+                grad_norm=told.norm.item(),
                 skipped_steps=p.skipped_steps,
                 batch_tokens=told.batch_tokens,
                 tokens_per_second=rate,
@@ -269,13 +258,17 @@ class Trainer:
         p.train_loss = train_loss
         p.counted, p.recorded_tokens, p.recorded_seconds = 0, p.tokens, p.seconds
 
-    def bits_per_byte(self, loss: float) -> float:
-        """Nats a token -> bits a byte of text: what models with different tokenizers can be compared by."""
-        return bits_per_byte(loss, self.job.bytes_per_token)
+    def _validate(self) -> bool:
+        """Evaluate the weights of this step; whether they are the best so far."""
+        p, started = self.progress, time.perf_counter()
+        p.val_loss, p.evaluated_step = self._evaluate(), p.step
+        p.evaluation_seconds += time.perf_counter() - started
+        best = p.val_loss < p.best_val_loss
+        p.best_val_loss = min(p.best_val_loss, p.val_loss)
+        return best
 
     def _evaluate(self, rows: int | None = None) -> float:
         """Validation loss, of the first `rows` rows alone where they are told."""
-        started = time.perf_counter()
         self.job.model.eval()
         with self.differentiate.autocast():
             loss = evaluate(
@@ -286,7 +279,6 @@ class Trainer:
                 self.job.device,
             )
         self.job.model.train()
-        self.progress.evaluation_seconds += time.perf_counter() - started
         return loss
 
     def _due(self, every: int | None) -> bool:
@@ -303,12 +295,9 @@ class Trainer:
             torch.cuda.synchronize(self.job.device)
 
 
-class _Told:
-    """What a step leaves for its record; the gradient norm is read from the device only when asked for."""
+class _Told(NamedTuple):
+    """What a step leaves for its record."""
 
-    def __init__(self, norm: Tensor, batch_tokens: int, hyperparameters: dict[str, float]):
-        self._norm, self.batch_tokens, self.hyperparameters = norm, batch_tokens, hyperparameters
-
-    @property
-    def grad_norm(self) -> float:
-        return self._norm.item()
+    norm: Tensor  # of the gradient, still on the device
+    batch_tokens: int
+    hyperparameters: dict[str, float]  # lr, momentum, auxiliary_lr ... as set for this step

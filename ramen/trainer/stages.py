@@ -6,16 +6,17 @@ Differs from the source: scalars rest for exactly the steps asked for, and the l
 """
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
 
-from ramen.routing import Optimizers, role
+from ramen.routing import role
+from ramen.trainer.job import Job
+from ramen.trainer.plan import Plan
 
-Windows = tuple[int | None, int | None]
-PARTS = 100  # of the run, looked at to find its stages
+POINTS = [part / 100 for part in range(101)]  # of progress, where schedules are looked at before a run
 
 
 @dataclass(frozen=True)
@@ -28,33 +29,23 @@ class Stage:
 
 
 class Stages:
-    """Moves the model from stage to stage.
+    """Moves the model of a job from stage to stage."""
 
-    `rows` and `windows` are functions of progress; lr_power: the learning rate goes with (batch / configured batch)^lr_power;
-    freeze_steps: for so many steps after a change of batch or window, scalars keep still, their optimizer state too; `ahead`, of
-    progress: the share of the losses on tokens after the next one.
-    """
-
-    def __init__(
-        self,
-        model: Any,
-        optimizers: Optimizers,
-        rows: Callable[[float], int],
-        windows: Callable[[float], Windows],
-        base_rows: int,
-        lr_power: float | None,
-        freeze_steps: int | None,
-        ahead: Callable[[float], float],
-    ):
-        self.model, self.optimizers, self.rows, self.windows, self.ahead = model, optimizers, rows, windows, ahead
-        self.base_rows, self.lr_power, self.freeze_steps = base_rows, lr_power or 0.0, freeze_steps or 0
-        self.scalars: list[Tensor] = [p for p in model.parameters() if role(p) == "scalar"]
+    def __init__(self, job: Job, plan: Plan):
+        self.job, self.plan = job, plan
+        self.model: Any = job.model
+        self.freeze_steps = plan.freeze_scalar_steps or 0
+        self.scalars: list[Tensor] = [p for p in job.model.parameters() if role(p) == "scalar"]
         self.last: list[Any] | None = None
         self.resting = 0
 
+    def rows(self, progress: float) -> int:
+        """Of a batch."""
+        return self.plan.rows(self.job.batch_schedule(progress))
+
     def enter(self, progress: float) -> Stage:
         """The stage of the coming step, with the model brought into it; `progress` is what is behind."""
-        rows, windows = self.rows(progress), self.windows(progress)
+        rows, windows = self.rows(progress), self.job.windows(progress)
         if self.last is None:
             self.model.begin(windows)
         elif windows != self.model.windows:
@@ -68,19 +59,19 @@ class Stages:
         names = ("long_window_tokens", "short_window_tokens")
         told: dict[str, float] = {name: w for name, w in zip(names, windows, strict=True) if w is not None}
         if self.model.ahead:
-            told["ahead_share"] = self.ahead(progress)
+            told["ahead_share"] = self.job.ahead(progress)
             self.model.weigh_ahead(told["ahead_share"])
         if splits is not None:
             told["embedding_split"] = int(self.model.embedding.is_split)
         if self.freeze_steps:
             told["scalars_frozen"] = int(self.resting > 0)
-        return Stage(rows, (rows / self.base_rows) ** self.lr_power, told)
+        return Stage(rows, (rows / self.plan.rows(1.0)) ** (self.plan.batch_lr_power or 0.0), told)
 
     def split(self) -> None:
         """Part a tied embedding, optimizer state and all."""
         embedding = self.model.embedding
         embedding.split()
-        self.optimizers.copy_state(embedding.weight, embedding.head_weight)
+        self.job.optimizers.copy_state(embedding.weight, embedding.head_weight)
 
     def rest(self) -> None:
         """Drop the gradients of what does not move in this step; optimizers leave alone what has none."""
@@ -105,10 +96,9 @@ class Stages:
         seen = set()
         try:
             if self.last is None:
-                model.begin(self.windows(progress))
-            for part in range(PARTS + 1):
-                at = max(progress, part / PARTS)
-                model.move_windows(self.windows(at))  # along the way of the run, which a position may depend on
+                model.begin(self.job.windows(progress))
+            for at in [progress, *(point for point in POINTS if point > progress)]:
+                model.move_windows(self.job.windows(at))  # along the way of the run, which a position may depend on
                 if splits is not None:
                     embedding.is_split = was_split or at >= splits
                 key = self.rows(at), self.key()

@@ -1,6 +1,7 @@
 """The W&B workspace: what its panels ask for is what the logger really logs, through the real client, offline."""
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -90,7 +91,7 @@ def test_an_offline_run_is_complete(logged: list[dict[str, Any]], sweep: Path) -
         folder = next(sweep.glob(f"*-{name}"))
         lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
         summary = json.loads((folder / "summary.json").read_text())
-        assert one["ended"]
+        assert one["exit_code"] == 0
         assert one["group"] == f"{sweep.parent.name}/{sweep.name}"
         assert one["name"] == folder.name
         assert {f"optimizer={name}", "mlp=default"} <= set(one["tags"])
@@ -133,6 +134,25 @@ def test_the_script_prints_the_workspace(sweep: Path, capsys: pytest.CaptureFixt
     assert main([str(sweep), "--dry-run", "--entity", "me", "--project", "mine"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert (told["entity"], told["project"]) == ("me", "mine")
+
+
+def test_a_run_that_cannot_be_read_is_named_and_costs_no_dashboard(
+    sweep: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "config.yaml").write_text("a: [")
+    (tmp_path / "metrics.jsonl").touch()
+    assert main([str(sweep), str(tmp_path), "--dry-run"]) == 0
+    told = capsys.readouterr()
+    assert str(tmp_path) in told.err
+    assert main([str(sweep), "--dry-run"]) == 0
+    assert json.loads(told.out).keys() == json.loads(capsys.readouterr().out).keys()
+
+
+def test_a_sweep_at_work_is_found_as_at_its_end(sweep: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(sweep, tmp_path / "outputs" / "copy")
+    for summary in copy.glob("*/summary.json"):
+        summary.unlink()
+    assert plan([copy], None, None, None).groups == ["outputs/copy"]
 
 
 def test_runs_without_wandb_are_told(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:

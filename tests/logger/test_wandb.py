@@ -1,5 +1,6 @@
-"""W&B offline: what a dashboard will find."""
+"""W&B offline, by its real client: what a dashboard will find."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,77 +22,47 @@ def flatten_keys(config: dict[str, Any]) -> list[str]:
     ]
 
 
-class FakeRun:
-    def __init__(self) -> None:
-        self.logged: list[dict[str, Any]] = []
-        self.metrics: dict[str, dict[str, Any]] = {}
-        self.summary: dict[str, Any] = {}
-        self.finished: int | None = None
-        self.settings = type("Settings", (), {"sync_dir": "folder"})()
-
-    def log(self, values: dict[str, Any], step: int) -> None:
-        assert step == values["step"]
-        self.logged.append(values)
-
-    def define_metric(self, name: str, **how: Any) -> None:
-        self.metrics[name] = how
-
-    def finish(self, exit_code: int) -> None:
-        self.finished = exit_code
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of a job of a sweep, with a record and a line of diagnostics."""
+    folder = tmp_path_factory.mktemp("outputs") / "sweep" / "1-optimizer=bam"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WANDB_SILENT", "true")
+        logger = WandB(project="p", entity=None, group=None, mode="offline", tags=["mine"])
+        logger.start(folder, {"optimizer": {"lr": 0.02}}, FACTS)
+        logger.record(LINE)
+        logger.diagnose({"step": 100, "layer/0/update_rms": 0.1})
+        logger.finish({"status": "finished", "final_val_loss": 3.0, "choices": {}})
+    return folder
 
 
-@pytest.fixture
-def started(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> tuple[WandB, FakeRun, dict[str, Any]]:
-    import wandb
-
-    run, given = FakeRun(), {}
-
-    def init(**arguments: Any) -> FakeRun:
-        given.update(arguments)
-        return run
-
-    monkeypatch.setattr(wandb, "init", init)
-    logger = WandB(project="p", entity=None, group=None, mode="offline", tags=["mine"])
-    logger.start(tmp_path / "sweep" / "1-optimizer=bam", {"optimizer": {"lr": 0.02}}, FACTS)
-    return logger, run, given
+@pytest.fixture(scope="module")
+def logged(folder: Path, read_offline: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
+    (path,) = folder.glob("wandb/offline-run-*/*.wandb")
+    return read_offline(path)
 
 
-def test_a_run_can_be_grouped_filtered_and_drawn_without_a_click(
-    started: tuple[WandB, FakeRun, dict[str, Any]], tmp_path: Path
-) -> None:
-    logger, run, given = started
-    assert given["group"] == f"{tmp_path.name}/sweep"
-    assert given["name"] == "1-optimizer=bam"
-    assert given["tags"] == ["optimizer=bam", "mlp=nff", "optimizer.momentum_schedule=momentum", "mine"]
-    assert given["config"]["optimizer"]["lr"] == 0.02
-    assert given["config"]["choice"] == {
-        "optimizer": "bam",
-        "mlp": "nff",
-        "optimizer_momentum_schedule": "momentum",
-        "logger": "wandb",
-    }
-    assert given["config"]["facts"]["seed"] == 0
-    assert not any("." in key for key in flatten_keys(given["config"]))  # which W&B could not group by
-    assert {"step", "tokens", "seconds"} <= set(run.metrics)
-    logger.record(LINE)
-    assert run.logged == [{key: value for key, value in LINE.items() if value is not None}]
-    logger.finish({"status": "finished", "final_val_loss": 3.0, "choices": {}})
-    assert run.summary == {"status": "finished", "final_val_loss": 3.0}
-    assert run.finished == 0
+def test_a_run_can_be_grouped_filtered_and_drawn_without_a_click(logged: dict[str, Any], folder: Path) -> None:
+    config = logged["config"]
+    assert logged["group"] == f"{folder.parents[1].name}/sweep"
+    assert logged["name"] == "1-optimizer=bam"
+    assert logged["tags"] == ["optimizer=bam", "mlp=nff", "optimizer.momentum_schedule=momentum", "mine"]
+    assert config["optimizer"]["lr"] == 0.02
+    assert config["choice"] == {key.replace(".", "_"): option for key, option in CHOICES.items()}
+    assert config["facts"]["seed"] == 0
+    assert not any("." in key for key in flatten_keys(config))  # which W&B could not group by
+    assert {"step", "tokens", "seconds"} <= logged["metrics"].keys()
+    assert logged["metrics"]["*"] == "step"
+    assert logged["exit_code"] == 0
 
 
-def test_the_real_client_writes_an_offline_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WANDB_SILENT", "true")
-    logger = WandB(project="p", entity=None, group=None, mode="offline", tags=[])
-    logger.start(tmp_path / "run", {"optimizer": {"lr": 0.02}}, {**FACTS, "job": None})
-    assert logger.run is not None
-    logger.record(LINE)
-    logger.finish({"status": "finished", "final_val_loss": 3.0})
-    assert list((tmp_path / "run").glob("wandb/offline-run-*/*.wandb"))
-
-
-def test_diagnostics_stand_in_a_section_of_their_own(started: tuple[WandB, FakeRun, dict[str, Any]]) -> None:
-    logger, run, _ = started
-    logger.diagnose({"step": 100, "layer/0/update_rms": 0.1})
-    assert run.logged == [{"step": 100, "diagnostics/layer/0/update_rms": 0.1}]
-    assert run.metrics["*"]["step_metric"] == "step"
+def test_what_is_logged_is_what_there_is(logged: dict[str, Any]) -> None:
+    """No evaluation, no loss of one; diagnostics in a section of their own; of the summary what can be sorted by."""
+    own = [{key: value for key, value in line.items() if not key.startswith("_")} for line in logged["history"]]
+    assert own == [
+        {key: value for key, value in LINE.items() if value is not None},
+        {"step": 100, "diagnostics/layer/0/update_rms": 0.1},
+    ]
+    assert [line["_step"] for line in logged["history"]] == [1, 100]
+    assert (logged["summary"]["status"], logged["summary"]["final_val_loss"]) == ("finished", 3.0)
+    assert "choices" not in logged["summary"]

@@ -4,20 +4,13 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from ramen.linear.dense import Dense
-from ramen.mlp.nff import NFF
-from ramen.ops.parameter import initialise
-
 DIM = 32
 
 
-def nff(alpha_init: float = 0.05, activation: str = "silu", match_parameters: bool = True) -> NFF:
-    made = NFF(
-        DIM, Dense, activation=activation, expansion=4.0, match_parameters=match_parameters, alpha_init=alpha_init
-    )  # type: ignore[arg-type]
-    initialise(made, 0)
-    made.after_step()
-    return made
+@pytest.fixture
+def nff(component):
+    """nff(**changes): with its weights on the sphere."""
+    return lambda **changes: component("mlp", "nff", DIM, **changes)
 
 
 def values(*shape: int) -> torch.Tensor:
@@ -28,7 +21,7 @@ def unit(x: torch.Tensor) -> torch.Tensor:
     return x / x.norm(dim=-1, keepdim=True)
 
 
-def test_formula_of_the_paper():
+def test_formula_of_the_paper(nff):
     module, h = nff(), unit(values(2, 5, DIM))
     gate, up = module.up.weight
     with torch.no_grad():
@@ -43,14 +36,14 @@ def test_formula_of_the_paper():
     torch.testing.assert_close(h + module(h) / DIM**0.5, expected, atol=1e-6, rtol=1e-5)
 
 
-def test_the_step_stays_on_the_sphere_and_the_inputs_length_is_nothing():
+def test_the_step_stays_on_the_sphere_and_the_inputs_length_is_nothing(nff):
     module, x = nff(alpha_init=0.5), values(2, 5, DIM)
     end = unit(x) * DIM**0.5 + module(x)  # in units of RMS 1
     torch.testing.assert_close(end.square().mean(-1), torch.ones(2, 5))
     torch.testing.assert_close(module(7 * x), module(x), atol=1e-5, rtol=1e-5)
 
 
-def test_alpha_is_the_rate():
+def test_alpha_is_the_rate(nff):
     x = values(2, 5, DIM)
     far, near = nff(alpha_init=1.0), nff(alpha_init=0.01)
     assert near.alpha.unique().item() == pytest.approx(DIM**-0.5)
@@ -59,7 +52,7 @@ def test_alpha_is_the_rate():
     torch.testing.assert_close(near(x) / DIM**0.5, expected, atol=1e-6, rtol=0)
 
 
-def test_weights_are_unit_vectors_of_the_model_width_after_a_step():
+def test_weights_are_unit_vectors_of_the_model_width_after_a_step(nff):
     module = nff()
     with torch.no_grad():
         for p in module.parameters():
@@ -72,6 +65,6 @@ def test_weights_are_unit_vectors_of_the_model_width_after_a_step():
 
 
 @pytest.mark.parametrize(("match", "width"), [(True, 84), (False, 128)])
-def test_width(match, width):
+def test_width(match, width, nff):
     module = nff(match_parameters=match)
     assert tuple(module.up.weight.shape) == (2, width, DIM) and tuple(module.down.weight.shape) == (1, DIM, width)

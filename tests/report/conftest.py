@@ -13,6 +13,9 @@ from typing import Any
 import pytest
 import yaml
 
+from ramen.report.discover import read_runs
+from ramen.report.grouping import group
+
 CONFIG: dict[str, Any] = {
     "seed": 0,
     "name": "run",
@@ -126,3 +129,15 @@ def write_run():
 @pytest.fixture
 def write_sweep():
     return sweep_folder
+
+
+@pytest.fixture
+def read(tmp_path):
+    """read(): the runs below tmp_path."""
+    return lambda: read_runs([tmp_path])[0]
+
+
+@pytest.fixture
+def methods(read):
+    """methods(*by): these runs as methods."""
+    return lambda *by: group(read(), list(by or ["optimizer"]), "final_val_loss")

@@ -23,6 +23,8 @@ def test_prints_table_answer_and_paths(tmp_path, write_sweep, capsys, monkeypatc
         (["--by", "optimzer"], "did you mean optimizer"),
         (["--baseline", "adam"], "did you mean adamw"),
         (["--metric", "val"], "no run's summary.json"),
+        (["--metric", "final_loss"], "did you mean final_val_loss"),
+        (["--target", "-1"], "positive"),
     ],
 )
 def test_what_a_user_can_mend_is_exit_code_2(tmp_path, write_run, capsys, options, message):

@@ -2,20 +2,13 @@
 
 import pytest
 
-from ramen.report.discover import discover
 from ramen.report.fairness import unfairness
-from ramen.report.grouping import group
-from ramen.report.runs import read_run
 from ramen.report.tuning import lr_curves
 
 
 @pytest.fixture
-def warnings(tmp_path):
-    def check(by="optimizer"):
-        methods = group([read_run(folder) for folder in discover([tmp_path])[0]], [by], "final_val_loss")
-        return unfairness(methods, [by], lr_curves(methods))
-
-    return check
+def warnings(methods):
+    return lambda by="optimizer": unfairness(methods(by), [by], lr_curves(methods(by)))
 
 
 def only(optimizer, **arguments):

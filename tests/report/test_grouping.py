@@ -3,40 +3,32 @@
 import pytest
 
 from ramen.errors import DataError
-from ramen.report.discover import discover
-from ramen.report.grouping import find_baseline, group, setting_keys
+from ramen.report.grouping import find_baseline, setting_keys
 from ramen.report.keys import default_by, matters, parse_by
-from ramen.report.runs import read_run
 from ramen.report.tuning import lr_curves
-
-METRIC = "final_val_loss"
 
 
 @pytest.fixture
-def read(tmp_path):
-    return lambda: [read_run(folder) for folder in discover([tmp_path])[0]]
+def labels(methods):
+    return lambda *by: [method.label for method in methods(*by)]
 
 
-def labels(runs, *by):
-    return [method.label for method in group(runs, list(by), METRIC)]
-
-
-def test_by_choice_by_key_and_by_both(tmp_path, write_run, read):
+def test_by_choice_by_key_and_by_both(tmp_path, write_run, read, labels):
     for i, (optimizer, mlp, layers) in enumerate([("bam", "nff", 2), ("adamw", "nff", 4), ("adamw", "relu2", 4)]):
         write_run(tmp_path / str(i), optimizer, choices={"mlp": mlp}, config={"model.layers": layers})
     runs = read()
-    assert labels(runs, "optimizer") == ["adamw", "bam"]
-    assert labels(runs, "mlp") == ["nff", "relu2"]
-    assert labels(runs, "model.layers") == ["layers=2", "layers=4"]
-    assert labels(runs, "optimizer", "mlp") == ["adamw + nff", "adamw + relu2", "bam + nff"]
-    assert labels(runs, "optimizer.lr", "auxiliary.lr") == ["optimizer.lr=0.01 + auxiliary.lr=0.003"]
+    assert labels("optimizer") == ["adamw", "bam"]
+    assert labels("mlp") == ["nff", "relu2"]
+    assert labels("model.layers") == ["layers=2", "layers=4"]
+    assert labels("optimizer", "mlp") == ["adamw + nff", "adamw + relu2", "bam + nff"]
+    assert labels("optimizer.lr", "auxiliary.lr") == ["optimizer.lr=0.01 + auxiliary.lr=0.003"]
     assert parse_by(["optimizer,mlp", "optimizer"], runs) == ["optimizer", "mlp"]
 
 
-def test_key_absent_or_null_is_none(tmp_path, write_run, read):
+def test_key_absent_or_null_is_none(tmp_path, write_run, labels):
     write_run(tmp_path / "a", config={"attention.window_tokens": 128})
     write_run(tmp_path / "b")
-    assert labels(read(), "attention.window_tokens") == ["window_tokens=128", "window_tokens=none"]
+    assert labels("attention.window_tokens") == ["window_tokens=128", "window_tokens=none"]
 
 
 @pytest.mark.parametrize(("key", "hint"), [("optimiser", "optimizer"), ("layers", "model.layers"), ("zzz", "there is")])
@@ -87,31 +79,31 @@ def test_what_matters():
     assert not any(map(matters, ["seed", "name", "data.folder", "trainer.evaluate_every_steps", "logger.mode"]))
 
 
-def test_best_setting_needs_all_its_seeds(tmp_path, write_run, read):
+def test_best_setting_needs_all_its_seeds(tmp_path, write_run, methods):
     for seed in range(3):
         write_run(tmp_path / f"steady-{seed}", "bam", lr=0.01, seed=seed, final=3.2)
     write_run(tmp_path / "lucky", "bam", lr=0.02, seed=0, final=2.9)
     for seed in (1, 2):
         write_run(tmp_path / f"lost-{seed}", "bam", lr=0.02, seed=seed, status="diverged", error="NaN")
-    (method,) = group(read(), ["optimizer"], METRIC)
+    (method,) = methods()
     assert method.setting_text == "lr=0.01"
     assert sorted(method.scores) == [0, 1, 2]
     assert len(method.tried) == 2
 
 
-def test_other_hyperparameters_are_settings_too(tmp_path, write_run, read):
+def test_other_hyperparameters_are_settings_too(tmp_path, write_run, methods):
     for momentum, final in ((0.9, 3.1), (0.95, 3.0)):
         for seed in range(2):
             config = {"optimizer.momentum": momentum}
             write_run(tmp_path / f"{momentum}-{seed}", "bam", seed=seed, final=final, config=config)
-    (method,) = group(read(), ["optimizer"], METRIC)
+    (method,) = methods()
     assert method.setting_text == "lr=0.01, momentum=0.95"
 
 
-def test_repeated_run_counts_once_and_the_last_wins(tmp_path, write_run, read):
+def test_repeated_run_counts_once_and_the_last_wins(tmp_path, write_run, methods):
     write_run(tmp_path / "2026-01-01", final=3.5)
     write_run(tmp_path / "2026-01-02", final=3.4)
-    (method,) = group(read(), ["optimizer"], METRIC)
+    (method,) = methods()
     assert (method.scores, method.repeats) == ({0: 3.4}, 1)
 
 
@@ -126,23 +118,23 @@ def test_repeated_run_counts_once_and_the_last_wins(tmp_path, write_run, read):
         ({}, [0.04], "no learning rate led to a finished run"),
     ],
 )
-def test_is_it_tuned(tmp_path, write_run, read, rates, diverged, remark):
+def test_is_it_tuned(tmp_path, write_run, methods, rates, diverged, remark):
     for lr, final in rates.items():
         write_run(tmp_path / str(lr), "bam", lr=lr, final=final)
     for lr in diverged:
         write_run(tmp_path / str(lr), "bam", lr=lr, status="diverged")
-    (curve,) = lr_curves(group(read(), ["optimizer"], METRIC))
+    (curve,) = lr_curves(methods())
     assert remark in curve.remark
     assert [(p.lr, p.diverged) for p in curve.points] == [(lr, 0) for lr in rates] + [(lr, 1) for lr in diverged]
 
 
-def test_baseline(tmp_path, write_run, read):
+def test_baseline(tmp_path, write_run, methods):
     for name in ("bam", "adamw", "muon"):
         write_run(tmp_path / name, name)
-    methods = group(read(), ["optimizer"], METRIC)
+    found = methods()
     for wanted in (None, "adamw", "optimizer=adamw"):
-        assert find_baseline(wanted, methods, ["optimizer"])[0].label == "adamw"
-    others = [method for method in methods if method.label != "adamw"]
+        assert find_baseline(wanted, found, ["optimizer"])[0].label == "adamw"
+    others = [method for method in found if method.label != "adamw"]
     method, note = find_baseline(None, others, ["optimizer"])
     assert (method.label, "first by name" in note) == ("bam", True)
 
@@ -151,18 +143,18 @@ def test_baseline(tmp_path, write_run, read):
     ("wanted", "message"),
     [("adam", "did you mean adamw"), ("optimizer=sgd", "adamw, bam"), ("mlp=nff", "grouped by optimizer")],
 )
-def test_unknown_baseline(tmp_path, write_run, read, wanted, message):
+def test_unknown_baseline(tmp_path, write_run, methods, wanted, message):
     for name in ("bam", "adamw"):
         write_run(tmp_path / name, name)
     with pytest.raises(DataError, match=message):
-        find_baseline(wanted, group(read(), ["optimizer"], METRIC), ["optimizer"])
+        find_baseline(wanted, methods(), ["optimizer"])
 
 
-def test_baseline_that_names_several(tmp_path, write_run, read):
+def test_baseline_that_names_several(tmp_path, write_run, methods):
     for mlp in ("nff", "relu2"):
         write_run(tmp_path / mlp, choices={"mlp": mlp})
     by = ["optimizer", "mlp"]
-    methods = group(read(), by, METRIC)
+    found = methods(*by)
     with pytest.raises(DataError, match="names 2 methods"):
-        find_baseline("optimizer=adamw", methods, by)
-    assert find_baseline("optimizer=adamw,mlp=nff", methods, by)[0].label == "adamw + nff"
+        find_baseline("optimizer=adamw", found, by)
+    assert find_baseline("optimizer=adamw,mlp=nff", found, by)[0].label == "adamw + nff"

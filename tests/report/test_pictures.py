@@ -10,9 +10,6 @@ import pytest
 from ramen.report import compare
 from ramen.report.canvas import apart
 from ramen.report.curves import band
-from ramen.report.discover import discover
-from ramen.report.grouping import group
-from ramen.report.runs import read_run
 
 
 @pytest.fixture
@@ -38,10 +35,10 @@ def test_one_learning_rate_draws_no_tuning_curve(tmp_path, write_sweep):
     assert "learning_rate" not in compare(write_sweep(tmp_path, {"adamw": 3.3, "bam": 3.2}, lrs=(0.01,))).paths
 
 
-def test_band_is_mean_and_deviation_where_all_seeds_have_points(tmp_path, write_run):
+def test_band_is_mean_and_deviation_where_all_seeds_have_points(tmp_path, write_run, methods):
     write_run(tmp_path / "0", seed=0, curve=[(0, 6.0), (10, 4.0), (20, 3.0)])
     write_run(tmp_path / "1", seed=1, curve=[(0, 8.0), (20, 4.0)])
-    (method,) = group([read_run(folder) for folder in discover([tmp_path])[0]], ["optimizer"], "final_val_loss")
+    (method,) = methods()
     curve = band(method, "step", "val_loss")
     assert curve.x.tolist() == [0, 10, 20]
     assert curve.mean.tolist() == [7.0, 5.0, 3.5]
@@ -51,9 +48,11 @@ def test_band_is_mean_and_deviation_where_all_seeds_have_points(tmp_path, write_
 def test_labels_keep_apart_and_inside():
     for places in ([0.1, 0.11, 0.12, 0.9], [0.0, 0.0, 0.0], [1.0, 0.99, 1.0], [0.5]):
         moved = apart(sorted(places), 0.06)
+        assert len(moved) == len(places)
         assert all(b - a >= 0.06 - 1e-9 for a, b in itertools.pairwise(moved))
         assert min(moved) >= 0
         assert max(moved) <= 1
+    assert apart([], 0.06) == []
 
 
 def test_odd_runs_are_drawn_without_complaint(tmp_path, write_run, recwarn):

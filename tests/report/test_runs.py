@@ -78,12 +78,6 @@ def test_broken_config_is_a_value_error(tmp_path, write_run, content):
         read_run(folder)
 
 
-@pytest.mark.parametrize("value", [True, "3.0", None, [3.0]])
-def test_summary_value_that_is_no_number_is_absent(tmp_path, write_run, value):
-    run = read_run(write_run(tmp_path / "r", summary={"final_val_loss": value}))
-    assert "final_val_loss" not in run.summary
-
-
 def test_summary_that_contradicts_the_metrics_is_told(tmp_path, write_run):
     run = read_run(write_run(tmp_path / "r", final=3.0, summary={"final_val_loss": 2.0}))
     assert "final_val_loss 2.0000, metrics.jsonl ends with 3.0000" in run.warnings[0]

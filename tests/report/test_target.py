@@ -4,11 +4,10 @@ import math
 
 import numpy as np
 import pytest
+from scipy import stats
 
-from ramen.report.discover import discover
-from ramen.report.grouping import group
-from ramen.report.runs import read_run
-from ramen.report.target import crossing, target_rows
+from ramen.report.cells import records
+from ramen.report.target import crossing, targets_table
 
 X, LOSS = np.array([0.0, 100.0, 200.0, 300.0]), np.array([6.0, 4.0, 3.0, 2.5])
 
@@ -27,10 +26,12 @@ def test_first_of_several_crossings():
 
 
 @pytest.fixture
-def rows(tmp_path):
+def rows(methods):
+    """rows(target): the table's rows by method; the baseline is the first by name."""
+
     def table(target=None):
-        methods = group([read_run(folder) for folder in discover([tmp_path])[0]], ["optimizer"], "final_val_loss")
-        return {row.label: row for row in target_rows(methods, methods[0], target)}
+        found = methods()
+        return {row.method: row for row in records(targets_table(found, found[0], target))}
 
     return table
 
@@ -44,12 +45,13 @@ def test_speedup_is_paired_by_seed(tmp_path, write_run, rows):
         )
     table = rows()
     assert (table["adamw"].tokens, table["adamw"].seconds) == (100 * 8192, 50.0)
-    assert table["adamw"].speedup_tokens is None
+    assert math.isnan(table["adamw"].speedup_tokens)
     assert table["bam"].tokens == pytest.approx((50 + 25) / 2 * 8192)
-    assert table["bam"].speedup_tokens.mean == pytest.approx(math.sqrt(2 * 4))  # 100/50 and 100/25
-    assert table["bam"].speedup_seconds.mean == pytest.approx(math.sqrt(1 * 2))  # bam's steps take twice as long
-    assert table["bam"].speedup_tokens.test == "paired"
-    assert table["bam"].speedup_tokens.low < math.sqrt(8) < table["bam"].speedup_tokens.high
+    assert table["bam"].speedup_tokens == pytest.approx(math.sqrt(2 * 4))  # 100/50 and 100/25
+    assert table["bam"].speedup_seconds == pytest.approx(math.sqrt(1 * 2))  # bam's steps take twice as long
+    interval = stats.ttest_1samp(np.log([2, 4]), 0).confidence_interval(0.95)
+    ours = (table["bam"].speedup_tokens_low, table["bam"].speedup_tokens_high)
+    assert ours == pytest.approx(np.exp(interval))
 
 
 def test_not_reached_by_every_seed_is_no_speedup(tmp_path, write_run, rows):
@@ -57,8 +59,8 @@ def test_not_reached_by_every_seed_is_no_speedup(tmp_path, write_run, rows):
         write_run(tmp_path / f"a{seed}", "adamw", seed=seed, final=3.5, curve=[(0, 6.0), (100, 3.5)])
         write_run(tmp_path / f"b{seed}", "bam", seed=seed, final=end, curve=[(0, 6.0), (100, end)])
     row = rows()["bam"]
-    assert (row.reached, row.seeds, row.speedup_tokens) == (1, 2, None)
-    assert math.isnan(row.tokens)
+    assert (row.reached, row.seeds) == (1, 2)
+    assert math.isnan(row.speedup_tokens) and math.isnan(row.tokens)
 
 
 def test_given_target(tmp_path, write_run, rows):
@@ -66,8 +68,8 @@ def test_given_target(tmp_path, write_run, rows):
     write_run(tmp_path / "b", "bam", final=2.0, curve=[(0, 6.0), (100, 2.0)])
     table = rows(4.0)
     assert table["adamw"].tokens == pytest.approx(200 / 3 * 8192)
-    assert table["bam"].speedup_tokens.mean == pytest.approx(4 / 3)
-    assert math.isnan(table["bam"].speedup_tokens.low)  # one seed
+    assert table["bam"].speedup_tokens == pytest.approx(4 / 3)
+    assert math.isnan(table["bam"].speedup_tokens_low)  # one seed
     assert rows(2.5)["adamw"].reached == 0
 
 

@@ -3,20 +3,18 @@
 import pytest
 import torch
 
-from ramen.ops.parameter import generator, initialise
 from ramen.ops.rms_norm import rms_norm
 from ramen.residual.hc import HC
 
 DIM = 12
 
 
-def hc(streams: int = 4, fractions: int = 1, sublayer: int = 1, dynamic: bool = True, noise: float = 0.0) -> HC:
-    made = HC(DIM, sublayer, streams=streams, fractions=fractions, dynamic=dynamic)
-    initialise(made, 0)
-    with torch.no_grad():
-        for key, value in made.named_parameters() if noise else ():
-            value += noise * torch.randn(value.shape, generator=generator(0, f"noise of {key}"))
-    return made
+@pytest.fixture
+def hc(component):
+    """hc(streams, fractions, sublayer, **more): a connection."""
+    return lambda streams=4, fractions=1, sublayer=1, **more: component(
+        "residual", "hc", DIM, sublayer, streams=streams, fractions=fractions, **more
+    )
 
 
 def values(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -43,7 +41,7 @@ def by_loops(module: HC, h: torch.Tensor, branch) -> torch.Tensor:
 
 
 @pytest.mark.parametrize(("streams", "fractions"), [(4, 1), (2, 3), (1, 4)])
-def test_formula(streams, fractions):
+def test_formula(streams, fractions, hc):
     module, h = hc(streams, fractions, noise=0.5), values(2, 3, streams, DIM)
     after = module.connect(h, torch.tanh)
     for b in range(2):
@@ -51,7 +49,7 @@ def test_formula(streams, fractions):
             torch.testing.assert_close(after[b, t], by_loops(module, h[b, t], torch.tanh), atol=1e-5, rtol=1e-5)
 
 
-def test_column_t_of_the_mixing_matrix_makes_stream_t():
+def test_column_t_of_the_mixing_matrix_makes_stream_t(hc):
     module = hc(3, dynamic=False)
     with torch.no_grad():
         module.static[0, 1 + 2] = 5.0  # from stream 0 to stream 2
@@ -63,14 +61,14 @@ def test_column_t_of_the_mixing_matrix_makes_stream_t():
 
 @pytest.mark.parametrize(("streams", "fractions"), [(4, 1), (2, 3), (1, 4), (3, 2)])
 @pytest.mark.parametrize("sublayer", [0, 1, 6])
-def test_a_sublayer_starts_reading_its_own_stream_whole(streams, fractions, sublayer):
+def test_a_sublayer_starts_reading_its_own_stream_whole(streams, fractions, sublayer, hc):
     module, h, seen = hc(streams, fractions, sublayer), values(2, 3, streams, DIM), []
     after = module.connect(h, lambda x: seen.append(x) or torch.ones_like(x))
     assert torch.equal(seen[0], h[:, :, sublayer % streams])
     torch.testing.assert_close(after, h + 1)
 
 
-def test_permuting_streams_permutes_the_result():
+def test_permuting_streams_permutes_the_result(hc):
     module, h, order = hc(4, noise=0.5), values(2, 3, 4, DIM), torch.tensor([2, 0, 3, 1])
     after = module.connect(h, torch.tanh)
     columns = torch.cat([torch.tensor([0]), 1 + order, torch.tensor([5])])
@@ -80,14 +78,14 @@ def test_permuting_streams_permutes_the_result():
     torch.testing.assert_close(module.connect(h[:, :, order], torch.tanh), after[:, :, order], atol=1e-6, rtol=1e-5)
 
 
-def test_parameters():
+def test_parameters(hc):
     # Static S (S + 2), dynamic D (S + 2), two scales: the paper's count, norms aside.
     assert sum(p.numel() for p in hc(4).parameters()) == 4 * 6 + DIM * 6 + 2
     assert sum(p.numel() for p in hc(4, dynamic=False).parameters()) == 4 * 6
     assert sum(p.numel() for p in hc(2, fractions=3).parameters()) == 6 * (3 + 6 + 1) + DIM // 3 * (3 + 6 + 1) + 2
 
 
-def test_refuses_a_connection_that_could_do_nothing():
+def test_refuses_a_connection_that_could_do_nothing(hc):
     with pytest.raises(ValueError, match="streams must be >= 2 when fractions is 1, got 1"):
         hc(1)
     with pytest.raises(ValueError, match="fractions must be >= 1 and divide the model width 12, got 5"):

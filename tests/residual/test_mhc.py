@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from ramen.ops.doubly_stochastic import sinkhorn_knopp
-from ramen.ops.parameter import generator, initialise
 from ramen.ops.rms_norm import rms_norm
 from ramen.residual.mhc import MHC
 
@@ -14,14 +13,10 @@ DIM = 12
 SIGMOID_1 = 1 / (1 + math.exp(-1))
 
 
-def mhc(streams: int = 4, sublayer: int = 1, noise: float = 0.0, **changes) -> MHC:
-    config = {"projection": "sinkhorn", "iterations": 20, "identity_mix": None, "dynamic": True, "init": "paper"}
-    made = MHC(DIM, sublayer, streams=streams, **config | changes)
-    initialise(made, 0)
-    with torch.no_grad():
-        for key, value in made.named_parameters() if noise else ():
-            value += noise * torch.randn(value.shape, generator=generator(0, f"noise of {key}"))
-    return made
+@pytest.fixture
+def mhc(component):
+    """mhc(streams, sublayer, **more): a connection."""
+    return lambda streams=4, sublayer=1, **more: component("residual", "mhc", DIM, sublayer, streams=streams, **more)
 
 
 def values(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -34,7 +29,7 @@ def matrices(module: MHC, h: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, 
     return read.squeeze(1), shift + torch.eye(h.shape[1]), write
 
 
-def test_formula():
+def test_formula(mhc):
     module, h = mhc(3, noise=0.5), values(5, 3, DIM)
     c, w, b = module.scale, module.weight, module.bias
     for n in range(5):
@@ -46,7 +41,7 @@ def test_formula():
         torch.testing.assert_close(module.connect(h[n], torch.tanh), expected, atol=1e-5, rtol=1e-5)
 
 
-def test_starts_as_the_paper():
+def test_starts_as_the_paper(mhc):
     pre, res, post = matrices(mhc(sublayer=6), values(5, 4, DIM))
     own = torch.tensor([1 - SIGMOID_1] * 4)
     own[6 % 4] = SIGMOID_1
@@ -58,7 +53,7 @@ def test_starts_as_the_paper():
 
 
 @pytest.mark.parametrize("streams", [2, 4, 8])
-def test_starts_as_a_standard_stream_with_a_stream_of_its_own(streams):
+def test_starts_as_a_standard_stream_with_a_stream_of_its_own(streams, mhc):
     pre, _, post = matrices(mhc(streams, init="identity"), values(5, streams, DIM))
     torch.testing.assert_close(pre.sum(-1), torch.ones(5))
     assert torch.equal(post, torch.ones(5, streams))
@@ -68,7 +63,7 @@ def test_starts_as_a_standard_stream_with_a_stream_of_its_own(streams):
 @pytest.mark.parametrize("identity_mix", [None, 0.3])
 @pytest.mark.parametrize("iterations", [1, 20])
 @pytest.mark.parametrize("projection", ["sinkhorn", "orthostochastic"])
-def test_mixing_is_doubly_stochastic_at_every_token_and_depth(projection, iterations, identity_mix):
+def test_mixing_is_doubly_stochastic_at_every_token_and_depth(projection, iterations, identity_mix, mhc):
     product = torch.eye(4)
     for sublayer in range(8):
         changes = {"projection": projection, "iterations": iterations, "identity_mix": identity_mix}
@@ -81,7 +76,7 @@ def test_mixing_is_doubly_stochastic_at_every_token_and_depth(projection, iterat
     assert not torch.equal(res[0], res[1])  # each token has its own
 
 
-def test_row_t_of_the_mixing_matrix_makes_stream_t():
+def test_row_t_of_the_mixing_matrix_makes_stream_t(mhc):
     module = mhc(3, dynamic=False)
     with torch.no_grad():  # a cycle: new 0 from 1, new 1 from 2, new 2 from 0
         module.bias[6:] = 30 * torch.tensor([[0.0, 1, 0], [0, 0, 1], [1, 0, 0]]).flatten()
@@ -93,7 +88,7 @@ def test_row_t_of_the_mixing_matrix_makes_stream_t():
 @pytest.mark.parametrize("dynamic", [True, False])
 @pytest.mark.parametrize("identity_mix", [None, 0.01])
 @pytest.mark.parametrize("projection", ["sinkhorn", "orthostochastic"])
-def test_the_mixing_logits_are_alive_at_the_start(projection, identity_mix, dynamic):
+def test_the_mixing_logits_are_alive_at_the_start(projection, identity_mix, dynamic, mhc):
     module, h = mhc(projection=projection, identity_mix=identity_mix, dynamic=dynamic), values(7, 4, DIM)
     module.connect(h, torch.tanh).square().mean().backward()
     mixing, identity = module.bias.grad[8:].tensor_split((16,))
@@ -112,12 +107,12 @@ def test_an_identity_mix_leaves_no_parameter_without_a_gradient(build_gpt, rows)
 
 @pytest.mark.parametrize(("identity_mix", "own"), [(None, 0.995), (0.01, 0.99)])
 @pytest.mark.parametrize("projection", ["sinkhorn", "orthostochastic"])
-def test_mixing_starts_near_the_identity(projection, identity_mix, own):
+def test_mixing_starts_near_the_identity(projection, identity_mix, own, mhc):
     _, res, _ = matrices(mhc(projection=projection, identity_mix=identity_mix), values(5, 4, DIM))
     assert (res.diagonal(dim1=-2, dim2=-1) >= own - 1e-6).all()
 
 
-def test_permuting_streams_permutes_the_result():
+def test_permuting_streams_permutes_the_result(mhc):
     module, h, order = mhc(noise=0.5), values(2, 3, 4, DIM), torch.tensor([2, 0, 3, 1])
     after = module.connect(h, torch.tanh)
     mix = 8 + (4 * order[:, None] + order).flatten()
@@ -128,7 +123,7 @@ def test_permuting_streams_permutes_the_result():
     torch.testing.assert_close(module.connect(h[:, :, order], torch.tanh), after[:, :, order], atol=1e-5, rtol=1e-5)
 
 
-def test_parameters():
+def test_parameters(mhc):
     # Weights S D (S^2 + 2 S), as many biases as outputs, three scales.
     assert sum(p.numel() for p in mhc().parameters()) == 4 * DIM * 24 + 24 + 3
     assert sum(p.numel() for p in mhc(dynamic=False, identity_mix=0.5).parameters()) == 24 + 1
@@ -136,6 +131,6 @@ def test_parameters():
 
 
 @pytest.mark.parametrize("identity_mix", [0.0, 1.0, -0.5])
-def test_refuses_an_identity_mix_that_has_no_gradient(identity_mix):
+def test_refuses_an_identity_mix_that_has_no_gradient(identity_mix, mhc):
     with pytest.raises(ValueError, match="identity_mix must be in \\(0, 1\\) or null"):
         mhc(identity_mix=identity_mix)

@@ -89,6 +89,7 @@ def test_fractions_of_nothing_and_of_the_whole_run(compose, name, changed, at_st
         ("piecewise", {"multipliers": [], "fractions": []}, "multipliers must be as many as fractions, got 0 and 0"),
         ("piecewise", {"multipliers": [1.0, -1.0], "fractions": [0.0, 1.0]}, "multipliers must be >= 0 and finite"),
         ("piecewise", {"multipliers": [1.0, 0.5], "fractions": [0.5, 0.5]}, r"fractions must rise .* \[0.5, 0.5\]"),
+        ("piecewise", {"multipliers": [1.0, 0.5], "fractions": [0.5, 0.2]}, r"fractions must rise .* \[0.5, 0.2\]"),
         ("piecewise", {"multipliers": [1.0, 0.5], "fractions": [0.5, 1.5]}, r"fractions must rise .* \[0.5, 1.5\]"),
         ("stepped", {"values": [1.0, 2.0]}, "values must be one more than boundaries, got 2 and 3"),
         ("stepped", {"values": [1.0, -2.0], "boundaries": [0.5]}, "values must be >= 0 and finite, got -2"),

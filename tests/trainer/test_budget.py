@@ -3,6 +3,7 @@
 import pytest
 
 from ramen.trainer.budget import Budget
+from ramen.trainer.job import Progress
 
 
 @pytest.mark.parametrize(
@@ -15,20 +16,20 @@ from ramen.trainer.budget import Budget
     ],
 )
 def test_progress_is_of_the_middle_of_the_coming_step(budget: Budget, middle: float) -> None:
-    assert budget.progress(step=4, tokens=400, seconds=2.0, batch_tokens=100) == pytest.approx(middle)
+    assert budget.progress(Progress(4, 400, 2.0), batch_tokens=100) == pytest.approx(middle)
 
 
 def test_a_run_of_n_steps_never_sees_the_ends_of_a_schedule_and_ends_after_n() -> None:
     budget = Budget(4, None, None)
-    seen = [budget.progress(step, 0, 0.0, 0) for step in range(4)]
+    seen = [budget.progress(Progress(step)) for step in range(4)]
     assert seen == [0.125, 0.375, 0.625, 0.875]
-    assert [budget.done(step, 0, 0.0) for step in (3, 4)] == [False, True]
+    assert [budget.done(Progress(step)) for step in (3, 4)] == [False, True]
 
 
 def test_the_first_step_of_a_budget_of_seconds_starts_at_zero_and_the_last_does_not_pass_one() -> None:
     budget = Budget(None, None, 10.0)
-    assert budget.progress(0, 0, 0.0, 0) == 0.0
-    assert budget.progress(2, 0, 9.9, 0) == 1.0
+    assert budget.progress(Progress()) == 0.0
+    assert budget.progress(Progress(2, 0, 9.9)) == 1.0
 
 
 def test_budgets_are_told_in_words() -> None:

@@ -8,14 +8,12 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ramen import assemble
 from ramen.errors import ConfigError
 from ramen.routing import Group
-from ramen.trainer import checkpoint
 from ramen.trainer.diagnostics import Diagnostics
 
 Train = Callable[..., dict[str, Any]]
@@ -153,16 +151,12 @@ def test_nothing_is_computed_between_measures() -> None:
 
 
 @pytest.mark.parametrize("more", [("optimizer=lite",), ("optimizer=adamw", "mlp=nff")])
-def test_trajectories_are_equal_bit_by_bit(train: Train, tmp_path: Path, more: tuple[str, ...]) -> None:
+def test_trajectories_are_equal_bit_by_bit(
+    train: Train, assert_bitwise: Any, tmp_path: Path, more: tuple[str, ...]
+) -> None:
     for name, words in (("off", ()), ("on", ON)):
         train(name, *more, *words)
-    off, on = (load_file(checkpoint.latest(tmp_path / name) / checkpoint.WEIGHTS) for name in ("off", "on"))
-    assert all(torch.equal(value, on[name]) for name, value in off.items())
-    losses = [
-        [json.loads(line)["train_loss"] for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
-        for name in ("off", "on")
-    ]
-    assert losses[0] == losses[1]
+    assert_bitwise("off", "on")
     assert not (tmp_path / "off" / "diagnostics.jsonl").exists()
     assert [line["step"] for line in lines(tmp_path / "on")] == [3, 6]
     assert all(math.isfinite(value) for line in lines(tmp_path / "on") for value in line.values())

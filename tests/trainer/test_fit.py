@@ -7,11 +7,9 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from ramen import device as machine
 from ramen.errors import ConfigError
-from ramen.trainer import checkpoint
 from ramen.trainer.fit import estimated_rows, tried_rows
 
 CPU = torch.device("cpu")
@@ -54,29 +52,24 @@ def test_free_memory_is_some_of_the_machine() -> None:
 
 
 def test_auto_is_settled_recorded_and_changes_no_result(
-    train: Callable[..., dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    train: Callable[..., dict[str, Any]], weights: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever is free: the schedule's batches stay as they are, in micro-batches that need not divide them."""
     more = ("schedule@batch_schedule=stepped", "batch_schedule.values=[1.0,1.25,2.5,3.75]", "trainer.steps=4")
     free = 10**11
     monkeypatch.setattr(machine, "free_memory", lambda device: free)
-    made = {}
     for name, rows in (("much", 15), ("little", 8)):
         summary = train(name, *more, "trainer.micro_batch_tokens=auto")
         assert summary["micro_batch_tokens"] == rows * 64
         assert json.loads((tmp_path / name / "summary.json").read_text())["micro_batch_tokens"] == rows * 64
         assert summary["tokens"] == 64 * (4 + 5 + 10 + 15)
-        made[name] = load_file(checkpoint.latest(tmp_path / name) / checkpoint.WEIGHTS)
         free = int(summary["memory_peak"] / 0.8) - 1000  # a little less than that takes
-    for name, value in made["much"].items():
-        torch.testing.assert_close(made["little"][name], value, rtol=2e-3, atol=2e-4)
+    torch.testing.assert_close(weights("little"), weights("much"), rtol=2e-3, atol=2e-4)
 
 
 def test_recomputed_activations_give_the_same_run_bit_for_bit(
-    train: Callable[..., dict[str, Any]], tmp_path: Path
+    train: Callable[..., dict[str, Any]], assert_bitwise: Any
 ) -> None:
     more = ("trainer.steps=3", "precision=bf16", "stream=modded", "mlp=nff", "trainer.micro_batch_tokens=128")
     train("kept", *more), train("again", *more, "trainer.activation_checkpointing=true")
-    expected = load_file(checkpoint.latest(tmp_path / "kept") / checkpoint.WEIGHTS)
-    got = load_file(checkpoint.latest(tmp_path / "again") / checkpoint.WEIGHTS)
-    assert all(torch.equal(got[name], value) for name, value in expected.items())
+    assert_bitwise("kept", "again")

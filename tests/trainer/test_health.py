@@ -18,7 +18,6 @@ from ramen.trainer.loop import Trainer
 
 Train = Callable[..., dict[str, Any]]
 SKIP = "trainer.nonfinite=skip"
-CLOCKS = ("seconds", "tokens_per_second", "peak_memory")
 
 
 class Scaled(torch.autograd.Function):
@@ -65,15 +64,6 @@ def plant(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     return plant
 
 
-def weights(folder: Path) -> dict[str, Tensor]:
-    return load_file(checkpoint.latest(folder) / checkpoint.WEIGHTS)
-
-
-def records(folder: Path) -> list[dict[str, Any]]:
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in line.items() if key not in CLOCKS} for line in lines]
-
-
 def same(left: Any, right: Any) -> bool:
     if isinstance(left, Tensor):
         return torch.equal(left, right)
@@ -84,7 +74,7 @@ def same(left: Any, right: Any) -> bool:
 
 @pytest.mark.parametrize(("fault", "clip"), CASES)
 def test_a_run_stops_with_the_step_and_keeps_its_last_good_checkpoint(
-    train: Train, tmp_path: Path, plant: Callable[..., None], fault: str, clip: str
+    train: Train, weights: Any, tmp_path: Path, plant: Callable[..., None], fault: str, clip: str
 ) -> None:
     plant(fault, 5)
     summary = train(
@@ -93,7 +83,7 @@ def test_a_run_stops_with_the_step_and_keeps_its_last_good_checkpoint(
     assert summary["status"] == "diverged"
     assert "loss or gradient norm was not finite at step 5" in summary["error"]
     assert checkpoint.latest(tmp_path / "run").name == "step_00000004"
-    assert all(value.isfinite().all() for value in weights(tmp_path / "run").values())
+    assert all(value.isfinite().all() for value in weights("run").values())
     stored = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert (stored["status"], stored["steps"]) == ("diverged", 5)
 
@@ -128,7 +118,7 @@ def test_weights_that_overflow_are_not_saved(train: Train, tmp_path: Path, monke
 
 @pytest.mark.parametrize(("fault", "clip"), CASES)
 def test_a_skipped_step_leaves_weights_and_optimizers_as_they_were(
-    train: Train, tmp_path: Path, plant: Callable[..., None], fault: str, clip: str
+    train: Train, records: Any, tmp_path: Path, plant: Callable[..., None], fault: str, clip: str
 ) -> None:
     options = (SKIP, f"trainer.grad_clip={clip}", "trainer.record_every_steps=1", "trainer.checkpoint_every_steps=1")
     plant(fault, 3)
@@ -140,17 +130,17 @@ def test_a_skipped_step_leaves_weights_and_optimizers_as_they_were(
     states = [checkpoint.load_state(path)["optimizers"] for path in (before, after)]
     assert same(states[0]["optimizer"]["state"], states[1]["optimizer"]["state"])
     assert same(states[0]["auxiliary"]["state"], states[1]["auxiliary"]["state"])
-    made = records(tmp_path / "run")
+    made = records("run")
     assert [line["skipped_steps"] for line in made] == [0, 0, 1, 1]
     assert [line["train_loss"] is None for line in made] == [False, False, True, False]
     assert [line["tokens"] for line in made] == [256, 512, 768, 1024]
 
 
-def test_a_mean_loss_is_of_the_steps_that_counted(train: Train, tmp_path: Path, plant: Callable[..., None]) -> None:
+def test_a_mean_loss_is_of_the_steps_that_counted(train: Train, records: Any, plant: Callable[..., None]) -> None:
     train("all", "trainer.record_every_steps=1", "trainer.steps=2")
     plant("nan loss", 2)
     train("skipped", SKIP, "trainer.record_every_steps=2", "trainer.steps=2")
-    assert records(tmp_path / "skipped")[0]["train_loss"] == records(tmp_path / "all")[0]["train_loss"]
+    assert records("skipped")[0]["train_loss"] == records("all")[0]["train_loss"]
 
 
 def test_too_many_skipped_steps_are_a_divergence(train: Train, plant: Callable[..., None]) -> None:
@@ -162,20 +152,19 @@ def test_too_many_skipped_steps_are_a_divergence(train: Train, plant: Callable[.
 
 
 def test_a_resumed_run_with_skipped_steps_is_the_uninterrupted_one(
-    train: Train, tmp_path: Path, plant: Callable[..., None]
+    train: Train, assert_bitwise: Any, plant: Callable[..., None]
 ) -> None:
     plant("nan gradient", 3, 6)
     train("whole", SKIP)
     assert train("parts", SKIP, "trainer.stop_after_steps=5")["skipped_steps"] == 1
     assert train("parts", SKIP, "resume=here")["skipped_steps"] == 2
-    assert same(weights(tmp_path / "whole"), weights(tmp_path / "parts"))
-    assert records(tmp_path / "whole") == records(tmp_path / "parts")
+    assert_bitwise("whole", "parts")
 
 
-def test_a_sound_run_is_the_same_under_both_policies(train: Train, tmp_path: Path) -> None:
+def test_a_sound_run_is_the_same_under_both_policies(train: Train, assert_bitwise: Any) -> None:
     train("stop")
     train("skip", SKIP)
-    assert same(weights(tmp_path / "stop"), weights(tmp_path / "skip"))
+    assert_bitwise("stop", "skip")
 
 
 def test_stop_reads_nothing_from_the_device_and_skip_one_number() -> None:

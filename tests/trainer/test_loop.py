@@ -7,34 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from safetensors.torch import load_file
 
 from ramen.errors import ConfigError
 from ramen.registry import options
 from ramen.trainer import checkpoint
 
 Train = Callable[..., dict[str, Any]]
-
-
-def weights(folder: Path) -> dict[str, torch.Tensor]:
-    return load_file(checkpoint.latest(folder) / checkpoint.WEIGHTS)
-
-
-def records(folder: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-
-
-def timeless(made: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    clock = ("seconds", "tokens_per_second", "peak_memory")
-    return [{key: value for key, value in record.items() if key not in clock} for record in made]
-
-
-def test_micro_batches_do_not_change_the_result(train: Train, tmp_path: Path) -> None:
-    train("whole")
-    train("cut", "trainer.micro_batch_tokens=64")
-    for name, value in weights(tmp_path / "whole").items():
-        torch.testing.assert_close(weights(tmp_path / "cut")[name], value, rtol=5e-3, atol=5e-4)
 
 
 @pytest.mark.parametrize(
@@ -45,7 +23,7 @@ def test_micro_batches_do_not_change_the_result(train: Train, tmp_path: Path) ->
         if option.target and not option.target.startswith("pytorch_optimizer")
     ],
 )
-def test_resumed_equals_uninterrupted_bitwise(train: Train, tmp_path: Path, optimizer: str) -> None:
+def test_resumed_equals_uninterrupted_bitwise(train: Train, assert_bitwise: Any, optimizer: str) -> None:
     """Weights, records and data order, under a batch schedule, stopped between two records."""
     more = (f"optimizer={optimizer}", "schedule@batch_schedule=stepped", "trainer.evaluate_every_steps=4")
     if optimizer == "spectron":
@@ -53,37 +31,19 @@ def test_resumed_equals_uninterrupted_bitwise(train: Train, tmp_path: Path, opti
     train("whole", *more)
     assert train("parts", *more, "trainer.stop_after_steps=5")["status"] == "stopped"
     assert train("parts", *more, "resume=here")["status"] == "finished"
-    for name, value in weights(tmp_path / "whole").items():
-        assert torch.equal(weights(tmp_path / "parts")[name], value), name
-    assert timeless(records(tmp_path / "parts")) == timeless(records(tmp_path / "whole"))
+    assert_bitwise("parts", "whole")
 
 
-def test_a_seed_repeats_bitwise_and_another_one_does_not(train: Train, tmp_path: Path) -> None:
-    for name, seed in (("a", 3), ("b", 3), ("c", 4)):
-        train(name, f"seed={seed}")
-    assert timeless(records(tmp_path / "a")) == timeless(records(tmp_path / "b"))
-    assert records(tmp_path / "a")[0]["train_loss"] != records(tmp_path / "c")[0]["train_loss"]
-
-
-def test_methods_start_from_the_same_weights_and_data(train: Train, tmp_path: Path) -> None:
-    """The first record's loss is of the same weights on the same batch, whatever the optimizer."""
-    losses = set()
-    for name in ("adamw", "normuon", "bam"):
-        train(name, f"optimizer={name}", "trainer.record_every_steps=1", "trainer.steps=1")
-        losses.add(records(tmp_path / name)[0]["train_loss"])
-    assert len(losses) == 1
-
-
-def test_records_are_made_when_due_and_at_the_end(train: Train, tmp_path: Path) -> None:
+def test_records_are_made_when_due_and_at_the_end(train: Train, records: Any) -> None:
     train("run", "trainer.steps=7", "trainer.record_every_steps=3", "trainer.evaluate_every_steps=4")
-    made = records(tmp_path / "run")
+    made = records("run")
     assert [record["step"] for record in made] == [3, 4, 6, 7]
     assert [record["val_loss"] is not None for record in made] == [False, True, False, True]
     assert all(record["tokens"] == 256 * record["step"] for record in made)
     assert all(math.isfinite(record["train_loss"]) and record["grad_norm"] > 0 for record in made)
 
 
-def test_schedules_appear_in_the_records_as_set(train: Train, tmp_path: Path) -> None:
+def test_schedules_appear_in_the_records_as_set(train: Train, records: Any) -> None:
     train(
         "run",
         "optimizer=muon",
@@ -92,7 +52,7 @@ def test_schedules_appear_in_the_records_as_set(train: Train, tmp_path: Path) ->
         "schedule.warmup_fraction=0.25",
         "schedule.cooldown_fraction=0.5",
     )
-    made = records(tmp_path / "run")
+    made = records("run")
     assert [record["lr"] / 0.02 for record in made] == pytest.approx([0.5, 1.0, 0.75, 0.25])
     assert [record["auxiliary_lr"] / made[1]["auxiliary_lr"] for record in made] == pytest.approx(
         [0.5, 1.0, 0.75, 0.25]
@@ -100,21 +60,21 @@ def test_schedules_appear_in_the_records_as_set(train: Train, tmp_path: Path) ->
     assert made[1]["momentum"] == pytest.approx(0.95)
 
 
-def test_the_batch_schedule_grows_the_batch_by_whole_micro_batches(train: Train, tmp_path: Path) -> None:
+def test_the_batch_schedule_grows_the_batch_by_whole_micro_batches(train: Train, records: Any) -> None:
     train("run", "schedule@batch_schedule=stepped", "trainer.record_every_steps=1", "trainer.steps=8")
-    assert [record["batch_tokens"] // 256 for record in records(tmp_path / "run")] == [1, 1, 2, 2, 4, 4, 8, 8]
+    assert [record["batch_tokens"] // 256 for record in records("run")] == [1, 1, 2, 2, 4, 4, 8, 8]
 
 
-def test_budgets_of_tokens_and_seconds_end_the_run_with_a_full_decay(train: Train, tmp_path: Path) -> None:
+def test_budgets_of_tokens_and_seconds_end_the_run_with_a_full_decay(train: Train, records: Any) -> None:
     summary = train("tokens", "trainer.steps=null", "trainer.tokens=1024")
     assert (summary["steps"], summary["tokens"]) == (4, 1024)
     summary = train("seconds", "trainer.steps=null", "trainer.seconds=0.3", "trainer.record_every_steps=1")
     assert summary["train_seconds"] >= 0.3
     assert summary["status"] == "finished"
-    assert records(tmp_path / "seconds")[-1]["lr"] < 0.5 * 0.02
+    assert records("seconds")[-1]["lr"] < 0.5 * 0.02
 
 
-def test_clipping_bounds_the_gradient_that_the_optimizer_sees(train: Train, tmp_path: Path) -> None:
+def test_clipping_bounds_the_gradient_that_the_optimizer_sees(train: Train, weights: Any) -> None:
     """AdamW with a huge eps steps in proportion to the gradient: clipped a hundred times tighter, it moves a hundred times less."""
     moves = []
     for clip in (1e-2, 1e-4):
@@ -130,7 +90,7 @@ def test_clipping_bounds_the_gradient_that_the_optimizer_sees(train: Train, tmp_
         train(name, *options, f"trainer.grad_clip={clip}", "trainer.steps=1", "schedule=constant")
         train(f"{name}start", *options, "optimizer.lr=0", "auxiliary.lr=0", "trainer.steps=1", "schedule=constant")
         key = "embedding.weight"
-        moves.append((weights(tmp_path / name)[key] - weights(tmp_path / f"{name}start")[key]).norm().item())
+        moves.append((weights(name)[key] - weights(f"{name}start")[key]).norm().item())
     assert moves[0] / moves[1] == pytest.approx(100, rel=0.05)
 
 
@@ -166,14 +126,28 @@ def test_resuming_another_computation_names_what_differs(train: Train) -> None:
     assert [problem.split(":")[0] for problem in told.value.problems] == ["optimizer.lr", "seed"]
 
 
-def test_a_longer_budget_may_continue_a_finished_run(train: Train, tmp_path: Path) -> None:
+def test_a_longer_budget_may_continue_a_finished_run(train: Train, records: Any) -> None:
     train("run")
     summary = train("run", "resume=here", "trainer.steps=12")
     assert summary["steps"] == 12
-    assert [record["step"] for record in records(tmp_path / "run")] == [2, 4, 6, 8, 10, 12]
+    assert [record["step"] for record in records("run")] == [2, 4, 6, 8, 10, 12]
     for less in ("trainer.steps=8", "trainer.tokens=2000", "trainer.seconds=1e-9"):  # its folder would tell of 12 steps
         with pytest.raises(ConfigError, match=f"{less.partition('=')[0]}: is less than .*step_00000012 has behind it"):
             train("run", "resume=here", "trainer.steps=12", less)
+
+
+@pytest.mark.parametrize("due", ["trainer.keep_best=true", "trainer.checkpoint_every_steps=4"])
+def test_what_is_due_at_the_last_step_is_saved_whatever_else_is_at_the_end(
+    train: Train, tmp_path: Path, due: str
+) -> None:
+    train("run", "trainer.checkpoint_at_end=false", "trainer.evaluate_every_steps=4", due)
+    assert checkpoint.latest(tmp_path / "run").name == "step_00000008"
+
+
+def test_a_budget_that_a_stopped_run_has_used_up_ends_it_with_an_evaluation(train: Train) -> None:
+    train("run", "trainer.stop_after_steps=5")
+    ended = train("run", "resume=here", "trainer.steps=5")
+    assert (ended["status"], ended["best_val_loss"]) == ("finished", ended["final_val_loss"])
 
 
 @pytest.mark.parametrize("budget", ["trainer.tokens=1100", "trainer.seconds=1e-9"])

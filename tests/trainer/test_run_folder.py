@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from ramen.errors import ConfigError, DataError
+from ramen.errors import DataError
 from ramen.logger.folder import RunFolder
 
 Train = Callable[..., dict[str, Any]]
@@ -31,12 +31,6 @@ def test_the_folder_tells_everything(train: Train, tmp_path: Path) -> None:
     assert environment["versions"]["torch"]
 
 
-def test_names_and_loggers_do_not_change_the_config_hash_but_values_do(train: Train) -> None:
-    first = train("a")["config_hash"]
-    assert train("b", "name=another")["config_hash"] == first
-    assert train("c", "optimizer.lr=0.0123")["config_hash"] != first
-
-
 def test_a_failure_is_recorded_with_its_reason(train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from ramen.trainer.loop import Trainer
 
@@ -48,13 +42,6 @@ def test_a_failure_is_recorded_with_its_reason(train: Train, tmp_path: Path, mon
         train("run")
     stored = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert (stored["status"], stored["error"]) == ("failed", "RuntimeError: planted")
-
-
-def test_a_failed_attempt_to_resume_does_not_overwrite_a_finished_run(train: Train, tmp_path: Path) -> None:
-    train("run")
-    with pytest.raises(ConfigError):
-        train("run", "resume=here", "model.dim=32")
-    assert json.loads((tmp_path / "run" / "summary.json").read_text())["status"] == "finished"
 
 
 def test_a_corrupt_shard_is_a_clear_error(train: Train, data_folder: Path) -> None:
@@ -85,7 +72,8 @@ def test_nan_is_null_in_the_records(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "metrics.jsonl").read_text()) == {"step": 1, "train_loss": None}
 
 
-def test_a_resumed_run_drops_the_records_after_its_checkpoint_and_a_cut_line(tmp_path: Path) -> None:
-    (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n{"step": 2}\n{"step": 3}\n{"st')
+@pytest.mark.parametrize("tail", [b'{"st', b"\x00\x00", b"\xff\xfe\x00", b"[1]\n3\n"])
+def test_a_resumed_run_drops_the_records_after_its_checkpoint_and_a_damaged_line(tmp_path: Path, tail: bytes) -> None:
+    (tmp_path / "metrics.jsonl").write_bytes(b'{"step": 1}\n{"step": 2}\n{"step": 3}\n' + tail)
     RunFolder({}, keep_steps=2).start(tmp_path, {}, {})
     assert (tmp_path / "metrics.jsonl").read_text() == '{"step": 1}\n{"step": 2}\n'

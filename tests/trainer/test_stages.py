@@ -1,18 +1,16 @@
 """Stages of a run: windows, batch, split and freeze change when they should, show in the records, and survive a resume."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from ramen import assemble
 from ramen.errors import ConfigError
 from ramen.loading import open_run
-from ramen.trainer import checkpoint
 from ramen.trainer.stages import Stages
 
 Train = Callable[..., dict[str, Any]]
@@ -28,23 +26,20 @@ EVERYTHING = (
 )  # fmt: skip
 
 
-def records(folder: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-
-
 @pytest.mark.parametrize("stop", [3, 5, 6])
-def test_resumed_in_any_stage_equals_uninterrupted_bitwise(train: Train, tmp_path: Path, stop: int) -> None:
+def test_resumed_in_any_stage_equals_uninterrupted_bitwise(
+    train: Train, weights: Any, assert_bitwise: Any, stop: int
+) -> None:
     train("whole", *EVERYTHING)
     assert train("parts", *EVERYTHING, f"trainer.stop_after_steps={stop}")["status"] == "stopped"
     assert train("parts", *EVERYTHING, "resume=here")["status"] == "finished"
-    whole, parts = (load_file(checkpoint.latest(tmp_path / name) / checkpoint.WEIGHTS) for name in ("whole", "parts"))
-    assert [name for name in whole if not torch.equal(whole[name], parts[name])] == []
-    assert not torch.equal(whole["embedding.weight"], whole["embedding.head_weight"])
+    assert_bitwise("whole", "parts")
+    assert not torch.equal(weights("whole")["embedding.weight"], weights("whole")["embedding.head_weight"])
 
 
-def test_records_show_every_change(train: Train, tmp_path: Path) -> None:
+def test_records_show_every_change(train: Train, records: Any) -> None:
     train("run", *EVERYTHING, "schedule=constant")
-    made = records(tmp_path / "run")
+    made = records("run")
     lengths = [(int(r["long_window_tokens"]), int(r["short_window_tokens"])) for r in made]
     assert lengths[0] == (16, 4) and lengths[-1] == (64, 8) and (32, 4) in lengths and sorted(lengths) == lengths
     split = [r["embedding_split"] for r in made]
@@ -61,16 +56,17 @@ def test_a_trained_run_opens_with_its_last_windows_and_its_split(train: Train, t
 
 
 def stages_of(compose: Any, build_gpt: Any, *overrides: str) -> Stages:
-    config = compose("model.layers=2", "model.dim=16", "model.heads=2", *overrides)
+    """Of a job of four rows a batch, whose scalars rest for three steps."""
+    config = compose("trainer.batch_tokens=128", "trainer.freeze_scalar_steps=3", *overrides)
     model = build_gpt(*overrides)
-    optimizers = assemble.optimizers(config, assemble.groups(config, model))
-    steps = assemble.curve(config, "batch_schedule")
-    rows, windows, ahead = (
-        (lambda progress: round(4 * steps(progress))),
-        assemble.windows(config),
-        assemble.ahead(config),
+    job: Any = SimpleNamespace(
+        model=model,
+        optimizers=assemble.optimizers(config, assemble.groups(config, model)),
+        batch_schedule=assemble.curve(config, "batch_schedule"),
+        windows=assemble.windows(config),
+        ahead=assemble.ahead(config),
     )
-    return Stages(model, optimizers, rows, windows, 4, None, 3, ahead)
+    return Stages(job, assemble.section(config, "trainer", model.text.sequence_length))
 
 
 def test_scalars_keep_still_for_exactly_the_steps_asked_for(compose: Any, build_gpt: Any, rows: Any) -> None:
@@ -87,11 +83,11 @@ def test_scalars_keep_still_for_exactly_the_steps_asked_for(compose: Any, build_
         tokens = rows((12,), seed=step)
         model(tokens, tokens).backward()
         stages.rest()
-        stages.optimizers.step()
+        stages.job.optimizers.step()
         model.zero_grad()
         moved.append(not torch.equal(before, scalar))
     assert moved == [True] * 5 + [False] * 3 + [True] * 2
-    state = stages.optimizers.by_name["auxiliary"].state[scalar]
+    state = stages.job.optimizers.by_name["auxiliary"].state[scalar]
     assert state["step"] == 7
 
 
@@ -100,10 +96,10 @@ def test_the_split_copies_the_optimizers_state(compose: Any, build_gpt: Any, row
     embedding, tokens = stages.model.embedding, rows((12,))
     stages.enter(0.0)
     stages.model(tokens, tokens).backward()
-    stages.optimizers.step()
+    stages.job.optimizers.step()
     stages.model.zero_grad()
     stages.enter(0.5)
-    held = stages.optimizers.by_name["auxiliary"].state
+    held = stages.job.optimizers.by_name["auxiliary"].state
     assert held[embedding.weight].keys() == held[embedding.head_weight].keys() != set()
     for key, value in held[embedding.weight].items():
         copied = held[embedding.head_weight][key]
@@ -111,8 +107,8 @@ def test_the_split_copies_the_optimizers_state(compose: Any, build_gpt: Any, row
     # With the same gradient both move alike; the head's learning rate is the table's, not scheduled twice.
     for value in (embedding.weight, embedding.head_weight):
         value.grad = torch.ones_like(value)
-    stages.optimizers.schedule(0.5, 0.25)
-    stages.optimizers.step()
+    stages.job.optimizers.schedule(0.5, 0.25)
+    stages.job.optimizers.step()
     assert torch.equal(embedding.weight, embedding.head_weight)
 
 
