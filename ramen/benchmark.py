@@ -1,10 +1,7 @@
 """How fast training is on this machine: whole steps, optimizers, the head, the loader, the start, the jobs of a sweep."""
 
-import os
 import re
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -18,13 +15,14 @@ from ramen import device as machine
 from ramen.config import settings
 from ramen.errors import ConfigError
 from ramen.measure.head import head
-from ramen.measure.jobs import sweep
+from ramen.measure.jobs import ONE_STEP, sweep, train
 from ramen.measure.loader import loader
 from ramen.measure.machine import Machine, Row, Workload, ratio
-from ramen.measure.step import against_peer, compare, model
+from ramen.measure.step import against_peer, compare, matmul, model
 from ramen.ops.kernel import plain_torch, status
 from ramen.ops.parameter import declare_factors
-from ramen.registry import CONF, options
+from ramen.optimizer.base import iteration_type
+from ramen.registry import options
 from ramen.routing import make_optimizer
 
 
@@ -58,9 +56,8 @@ def optimizer(work: Workload, here: Machine) -> list[Row]:
     tasks: dict[str, Callable[[], object]] = {}
     products: dict[str, int] = {}  # FLOPs
     missing: list[Row] = []
-    size = 8192 if here.device.type == "cuda" else 1536
-    square = torch.randn(size, size, device=here.device)
-    square = square.bfloat16() if here.device.type == "cuda" else square  # iteration_dtype=auto
+    # In the number type of iteration_dtype=auto, whatever the run's.
+    product, flops = matmul(Machine(here.device, iteration_type("auto", here.device) or torch.float32))
     for name, option in options("optimizer").items():
         needs = re.findall(r"needs (\w+=\w+)", option.summary)
         parameters = _matrices(work.matrices, here.device, factors=bool(needs))
@@ -80,16 +77,17 @@ def optimizer(work: Workload, here: Machine) -> list[Row]:
         products[name] = counter.get_total_flops()
         if name in LOOPS:
             tasks[f"{name}, loop"] = _loop(node | LOOPS[name], parameters)
-    found = here.rounds(tasks | {"peak": lambda: square @ square}, work.rounds)
+    found = here.rounds(tasks | {"peak": product}, work.rounds)
     rows: list[Row] = []
+    base = found.get("torch_muon")  # which may be missing too
     for name in (name for name in tasks if "loop" not in name):
-        at_peak = [seconds * products[name] / (2 * size**3) for seconds in found["peak"]]
+        at_peak = [seconds * products[name] / flops for seconds in found["peak"]]
         loop = found.get(f"{name}, loop")
         rows.append(
             {
                 "name": name,
                 "milliseconds": statistics.median(found[name]) * 1e3,
-                "times_faster_than_torch_muon": ratio(found["torch_muon"], found[name]),
+                "times_faster_than_torch_muon": ratio(base, found[name]) if base else None,
                 "times_faster_than_loop": ratio(loop, found[name]) if loop else None,
                 "products_at_peak_milliseconds": statistics.median(at_peak) * 1e3,
             }
@@ -116,22 +114,16 @@ def _loop(node: dict[str, Any], parameters: list[nn.Parameter]) -> Callable[[], 
 
 def startup(work: Workload, here: Machine) -> list[Row]:
     """train.py as a new process, in wall seconds: its help, a run of one step, and the same where kernels must be compiled."""
-    door = str(CONF.parent / "train.py")
 
     def process(*words: str, **environment: str) -> None:
         with tempfile.TemporaryDirectory() as folder:
-            command = [sys.executable, door, *words, *(f"hydra.run.dir='{folder}'" for _ in words[1:2])]
-            done = subprocess.run(
-                command, env={**os.environ, **environment}, capture_output=True, text=True, check=False
-            )
-        if done.returncode:
-            raise ConfigError(f"train.py ended with exit code {done.returncode}: {done.stderr.strip()[-500:]}")
+            train(*words, *(f"hydra.run.dir='{folder}'" for _ in words[1:2]), **environment)
 
     def fresh() -> None:
         with tempfile.TemporaryDirectory() as cache:
             process(*run, XDG_CACHE_HOME=cache)
 
-    run = [*work.overrides, "trainer.steps=1", "trainer.checkpoint_at_end=false", "data.validation_tokens=256"]
+    run = [*work.overrides, *ONE_STEP]
     tasks = {
         "train.py --help": lambda: process("--help"),
         "one step": lambda: process(*run),

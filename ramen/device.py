@@ -22,6 +22,9 @@ PEAK_BF16 = {
     "RTX 5090": 209.5e12, "RTX 4090": 165.2e12, "RTX 3090": 71e12,
 }  # fmt: skip
 
+HEAP_BYTES, HUGE_PAGE = 1_900_000_000, 1 << 21  # less than glibc keeps; of x86-64 and most others
+MADV_HUGEPAGE = 14  # of Linux
+
 
 def select_device(name: str) -> torch.device:
     """`auto` is CUDA where there is one, else the CPU. ConfigError for a device that is not here."""
@@ -59,6 +62,19 @@ def _keep_freed_memory() -> None:
         mallopt(mmap_max, 0)  # a threshold above 32 MB is refused, and a head's logits are larger
         mallopt(trim_threshold, (1 << 31) - 1)
         mallopt(arena_max, 1)
+        _ask_for_huge_pages()
+
+
+def _ask_for_huge_pages() -> None:
+    """Let the heap to come be of huge pages where the system has them: 1 to 3 % of a step. Nothing is taken until it is used."""
+    libc = ctypes.CDLL(None)
+    libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+    libc.free.argtypes, libc.madvise.argtypes = [ctypes.c_void_p], [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+    block = libc.malloc(HEAP_BYTES)
+    if block is not None:  # a process may be forbidden as much
+        begin = -(-block // HUGE_PAGE) * HUGE_PAGE
+        libc.madvise(begin, (block + HEAP_BYTES - begin) // HUGE_PAGE * HUGE_PAGE, MADV_HUGEPAGE)
+        libc.free(block)  # the heap keeps it, and what was said of it
 
 
 def select_precision(choice: str, device: torch.device) -> torch.dtype:
@@ -76,24 +92,30 @@ def _bfloat16_pays(kind: str) -> bool:
 
 @functools.cache
 def bfloat16_speed() -> float:
-    """How many times as fast as in float32 a matrix product is on this CPU: about 2 where it was built for it, half where not."""
-    types = (torch.bfloat16, torch.float32)
-    with _disable_current_modes(), torch.autocast("cpu", enabled=False):  # whoever asks first may be sketching a run
-        # In turn: a busy moment meets both.
-        rounds = [[matmul_rate(dtype, size=512) for dtype in types] for _ in range(5)]
+    """How many times as fast as in float32 a matrix product is on this CPU: about 2 where it was built for it, half where not.
+
+    On one thread: with more, a process beside this one would decide, and what a run computes must not depend on that.
+    """
+    types, threads = (torch.bfloat16, torch.float32), torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        # Whoever asks first may be sketching a run, or inside autocast.
+        with _disable_current_modes(), torch.autocast("cpu", enabled=False):
+            # In turn: a busy moment meets both.
+            rounds = [[_matmul_rate(dtype, size=512) for dtype in types] for _ in range(5)]
+    finally:
+        torch.set_num_threads(threads)
     narrow, wide = map(max, zip(*rounds, strict=True))
     return narrow / wide
 
 
-def matmul_rate(dtype: torch.dtype, size: int = 1536, device: str = "cpu", repeats: int = 3) -> float:
-    """FLOP/s of the best of some square matrix products: the peak that a share of peak is a share of."""
-    a = torch.randn(size, size, device=device).to(dtype)
+def _matmul_rate(dtype: torch.dtype, size: int, repeats: int = 3) -> float:
+    """FLOP/s of the best of some square matrix products on the CPU."""
+    a = torch.ones(size, size, dtype=dtype)
     best = float("inf")
     for _ in range(repeats + 1):  # the first is a warm-up that may also be the best
         started = time.perf_counter()
         a @ a
-        if device != "cpu":
-            torch.cuda.synchronize()
         best = min(best, time.perf_counter() - started)
     return 2 * size**3 / best
 
@@ -138,6 +160,7 @@ def forget_peak_memory(device: torch.device) -> None:
     elif sys.platform == "linux":
         with suppress(AttributeError):  # another libc
             ctypes.CDLL(None).malloc_trim(0)
+            _ask_for_huge_pages()
         _before["cpu"] = _process_bytes("VmRSS")
         with suppress(OSError):  # where it is forbidden the old peak stays
             Path("/proc/self/clear_refs").write_text("5")

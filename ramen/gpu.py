@@ -92,14 +92,9 @@ def attention() -> Found:
     return {"holds": all(one["holds"] for one in found.values()), **found}
 
 
-def compiled() -> Found:
-    """The model as one graph against the model as it is."""
-    return _agree(_gradients("attention.backend=flex", how="on"), _gradients("attention.backend=sdpa"), 2e-3)
-
-
-def regional() -> Found:
-    """Blocks compiled one by one against the model as it is."""
-    return _agree(_gradients("attention.backend=flex", how="regional"), _gradients("attention.backend=sdpa"), 2e-3)
+def compiled(how: How) -> Found:
+    """The model as one graph, or its blocks compiled one by one (regional), against the model as it is."""
+    return _agree(_gradients("attention.backend=flex", how=how), _gradients("attention.backend=sdpa"), 2e-3)
 
 
 def bf16() -> Found:
@@ -126,10 +121,7 @@ def head() -> Found:
 
     for name, cap in caps.items():
         found[name] = _agree(differentiated(cap, True), differentiated(cap, False), 1e-2)
-        tasks = {
-            "triton": lambda cap=cap: differentiated(cap, True),
-            "twin": lambda cap=cap: differentiated(cap, False),
-        }
+        tasks = {"triton": partial(differentiated, cap, True), "twin": partial(differentiated, cap, False)}
         for kind, seconds in here.rounds(tasks, 3).items():
             found[name][f"{kind}_milliseconds"] = min(seconds) * 1e3
             found[name][f"{kind}_megabytes"] = here.peak_megabytes(tasks[kind])
@@ -254,9 +246,9 @@ def parts(rounds: int) -> dict[tuple[str, str], Callable[[], Found]]:
     def config(experiment: str, how: str) -> tuple[str, ...]:
         return (f"experiment={experiment}", "device=cuda", "precision=bf16", f"compile={how}")
 
-    checks = {
-        "fused head": head, "attention": attention, "bf16": bf16, "compiled": compiled, "CUDA graphs": graphs,
-        "cautious AdamW": cautious, "regional": regional,
+    checks: dict[str, Callable[[], Found]] = {
+        "fused head": head, "attention": attention, "bf16": bf16, "compiled": partial(compiled, "on"), "CUDA graphs": graphs,
+        "cautious AdamW": cautious, "regional": partial(compiled, "regional"),
     }  # fmt: skip
     made: dict[tuple[str, str], Callable[[], Found]] = {("parity", name): check for name, check in checks.items()}
     sizes = {"baseline": (24, 1024, 256), "gpt2_124m": (48, 3072, 768)}  # about the matrices of each
@@ -302,13 +294,10 @@ def markdown(found: Found) -> str:
             lines += [sentence(result), ""]
             continue
         lines += ["| method | milliseconds | times faster than torch's Muon |", "|---|---|---|"]
-        figures = [
-            (row["name"], row["milliseconds"], row.get("times_faster_than_torch_muon")) for row in result["rows"]
-        ]
-        lines += [
-            f"| {name} | {ms:.3g} | {'-' if ratio is None else f'{ratio:.3g}'} |"
-            for name, ms, ratio in figures
-            if ms is not None
-        ]
+        for row in result["rows"]:
+            if row["milliseconds"] is not None:
+                ratio = row.get("times_faster_than_torch_muon")
+                times = "-" if ratio is None else f"{ratio:.3g}"
+                lines.append(f"| {row['name']} | {row['milliseconds']:.3g} | {times} |")
         lines += [f"\n{row['name']}: {row['note']}" for row in result["rows"] if row.get("note")] + [""]
     return "\n".join(lines)

@@ -100,13 +100,13 @@ def open_run(run_folder: str | Path, device: str | torch.device = "cpu", step: i
     DataError when it is no run folder, has no such checkpoint, or its checkpoint is of another model.
     """
     folder = Path(run_folder)
-    if not folder.is_dir():
-        raise DataError(f"{folder}: no such run folder")
-    if not (folder / CONFIG).exists():
-        inside = next((str(path.parent) for path in sorted(folder.glob(f"*/{CONFIG}"))), None)
-        hint = f"; it holds runs, give one of them, as {inside}" if inside else ""
-        raise DataError(f"{folder}: is no run folder, got no {CONFIG} in it{hint}")
     config = _mapping(folder / CONFIG, yaml.safe_load)
+    if not config:
+        if not folder.is_dir():
+            raise DataError(f"{folder}: no such run folder")
+        inside = next((str(path.parent) for path in sorted(folder.glob(f"[!.]*/{CONFIG}"))), None)
+        hint = f"; it holds runs, give one of them, as {inside}" if inside else ""
+        raise DataError(f"{folder}: is no run folder, got no or an empty {CONFIG} in it{hint}")
     try:
         check(config)
     except ConfigError as error:

@@ -40,9 +40,9 @@ def main() -> None:
     from ramen import device as machine
     from ramen import gpu
 
-    todo = [key for key in gpu.parts(arguments.rounds) if arguments.only in " ".join(key)]
+    known = gpu.parts(arguments.rounds)
+    todo = [key for key in known if arguments.only in " ".join(key)]
     if arguments.worker is not None:
-        known = gpu.parts(arguments.rounds)
         work([known[key] for key in todo[arguments.worker :]])
         return
     found: dict[str, Any] = {

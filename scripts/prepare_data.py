@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ramen.data.dataset import Dataset
 
 NO_FILES = ["hydra.output_subdir=null", "hydra.run.dir=.", "hydra.sweep.dir=outputs", "hydra.sweep.subdir=."]
+NO_CLAIM = ["++hydra.callbacks.run._target_=hydra.experimental.callback.Callback"]  # on this folder, as on a run's
 NO_LOG = ["hydra/job_logging=disabled", "hydra/hydra_logging=disabled"]
 
 
@@ -72,7 +73,7 @@ if __name__ == "__main__":
         (at for at, word in enumerate(sys.argv) if at and "=" in word and not word.startswith("-")), len(sys.argv)
     )
     given = [word for word in sys.argv[first:] if not word.startswith("-")]
-    sys.argv[first:first] = NO_FILES + NO_LOG
+    sys.argv[first:first] = NO_FILES + NO_CLAIM + NO_LOG
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # errors come here to be told, not printed by Hydra
     try:
         with a_reader_may_leave():

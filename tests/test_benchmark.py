@@ -6,7 +6,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
+from ramen import benchmark
+from ramen.measure.machine import Machine, Workload
+from ramen.optimizer.foreign import Foreign
 from ramen.registry import options
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -64,6 +68,19 @@ def test_every_optimizer_is_timed_or_says_what_it_misses(figures):
     soap, muon, plain = (rows[n]["products_at_peak_milliseconds"] for n in ("soap_muon", "muon", "torch_muon"))
     beyond = 6 * (16 + 8) * 16 * 8 / (20 * 8**2 * 16 + 10 * 8**3)  # turns and means, against five plain steps
     assert (soap - muon) / plain == pytest.approx(beyond)
+
+
+def test_methods_are_timed_where_torchs_muon_is_too_slow_to_repeat(monkeypatch):
+    def seconds(machine, task):
+        return 10.0 if isinstance(getattr(task, "__self__", None), Foreign) else 0.5
+
+    few = {name: option for name, option in options("optimizer").items() if name in ("bam", "torch_muon")}
+    monkeypatch.setattr(benchmark, "options", lambda kind: few)
+    monkeypatch.setattr(Machine, "seconds", seconds)
+    work = Workload(matrices=(2, 16, 8), rounds=1)
+    bam, muon = benchmark.optimizer(work, Machine(torch.device("cpu"), torch.float32))
+    assert (bam["name"], bam["milliseconds"], bam["times_faster_than_torch_muon"]) == ("bam", 500.0, None)
+    assert (muon["name"], muon["milliseconds"]) == ("torch_muon", 10000.0) and "one step alone" in muon["note"]
 
 
 def test_the_head_is_timed_against_plain_torch(figures):

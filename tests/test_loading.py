@@ -77,6 +77,12 @@ def test_what_cannot_be_opened_is_told(trained: Path, tmp_path: Path) -> None:
         ramen.load(tmp_path / "nowhere")
     with pytest.raises(DataError, match="it holds runs, give one of them"):
         ramen.load(trained.parent)
+    with pytest.raises(DataError, match=r"cannot be read: .*too long"):  # as what may not be looked at
+        ramen.load(tmp_path / ("long" * 100))
+    (tmp_path / "left" / ".hydra").mkdir(parents=True)
+    (tmp_path / "left" / ".hydra" / "config.yaml").touch()
+    with pytest.raises(DataError, match=r"no or an empty config\.yaml in it$"):
+        ramen.load(tmp_path / "left")
     for step in (5, "5", "last", "06"):
         with pytest.raises(DataError, match=f"no checkpoint of step {step}; there are 6, and best"):
             ramen.load(trained, step=step)

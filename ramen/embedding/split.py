@@ -11,31 +11,23 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from ramen.embedding.tied import Tied
 from ramen.ops.parameter import normal, parameter
-from ramen.ops.ranges import above
-from ramen.ops.width import padded_vocabulary
 
 
-class Split(nn.Module):
+class Split(Tied):
     """Two tables (V padded, D) of which the first serves both uses until the split."""
 
     def __init__(self, vocabulary: int, dim: int, *, init_std: float, split_at: float, pad_to_multiple: int):
-        super().__init__()
-        above(0, init_std=init_std)  # a zero stream has no gradient
+        super().__init__(vocabulary, dim, init_std=init_std, pad_to_multiple=pad_to_multiple)
         if not 0 < split_at < 1:
             raise ValueError(f"split_at must be in (0, 1), got {split_at}; embedding=untied is split from the start")
-        rows = padded_vocabulary(vocabulary, pad_to_multiple)
         self.split_at, self.is_split = split_at, False
-        self.weight = parameter((rows, dim), normal(init_std), "embedding")
-        self.head_weight = parameter((rows, dim), normal(init_std), "head")
+        self.head_weight = parameter(tuple(self.weight.shape), normal(init_std), "head")
         self.register_buffer("saved_is_split", torch.zeros((), dtype=torch.bool, device="cpu"))
         self.saved_is_split: Tensor
         self.register_load_state_dict_post_hook(_loaded)
-
-    def forward(self, tokens: Tensor) -> Tensor:  # (B, T) -> (B, T, D)
-        return F.embedding(tokens, self.weight)
 
     def head(self) -> Tensor:
         """The output matrix (V padded, D)."""

@@ -3,27 +3,20 @@
 The head starts at (nearly) zero, so the first prediction is uniform.
 """
 
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor
 
+from ramen.embedding.tied import Tied
 from ramen.ops.parameter import normal, parameter
-from ramen.ops.ranges import above, at_least
-from ramen.ops.width import padded_vocabulary
+from ramen.ops.ranges import at_least
 
 
-class Untied(nn.Module):
+class Untied(Tied):
     """Two tables (V padded, D)."""
 
     def __init__(self, vocabulary: int, dim: int, *, init_std: float, head_init_std: float, pad_to_multiple: int):
-        super().__init__()
-        above(0, init_std=init_std)  # a zero stream has no gradient
+        super().__init__(vocabulary, dim, init_std=init_std, pad_to_multiple=pad_to_multiple)
         at_least(0, head_init_std=head_init_std)
-        rows = padded_vocabulary(vocabulary, pad_to_multiple)
-        self.weight = parameter((rows, dim), normal(init_std), "embedding")
-        self.head_weight = parameter((rows, dim), normal(head_init_std), "head")
-
-    def forward(self, tokens: Tensor) -> Tensor:  # (B, T) -> (B, T, D)
-        return F.embedding(tokens, self.weight)
+        self.head_weight = parameter(tuple(self.weight.shape), normal(head_init_std), "head")
 
     def head(self) -> Tensor:
         """The output matrix (V padded, D)."""

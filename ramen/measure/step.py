@@ -65,7 +65,7 @@ class Step:
 
 
 def matmul(here: Machine) -> tuple[Callable[[], object], float]:
-    """A square product in the number type of the run, and its FLOPs: what a share of peak is a share of."""
+    """A square product in the machine's number type, and its FLOPs: what a share of peak is a share of."""
     size = 8192 if here.device.type == "cuda" else 1536
     square = torch.randn(size, size, device=here.device).to(here.precision)
     return lambda: square @ square, 2 * size**3

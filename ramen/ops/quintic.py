@@ -104,9 +104,7 @@ def _runs(quintics: Sequence[Quintic], dtype: torch.dtype) -> list[Sequence[Quin
 def _gram_run(gram: Tensor, quintics: Sequence[Quintic]) -> Tensor:
     """Product of the step factors a I + b A + c A^2, A the Gram matrix each step would see; (N, s, s)."""
     q = None
-    apart = (
-        gram.dtype.itemsize < 4
-    )  # a I stays out of the products, or 16-bit types round it away; wider ones are faster so
+    apart = gram.dtype.itemsize < 4  # a I stays out of the products, or 16-bit types round it away; wider ones need not
     for k, (a, b, c) in enumerate(quintics):
         factor = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
         if not apart:

@@ -50,11 +50,11 @@ def document(report: "Report") -> str:
 
 def paragraph(text: str) -> str:
     """`text` to be read as it is: one line, nothing in it markup, its beginning no list, heading, quote or fence."""
-    return re.sub(r"^(\d+(?=[.)])|(?=[-+#>~]))", r"\1\\", _inline(text))
+    return re.sub(r"^(\d+(?=[.)])|(?=[-+#>]))", r"\1\\", _inline(text))
 
 
 def _inline(text: str) -> str:
-    return " ".join(re.sub(r"[\\`*_<\[&]", r"\\\g<0>", text).split())
+    return " ".join(re.sub(r"[\\`*_~<\[&]", r"\\\g<0>", text).split())
 
 
 def _bullets(items: list[str]) -> str:

@@ -88,7 +88,5 @@ def loud() -> Iterator[None]:
 
 def keep_products() -> None:
     """Let compiled code outlive the process, unless the user's environment says where; before torch looks."""
-    for name in ("inductor", "triton"):
-        os.environ.setdefault(
-            f"{'TORCHINDUCTOR' if name == 'inductor' else 'TRITON'}_CACHE_DIR", str(cache_folder() / name)
-        )
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "inductor"))
+    os.environ.setdefault("TRITON_CACHE_DIR", str(cache_folder() / "triton"))

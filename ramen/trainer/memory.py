@@ -20,7 +20,7 @@ from torch.utils._pytree import tree_leaves
 
 from ramen.routing import Optimizers
 
-RESIDENT_SHARE, RESIDENT_BYTES = 0.15, 15_000_000
+RESIDENT_SHARE, RESIDENT_BYTES = 0.3, 50_000_000
 Sizes = dict[str, int]
 
 

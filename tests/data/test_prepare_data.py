@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from ramen.data.lock import exclusive
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -40,6 +42,14 @@ def test_prints_a_table_and_leaves_only_the_data(run, jsonl, tmp_path):
     assert "validation" in done.stdout and "bytes / token" in done.stdout and "outputs/data/text_byte_" in done.stdout
     assert [path.name for path in (tmp_path / "work").iterdir()] == ["outputs"]
     assert [path.name for path in (tmp_path / "work" / "outputs").iterdir()] == ["data"]
+
+
+def test_another_process_in_the_folder_is_no_hindrance(run, jsonl, tmp_path):
+    """With the callbacks of a run, which claims its folder."""
+    own = ["--config-path", str(ROOT / "conf"), "data=text"]
+    with exclusive(tmp_path / "work"):
+        done = run(*own, f"data.files={jsonl}", "data.tokenizer=byte", "data.validation_fraction=0.3")
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize(

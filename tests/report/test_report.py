@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from markdown_it import MarkdownIt
 from scipy import stats
 
 from ramen.errors import DataError
@@ -86,6 +87,11 @@ def test_any_text_is_read_as_it_is(text):
     page = render(f"- {paragraph(text)}\n\n{paragraph(text)}\n", Path()).partition("<body>")[2]
     assert page.count("<p>") == bool(text.strip())
     assert html.unescape(re.sub(r"<[^>]*>", "", page)).split() == 2 * text.split()
+
+
+def test_github_strikes_nothing_out():
+    text = f"{paragraph('~~a~~ b')}\n\n- {paragraph('c ~~d~~')}"
+    assert MarkdownIt("commonmark").enable("strikethrough").render(text).count("~~") == 4
 
 
 def test_finished_without_a_finite_number_is_left_out(sweep, write_run):

@@ -1,0 +1,33 @@
+"""How fast bfloat16 is: measured the same way whoever asks, wherever."""
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils.flop_counter import FlopCounterMode
+
+from ramen import device
+
+
+def test_bfloat16_is_measured_on_one_thread_and_outside_what_is_going_on(monkeypatch):
+    seen = []
+
+    def rate(dtype: torch.dtype, size: int) -> float:
+        made = torch.ones(size, size, dtype=dtype) @ torch.ones(size, size, dtype=dtype)
+        seen.append((torch.get_num_threads(), made.dtype == dtype, type(made)))
+        return 3.0 if dtype == torch.bfloat16 else 2.0
+
+    monkeypatch.setattr(device, "_matmul_rate", rate)
+    before, numbers = torch.get_num_threads(), torch.get_rng_state()
+    torch.set_num_threads(2)
+    try:
+        with FakeTensorMode(), FlopCounterMode(display=False) as counter, torch.autocast("cpu", torch.bfloat16):
+            assert device.bfloat16_speed.__wrapped__() == 1.5
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert set(seen) == {(1, True, torch.Tensor)}
+    assert counter.get_total_flops() == 0
+    assert torch.equal(torch.get_rng_state(), numbers)
+
+
+def test_it_is_a_ratio_of_rates():
+    assert 0 < device.bfloat16_speed() < 100
