@@ -43,7 +43,7 @@ def select_device(name: str) -> torch.device:
 
 
 def prepare(device: torch.device, threads: int | None) -> None:
-    """Settings of the process: thread count, TF32 off for float32 sums that must be exact, no page faults for big tensors."""
+    """Settings of the process: number of threads, current CUDA device, and on a CPU few page faults for big tensors."""
     if threads is not None:
         if threads < 1:
             raise ConfigError(f"threads: must be >= 1 or null, got {threads}")
