@@ -22,8 +22,8 @@ PEAK_BF16 = {
     "RTX 5090": 209.5e12, "RTX 4090": 165.2e12, "RTX 3090": 71e12,
 }  # fmt: skip
 
-HEAP_BYTES, HUGE_PAGE = 1_900_000_000, 1 << 21  # less than glibc keeps; of x86-64 and most others
-MADV_HUGEPAGE = 14  # of Linux
+HEAP_BYTES = 1_900_000_000  # asked for in huge pages: below 2^31, from where on glibc gives freed memory back
+HUGE_PAGE, MADV_HUGEPAGE = 1 << 21, 14  # bytes; Linux's number of the advice
 
 
 def select_device(name: str) -> torch.device:
@@ -160,7 +160,7 @@ def forget_peak_memory(device: torch.device) -> None:
     elif sys.platform == "linux":
         with suppress(AttributeError):  # another libc
             ctypes.CDLL(None).malloc_trim(0)
-            _ask_for_huge_pages()
+            _ask_for_huge_pages()  # again: the heap that was asked for is gone
         _before["cpu"] = _process_bytes("VmRSS")
         with suppress(OSError):  # where it is forbidden the old peak stays
             Path("/proc/self/clear_refs").write_text("5")

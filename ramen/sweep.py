@@ -28,9 +28,8 @@ FOLDER_NAME_LENGTH = 120
 HASH_DIGITS = 8  # of the config hash, in a folder's name
 _failures: dict[Path, str] = {}  # of this process's jobs
 _counts: Counter[str] = Counter()
-_postponed: list[
-    tuple["Command", Callable[[], None]]
-] = []  # jobs that another process had, and what turns to their log
+# Jobs that another process had, and what turns to their log.
+_postponed: list[tuple["Command", Callable[[], None]]] = []
 
 
 def folder_name(overrides: str, end: str = "") -> str:

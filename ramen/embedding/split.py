@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ramen.embedding.tied import Tied
+from ramen.embedding.base import Embedding
 from ramen.ops.parameter import normal, parameter
 
 
-class Split(Tied):
+class Split(Embedding):
     """Two tables (V padded, D) of which the first serves both uses until the split."""
 
     def __init__(self, vocabulary: int, dim: int, *, init_std: float, split_at: float, pad_to_multiple: int):

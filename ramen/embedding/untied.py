@@ -5,12 +5,12 @@ The head starts at (nearly) zero, so the first prediction is uniform.
 
 from torch import Tensor
 
-from ramen.embedding.tied import Tied
+from ramen.embedding.base import Embedding
 from ramen.ops.parameter import normal, parameter
 from ramen.ops.ranges import at_least
 
 
-class Untied(Tied):
+class Untied(Embedding):
     """Two tables (V padded, D)."""
 
     def __init__(self, vocabulary: int, dim: int, *, init_std: float, head_init_std: float, pad_to_multiple: int):
