@@ -95,7 +95,7 @@ def tokenize_all(
     pending: deque[Future[Tokenized]] = deque()
     try:
         for part in every:
-            pending.append(pool.submit(_tokenize, part))
+            pending.append(_submit(pool, part))
             if len(pending) >= CHUNKS_PER_WORKER * workers:
                 yield pending.popleft().result()
         while pending:
@@ -107,6 +107,15 @@ def tokenize_all(
         ) from error
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _submit(pool: ProcessPoolExecutor, part: list[str]) -> "Future[Tokenized]":
+    """Submit a chunk; a worker that is started for it inherits a blocked Ctrl-C, which might come before `_start` does."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        return pool.submit(_tokenize, part)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def refuse_inside_a_worker() -> None:
