@@ -42,6 +42,13 @@ def select_device(name: str) -> torch.device:
     return device
 
 
+def compute_dtype(x: torch.Tensor) -> torch.dtype:
+    """The number type of matrix products with x: autocast's where that is on, else its own."""
+    kind = x.device.type
+    on = kind != "meta" and torch.is_autocast_enabled(kind)  # torch would not know of it there
+    return torch.get_autocast_dtype(kind) if on else x.dtype
+
+
 def prepare(device: torch.device, threads: int | None) -> None:
     """Settings of the process: number of threads, current CUDA device, and on a CPU few page faults for big tensors."""
     if threads is not None:

@@ -13,10 +13,10 @@ from ramen.ops.rms_norm import rms_norm
 class Reading:
     """What every layer may want to know of the text it is applied to."""
 
-    tokens: Tensor  # (B, T)
     mask: DocumentMask
     position: nn.Module
-    value_embedding: nn.Module  # (layer, tokens, x) -> what is added to the values, or None
+    value_embedding: nn.Module  # (layer, rows, x) -> what is added to the values, or None
+    rows: tuple[Tensor, ...]  # what it has read of the tokens
 
 
 class Block(nn.Module):
@@ -43,5 +43,5 @@ class Block(nn.Module):
         return self.mlp_residual.connect(h, lambda x: self.mlp(rms_norm(x)))
 
     def _attend(self, x: Tensor, reading: Reading) -> Tensor:
-        value = reading.value_embedding(self.layer, reading.tokens, x)
+        value = reading.value_embedding(self.layer, reading.rows, x)
         return self.attention(x, reading.position, reading.mask, value)

@@ -78,7 +78,7 @@ class GPT(nn.Module):
         blocks = [self._block(parts, layer, layers, dim, heads) for layer in range(layers)]
         self.blocks: Any = nn.ModuleList(blocks)
         attending: dict[int, Any] = {block.layer: block.attention for block in blocks if block.attention is not None}
-        self.value_embedding = parts.value_embedding(text.vocabulary, dim, heads, tuple(attending))
+        self.value_embedding: Any = parts.value_embedding(text.vocabulary, dim, heads, tuple(attending))
         windows: dict[str, int | None] = {attention.kind: attention.window for attention in attending.values()}
         self.register_buffer("saved_windows", torch.zeros(2, dtype=torch.long, device="cpu"))
         self.saved_windows: Tensor
@@ -99,7 +99,8 @@ class GPT(nn.Module):
     def hidden(self, tokens: Tensor) -> Tensor:
         """(B, T) token ids -> (B, T, D) normalised outputs of the last block."""
         opens = tokens == self.text.bos
-        reading = Reading(tokens, DocumentMask(opens.cumsum(-1)), self.position, self.value_embedding)
+        mask, rows = DocumentMask(opens.cumsum(-1)), self.value_embedding.read(tokens)
+        reading = Reading(mask, self.position, self.value_embedding, rows)
         kept: dict[str, Tensor] = {}
         x0 = rms_norm(self.stream.enter(self.embedding(tokens), tokens, opens, kept))
         h = start = self.blocks[0].mlp_residual.open(x0)

@@ -18,6 +18,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from ramen.device import compute_dtype
 from ramen.ops.document_mask import DocumentMask
 from ramen.ops.kernel import kernels, serves
 from ramen.ops.rms_norm import rms_norm
@@ -74,8 +75,7 @@ def prepare(
 
     `width` is a head's.
     """
-    kind = x.device.type
-    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+    dtype = compute_dtype(x)
     like = x.new_empty((0, width), dtype=dtype)
     chosen = _serve(backend, like, mask, compiling or torch.compiler.is_compiling())
     if paired:

@@ -2,22 +2,18 @@
 
 #include "kernel.h"
 
-enum { PLAIN, SIGMOID, TANH };
 enum { IGNORED = -100 };
 
-/* The softcap's curve of z. */
-static inline float curve(float z, long form)
+/* The softcap's curve of z, a sigmoid, and its slope there; z itself without one. */
+static inline float curve(float z, long capped)
 {
-    if (form == PLAIN) return z;
-    float size = z < 0 ? -z : z;
-    float e = exponential(form == TANH ? -2 * size : -size);
-    if (form == TANH) return (z < 0 ? e - 1 : 1 - e) / (1 + e);
-    return (z < 0 ? e : 1) / (1 + e);
+    float e = exponential(z < 0 ? z : -z);
+    return capped ? (z < 0 ? e : 1) / (1 + e) : z;
 }
 
-static inline float slope(float c, long form)
+static inline float slope(float c, long capped)
 {
-    return form == PLAIN ? 1 : form == SIGMOID ? c - c * c : 1 - c * c;
+    return capped ? c - c * c : 1;
 }
 
 enum { GROUP = 4 * LANES, BLOCK = 64 * LANES };
@@ -41,21 +37,21 @@ static inline float highest(const float *x, long n)
 /* A row is done in blocks that stay in the first cache: e^(z - the block's highest), their sum, and their product with the softcap's
  * slope, which the row's sum then makes the gradient. */
 static inline __attribute__((always_inline)) float one_row(
-    number *restrict logits, long target, long vocabulary, long form, float limit, float shift, float scale, long differentiated,
+    number *restrict logits, long target, long vocabulary, long capped, float limit, float shift, float scale, long differentiated,
     float *restrict share, float *restrict highs)
 {
-    float per_scale = 1 / scale, high = -INFINITY, total = 0, capped[BLOCK];
+    float per_scale = 1 / scale, high = -INFINITY, total = 0, curved[BLOCK];
     for (long start = 0, b = 0; start < vocabulary; start += BLOCK, b++) {
         long count = vocabulary - start < BLOCK ? vocabulary - start : BLOCK, padded = (count + GROUP - 1) / GROUP * GROUP;
         float sum[LANES] = {0}, own, here = 0;
-        for (long j = 0; j < count; j++) capped[j] = curve((wide(logits[start + j]) + shift) * per_scale, form);
-        for (long j = count; j < padded; j++) capped[j] = -INFINITY;
-        own = highest(capped, padded);
+        for (long j = 0; j < count; j++) curved[j] = curve((wide(logits[start + j]) + shift) * per_scale, capped);
+        for (long j = count; j < padded; j++) curved[j] = -INFINITY;
+        own = highest(curved, padded);
         for (long j = 0; j < padded; j += LANES)
             for (int l = 0; l < LANES; l++) {
-                float e = exponential(limit * (capped[j + l] - own));
+                float e = exponential(limit * (curved[j + l] - own));
                 sum[l] += e;
-                share[start + j + l] = form == PLAIN ? e : e * slope(capped[j + l], form);
+                share[start + j + l] = e * slope(curved[j + l], capped);
             }
         for (int l = 0; l < LANES; l++) here += sum[l];
         highs[b] = own;
@@ -63,7 +59,7 @@ static inline __attribute__((always_inline)) float one_row(
         total = total * exponential(limit * (high - next)) + here * exponential(limit * (own - next));
         high = next;
     }
-    float aim = curve((wide(logits[target]) + shift) * per_scale, form), distance = limit * (aim - high);
+    float aim = curve((wide(logits[target]) + shift) * per_scale, capped), distance = limit * (aim - high);
     if (differentiated) {
         float factor = limit * per_scale;
         for (long start = 0, b = 0; start < vocabulary; start += BLOCK, b++) {
@@ -71,7 +67,7 @@ static inline __attribute__((always_inline)) float one_row(
             float times = factor / total * exponential(limit * (highs[b] - high));
             for (long j = 0; j < count; j++) logits[start + j] = narrow(times * share[start + j]);
         }
-        logits[target] = narrow(factor * (expf(distance) / total - 1) * slope(aim, form));
+        logits[target] = narrow(factor * (expf(distance) / total - 1) * slope(aim, capped));
     }
     return logf(total) - distance;
 }
@@ -80,7 +76,7 @@ static inline __attribute__((always_inline)) float one_row(
  * When differentiated, the logits become the gradient of the summed loss; it is zero in padding and where the target is ignored.
  * Returns 0, or 1 for a target out of range or no memory. */
 int cross_entropy(
-    number *logits, const int64_t *targets, float *loss, long rows, long stride, long vocabulary, long form, float limit,
+    number *logits, const int64_t *targets, float *loss, long rows, long stride, long vocabulary, long capped, float limit,
     float shift, float scale, long differentiated, long threads)
 {
     int failed = 0;
@@ -96,9 +92,8 @@ int cross_entropy(
             long target = targets[r], kept = target == IGNORED ? 0 : vocabulary;
             if (kept && (target < 0 || target >= vocabulary)) failed = 1;
             if (kept && !failed)
-                loss[r] = form == PLAIN     ? one_row(row, target, vocabulary, PLAIN, 1, 0, 1, differentiated, share, highs)
-                          : form == SIGMOID ? one_row(row, target, vocabulary, SIGMOID, limit, shift, scale, differentiated, share, highs)
-                                            : one_row(row, target, vocabulary, TANH, limit, shift, scale, differentiated, share, highs);
+                loss[r] = capped ? one_row(row, target, vocabulary, 1, limit, shift, scale, differentiated, share, highs)
+                                 : one_row(row, target, vocabulary, 0, 1, 0, 1, differentiated, share, highs);
             if (differentiated) memset(row + kept, 0, (stride - kept) * sizeof *row);
         }
         free(share);

@@ -17,13 +17,12 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from ramen.device import bfloat16_speed
+from ramen.device import bfloat16_speed, compute_dtype
 from ramen.ops.ahead import Ahead
 from ramen.ops.kernel import Library, kernels, triton_serves
 from ramen.ops.softcap import Softcap
 
 IGNORED = -100
-FORMS = ("none", "sigmoid", "tanh")  # by their numbers in the kernels
 # More do not help, fewer spend time adding up the gradient of the weight.
 CHUNK_LOGITS = {"cpu": 1 << 24, "cuda": 1 << 28}
 
@@ -59,9 +58,7 @@ def linear_cross_entropy(
     if chunk_tokens is None:
         chunk_tokens = max(1, CHUNK_LOGITS.get(_kind(x), 1 << 24) // len(weight))
         chunk_tokens -= chunk_tokens % 128 if chunk_tokens > 128 else 0  # whole tiles of a matrix product
-    x, targets = x.contiguous(), targets.contiguous().long()
-    if torch.is_autocast_enabled(x.device.type):
-        x = x.to(torch.get_autocast_dtype(x.device.type))
+    x, targets = x.contiguous().to(compute_dtype(x)), targets.contiguous().long()
     # Asked here: needs_input_grad stays true under no_grad, and an evaluation would form gradients for nothing.
     differentiated = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
     return _LinearCrossEntropy.apply(x, weight, targets, vocabulary, softcap, chunk_tokens, differentiated, ahead)
@@ -97,11 +94,11 @@ class _LinearCrossEntropy(torch.autograd.Function):
 
 
 def _in_chunks(
-    x: Tensor, weight: Tensor, targets: Tensor, vocabulary: int, form: int, limit: float, shift: float, scale: float,
+    x: Tensor, weight: Tensor, targets: Tensor, vocabulary: int, capped: bool, limit: float, shift: float, scale: float,
     chunk_tokens: int, differentiated: bool, further: Tensor | None, weights: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """The summed loss and the gradients of x and of the weight, which are empty when not `differentiated`."""
-    softcap = Softcap(FORMS[form], limit, shift, scale) if form else None  # type: ignore[arg-type]
+    softcap = Softcap("sigmoid", limit, shift, scale) if capped else None
     dtype = x.dtype
     cast = weight.to(dtype)
     if dtype == torch.bfloat16 and _kind(x) == "cpu" and bfloat16_speed() < 1:
@@ -158,6 +155,8 @@ def _add_product(
     """total += a b, or total = a b if it is the `first`; `room` takes the product where that is of a narrower type."""
     if total.dtype == a.dtype:
         total.addmm_(a, b, beta=0 if first else 1)
+    elif total.is_cuda:  # the product stays in float32, and in the multiplier
+        torch.addmm(total, a, b, beta=0 if first else 1, out_dtype=total.dtype, out=total)
     elif first:
         total.copy_(torch.mm(a, b, out=room))
     elif compiled and room is not None:
@@ -218,8 +217,12 @@ def _triton_rows(
     return losses, logits if differentiated else None
 
 
-def _numbers(softcap: Softcap | None) -> tuple[int, float, float, float]:
-    """A softcap as kernels take it: its form's number, limit, shift, scale."""
+def _numbers(softcap: Softcap | None) -> tuple[bool, float, float, float]:
+    """A softcap as kernels take it: whether there is one, and its limit, shift and scale as a sigmoid.
+
+    limit tanh(u) = 2 limit sigmoid(2 u) - limit, and a constant makes no difference to a softmax.
+    """
     if softcap is None:
-        return 0, 1.0, 0.0, 1.0
-    return FORMS.index(softcap.form), float(softcap.limit), float(softcap.shift), float(softcap.scale)
+        return False, 1.0, 0.0, 1.0
+    times = 2.0 if softcap.form == "tanh" else 1.0
+    return True, times * softcap.limit, float(softcap.shift), softcap.scale / times

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from ramen.device import compute_dtype
 from ramen.ops.kernel import Library, kernels
 
 EPS = torch.finfo(torch.float32).eps
@@ -19,22 +20,27 @@ EPS = torch.finfo(torch.float32).eps
 def rms_norm(x: Tensor) -> Tensor:
     """(..., D) -> (..., D) of root mean square 1, in x's dtype; a zero vector stays zero."""
     compiled = kernels("rms_norm", x) if x.dtype == torch.float32 else None
-    return _Compiled.apply(x, compiled) if compiled else _RMSNorm.apply(x)
+    return _Compiled.apply(x, compiled) if compiled else _RMSNorm.apply(x, compute_dtype(x).itemsize < 4)
 
 
 class _RMSNorm(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, narrow: bool) -> Tensor:
         y, inverse = torch.ops.aten._fused_rms_norm(x, (x.shape[-1],), None, EPS)
-        ctx.save_for_backward(y, inverse)
+        # Where y goes on in 16 bits, x is kept: a compiler then writes no y of 32, nor y twice.
+        ctx.narrow = narrow
+        ctx.save_for_backward(x if narrow else y, inverse)
         return y
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
-        y, inverse = ctx.saved_tensors  # (..., D), (..., 1)
-        along = (grad * y).mean(dim=-1, keepdim=True)
-        return torch.addcmul(grad, y, along, value=-1).mul_(inverse.to(y.dtype))
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        kept, inverse = ctx.saved_tensors  # (..., D), (..., 1)
+        wide = kept.to(inverse.dtype)
+        along = (grad * wide).mean(dim=-1, keepdim=True)
+        if ctx.narrow:
+            along = along * inverse.square()
+        return ((grad - wide * along) * inverse).to(kept.dtype), None
 
 
 class _Compiled(torch.autograd.Function):

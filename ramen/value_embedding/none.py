@@ -9,6 +9,10 @@ class NoValueEmbedding(nn.Module):
     def __init__(self, vocabulary: int, dim: int, heads: int, layers: tuple[int, ...]):
         super().__init__()
 
-    def forward(self, layer: int, tokens: Tensor, x: Tensor) -> Tensor | None:
-        """What is added to the values (B, T, D) of `layer`, or None; tokens (B, T), x (B, T, D) its normalised input."""
+    def read(self, tokens: Tensor) -> tuple[Tensor, ...]:
+        """What the layers will need to know of tokens (B, T): nothing."""
+        return ()
+
+    def forward(self, layer: int, rows: tuple[Tensor, ...], x: Tensor) -> Tensor | None:
+        """What is added to the values (B, T, D) of `layer`, or None; `rows` have been read, x (B, T, D) is its normalised input."""
         return None

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ramen.device import compute_dtype
 from ramen.ops.parameter import constant, normal, parameter
 from ramen.ops.ranges import at_least
 
@@ -53,11 +54,15 @@ class Tables(nn.Module):
             else {}
         )
 
-    def forward(self, layer: int, tokens: Tensor, x: Tensor) -> Tensor | None:
-        """What is added to the values (B, T, D) of `layer`, or None; tokens (B, T), x (B, T, D) its normalised input."""
+    def read(self, tokens: Tensor) -> tuple[Tensor, ...]:
+        """The row of each of the tokens (B, T) in each table: (B, T, D), once for all layers that share a table."""
+        return tuple(F.embedding(tokens, table).to(compute_dtype(table)) for table in self.tables)
+
+    def forward(self, layer: int, rows: tuple[Tensor, ...], x: Tensor) -> Tensor | None:
+        """What is added to the values (B, T, D) of `layer`, or None; `rows` have been read, x (B, T, D) is its normalised input."""
         if layer not in self.table_of:
             return None
-        value = F.embedding(tokens, self.tables[self.table_of[layer]]).to(x.dtype)  # (B, T, D)
+        value = rows[self.table_of[layer]]  # (B, T, D)
         if not self.gates:
             return value
         weight = self.gates[str(layer)]

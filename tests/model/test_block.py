@@ -34,11 +34,11 @@ class Weighted(nn.Module):
 class Noting(nn.Module):
     """A value embedding that hands on what it was asked for."""
 
-    def forward(self, layer, tokens, x):
-        return layer, tokens
+    def forward(self, layer, rows, x):
+        return layer, rows
 
 
-READING = Reading(torch.zeros(2, 4), DocumentMask(torch.zeros(2, 4)), nn.Identity(), Noting())
+READING = Reading(DocumentMask(torch.zeros(2, 4)), nn.Identity(), Noting(), (torch.zeros(2, 4, 8),))
 
 
 def test_each_sublayer_reads_the_stream_at_rms_one_through_its_own_connection():
@@ -48,7 +48,7 @@ def test_each_sublayer_reads_the_stream_at_rms_one_through_its_own_connection():
     middle = 0.5 * h + 2 * rms_norm(h)
     torch.testing.assert_close(block(h, READING), 0.25 * middle - 3 * rms_norm(middle))
     ((x, *more),) = attention.given
-    assert more == [READING.position, READING.mask, (3, READING.tokens)]
+    assert more == [READING.position, READING.mask, (3, READING.rows)]
     torch.testing.assert_close(x.square().mean(-1), torch.ones(2, 4))
     assert len(mlp.given) == 1 and len(mlp.given[0]) == 1
 

@@ -36,23 +36,30 @@ def test_the_kernel_under_the_interpreter(under_the_interpreter: Callable[[str],
 
 @pytest.mark.skipif(INTERPRETED or find_spec("triton") is None, reason="needs triton's compiler")
 @pytest.mark.parametrize("capability", [80, 90])
-@pytest.mark.parametrize("form", [0, 1, 2])
-def test_it_compiles_for_gpus_that_are_not_here(form: int, capability: int) -> None:
+@pytest.mark.parametrize("capped", [False, True])
+def test_it_compiles_for_gpus_that_are_not_here(capped: bool, capability: int) -> None:
     import triton
     from triton.backends.compiler import GPUTarget
 
-    from ramen.ops.cross_entropy_triton import BLOCK, _row
+    from ramen.ops.cross_entropy_triton import BLOCK, EACH, WARPS, _row
 
     types = {"logits": "*bf16", "targets": "*i64", "losses": "*fp32"} | dict.fromkeys(
-        ("limit", "shift", "inverse"), "fp32"
+        ("height", "slope", "offset", "gain", "lift"), "fp32"
     )
-    fixed = {"stride": 50304, "vocabulary": 50257, "form": form, "differentiated": True, "block": BLOCK}
+    fixed = {
+        "stride": 50304,
+        "vocabulary": 50257,
+        "capped": capped,
+        "differentiated": True,
+        "block": BLOCK,
+        "each": EACH,
+    }
     signature = types | dict.fromkeys(fixed, "constexpr")
     aligned = {(place,): [["tt.divisibility", 16]] for place in range(3)}
     source = triton.compiler.ASTSource(
         _row, signature, {(_row.arg_names.index(k),): v for k, v in fixed.items()}, aligned
     )
-    made = triton.compile(source, target=GPUTarget("cuda", capability, 32), options={"num_warps": 16})
+    made = triton.compile(source, target=GPUTarget("cuda", capability, 32), options={"num_warps": WARPS})
     assert made.metadata.shared < 48 * 1024
     assert "ld.global.v4" in made.asm["ptx"] and "ld.local" not in made.asm["ptx"]  # wide loads, no spilled registers
 
@@ -63,7 +70,7 @@ def test_annotations_inside_kernels_are_constants_alone() -> None:
     functions = [node for node in module.body if isinstance(node, ast.FunctionDef)]
     jitted = [f for f in functions if "triton.jit" in map(ast.unparse, f.decorator_list)]
     said = [note for f in jitted for note in (f.returns, *(a.annotation for a in f.args.args)) if note]
-    assert len(jitted) == 2 and set(map(ast.unparse, said)) == {"tl.constexpr"}
+    assert len(jitted) == 5 and set(map(ast.unparse, said)) == {"tl.constexpr"}
 
 
 @pytest.fixture

@@ -1,9 +1,12 @@
 """RMS norm against torch's own, forward and backward."""
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 from torch.nn import functional as F
 
+from ramen.ops.kernel import plain_torch
 from ramen.ops.rms_norm import EPS, rms_norm
 
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 2e-6, torch.bfloat16: 2e-2}
@@ -17,10 +20,12 @@ def values(*shape: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> to
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
 @pytest.mark.parametrize("shape", [(3, 5, 16), (7, 1), (2, 3, 2, 4, 24)], ids=str)
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 1e4])
-def test_value_and_gradient_are_those_of_torch(dtype, shape, scale):
+@pytest.mark.parametrize("kind", ["kernel", "plain", "mixed"])
+def test_value_and_gradient_are_those_of_torch(dtype, shape, scale, kind):
     x, grad = values(*shape, dtype=dtype) * scale, values(*shape, dtype=dtype, seed=1)
     ours, theirs = x.clone().requires_grad_(), x.double().requires_grad_()
-    rms_norm(ours).backward(grad)
+    with nullcontext() if kind == "kernel" else plain_torch(), torch.autocast("cpu", enabled=kind == "mixed"):
+        rms_norm(ours).backward(grad)
     F.rms_norm(theirs, (shape[-1],), eps=EPS).backward(grad.double())
     assert ours.grad.dtype == rms_norm(x).dtype == dtype
     expected = F.rms_norm(x.double(), (shape[-1],), eps=EPS)

@@ -32,20 +32,21 @@ def test_zero_tables_are_no_tables(build_gpt, rows):
 def test_adds_a_gated_row_head_by_head(build_gpt):
     made = build_gpt(*ON, noise=0.3).value_embedding
     tokens, x = torch.tensor([[3, 5, 3]]), torch.randn(1, 3, 16)
-    value = made(3, tokens, x)
+    rows = made.read(tokens)
+    value = made(3, rows, x)
     gate = 2 * torch.sigmoid(x[..., :12] @ made.gates["3"].T)  # (1, 3, 2)
     for t in range(3):
         for head in range(2):
             part = slice(8 * head, 8 * head + 8)
             expected = gate[0, t, head] * made.tables[0][tokens[0, t], part]
             torch.testing.assert_close(value[0, t, part], expected)
-    assert made(2, tokens, x) is None
+    assert made(2, rows, x) is None
 
 
 def test_starts_with_a_factor_of_one(build_gpt):
     made = build_gpt(*ON).value_embedding
     tokens = torch.tensor([[3, 5]])
-    torch.testing.assert_close(made(0, tokens, torch.randn(1, 2, 16)), made.tables[1][tokens])
+    torch.testing.assert_close(made(0, made.read(tokens), torch.randn(1, 2, 16)), made.tables[1][tokens])
 
 
 def test_without_gates(build_gpt, rows):
