@@ -2,6 +2,7 @@
 
 import ast
 import os
+import re
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -62,6 +63,8 @@ def test_it_compiles_for_gpus_that_are_not_here(capped: bool, capability: int) -
     made = triton.compile(source, target=GPUTarget("cuda", capability, 32), options={"num_warps": WARPS})
     assert made.metadata.shared < 48 * 1024
     assert "ld.global.v4" in made.asm["ptx"] and "ld.local" not in made.asm["ptx"]  # wide loads, no spilled registers
+    given = re.findall(r"min\.NaN\.f32 \w, (%r\d+)", made.asm["ptx"])
+    assert bool(given) == capped and all(len(re.findall(rf"{name}\b", made.asm["ptx"])) > 1 for name in given)  # none undefined
 
 
 def test_annotations_inside_kernels_are_constants_alone() -> None:
