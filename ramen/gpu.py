@@ -22,6 +22,7 @@ from ramen.measure.step import Step, matmul
 from ramen.model.gpt import Text
 from ramen.ops import cross_entropy
 from ramen.ops.cross_entropy import linear_cross_entropy
+from ramen.ops.doubly_stochastic import sinkhorn_knopp
 from ramen.ops.kernel import plain_torch, triton_serves
 from ramen.ops.parameter import initialise
 from ramen.ops.softcap import Softcap
@@ -165,6 +166,23 @@ def cautious() -> Found:
     return found | {"holds": found["holds"] and triton_serves(DEVICE)}
 
 
+def sinkhorn() -> Found:
+    """mHC's projection with the Triton kernels against their twin, and its gradient; time of both."""
+    generator, here = torch.Generator().manual_seed(0), Machine(DEVICE, torch.float32)
+    logits, grad = (torch.randn(32768, 4, 4, generator=generator).to(DEVICE) for _ in range(2))
+    logits = (4 * logits).requires_grad_()
+
+    def projected(by: Callable[[], AbstractContextManager[None]]) -> Gradients:
+        with by():
+            y = sinkhorn_knopp(logits, 20)
+            return {"value": y.detach(), "gradient": torch.autograd.grad(y, logits, grad)[0]}
+
+    tasks = {"triton": partial(projected, nullcontext), "twin": partial(projected, plain_torch)}
+    found = _agree(tasks["triton"](), tasks["twin"](), 1e-4)
+    found |= {f"{kind}_milliseconds": min(times) * 1e3 for kind, times in here.rounds(tasks, 3).items()}
+    return found | {"holds": found["holds"] and triton_serves(DEVICE)}
+
+
 def graphs() -> Found:
     """Recorded micro-batches and steps of optimizers against the same without, which accumulate and change size.
 
@@ -261,7 +279,7 @@ def parts(rounds: int) -> dict[tuple[str, str], Callable[[], Found]]:
 
     checks: dict[str, Callable[[], Found]] = {
         "fused head": head, "attention": attention, "bf16": bf16, "compiled": partial(compiled, "on"), "CUDA graphs": graphs,
-        "cautious AdamW": cautious, "regional": partial(compiled, "regional"),
+        "cautious AdamW": cautious, "sinkhorn": sinkhorn, "regional": partial(compiled, "regional"),
     }  # fmt: skip
     made: dict[tuple[str, str], Callable[[], Found]] = {("parity", name): check for name, check in checks.items()}
     sizes = {"baseline": (24, 1024, 256), "gpt2_124m": (48, 3072, 768)}  # about the matrices of each

@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -47,8 +48,9 @@ def test_the_heads_check_needs_the_kernel_to_hold(on_cpu: None) -> None:
     assert all(found[name]["holds"] and found[name]["twin_milliseconds"] > 0 for name in ("none", "sigmoid", "tanh"))
 
 
-def test_the_cautious_steps_check_needs_the_kernel_to_hold(on_cpu: None) -> None:
-    found = gpu.cautious()
+@pytest.mark.parametrize("check", [gpu.cautious, gpu.sinkhorn])
+def test_checks_of_kernels_need_them_to_hold(on_cpu: None, check: Callable[[], gpu.Found]) -> None:
+    found = check()
     assert not found["holds"], "there is no Triton kernel on a CPU"
     assert found["largest_relative_error"] < found["allowed"] and found["twin_milliseconds"] > 0
 

@@ -53,7 +53,7 @@ def _curve(logits, slope, offset, capped: tl.constexpr):  # type: ignore[no-unty
     if not capped:
         return z
     x = z * slope + offset
-    if APPROXIMATE and len(x.shape) == 2:  # each thread has pairs; a number alone would be paired with whatever there is
+    if APPROXIMATE and len(x.shape) == 2:  # a thread has pairs of them; a number alone would get any partner
         return tl.inline_asm_elementwise(SIGMOIDS, "=f,=f,f,f", [x], dtype=tl.float32, is_pure=True, pack=2)
     return 1 / (1 + _exp2(x))
 

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable
 from importlib.util import find_spec
+from typing import Any
 
 import pytest
 import torch
@@ -28,22 +29,13 @@ def test_the_cuda_kernel_under_the_interpreter(under_the_interpreter: Callable[[
 
 @pytest.mark.skipif(INTERPRETED or find_spec("triton") is None, reason="needs triton's compiler")
 @pytest.mark.parametrize("capability", [80, 90])
-def test_it_compiles_for_gpus_that_are_not_here(capability: int) -> None:
-    import triton
-    from triton.backends.compiler import GPUTarget
-
+def test_it_compiles_for_gpus_that_are_not_here(compiled_for: Callable[..., Any], capability: int) -> None:
     from ramen.ops.adamw_triton import BLOCK, _step
 
     pointers = ("weights", "gradients", "firsts", "seconds", "corrections", "lr")
-    signature = dict.fromkeys(_step.arg_names, "fp32") | dict.fromkeys(pointers, "*fp32")
-    signature |= dict.fromkeys(("place", "tensors", "count"), "i32") | {"block": "constexpr"}
-    aligned = {
-        (place,): [["tt.divisibility", 16]]
-        for place, name in enumerate(_step.arg_names)
-        if name in (*pointers, "count")
-    }
-    source = triton.compiler.ASTSource(_step, signature, {(_step.arg_names.index("block"),): BLOCK}, aligned)
-    made = triton.compile(source, target=GPUTarget("cuda", capability, 32))
+    types = dict.fromkeys(_step.arg_names[:-1], "fp32") | dict.fromkeys(pointers, "*fp32")
+    types |= dict.fromkeys(("place", "tensors", "count"), "i32")
+    made = compiled_for(_step, capability, types, {"block": BLOCK})
     assert made.asm["ptx"].count("ld.global.v4") == 8 and "ld.local" not in made.asm["ptx"]  # wide loads, none spilled
 
 
