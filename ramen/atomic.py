@@ -1,11 +1,21 @@
-"""Files that are there whole or not at all."""
+"""Files that are there whole or not at all, and what a json file says."""
 
+import json
 import os
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 from ramen.errors import DataError
+
+
+def read_json(path: Path) -> Any:
+    """What a json file says. OSError, or ValueError for what is no json."""
+    try:
+        return json.loads(path.read_bytes())
+    except RecursionError as error:
+        raise ValueError("brackets without end") from error
 
 
 def write_atomically(path: Path, content: bytes) -> None:

@@ -7,6 +7,7 @@ with exit code 2; a job of a sweep that fails is recorded and does not stop the 
 import os
 import re
 import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from ramen.registry import CONF
 
 AUTO = "auto"
 MULTIRUN = {"-m", "--multirun"}
+SEARCH = "hydra.searchpath"
 INTERRUPTED = 130  # what a shell reports of a process ended by Ctrl-C
 PLUGINS = {"hydra/sweeper/optuna": "optuna", "hydra/launcher/submitit": "slurm"}  # what is not found -> what brings it
 BASIC = ["BasicLauncher", "BasicSweeper"]
@@ -56,9 +58,7 @@ def main() -> None:
         if _failure:
             raise _failure[0]
     except (HydraException, OmegaConfBaseException) as error:
-        pairs = zip(sys.argv, sys.argv[1:], strict=False)  # what an option takes, as `--cfg job`, is no override
-        taken = [word for before, word in pairs if before[:1] == "-" and before not in MULTIRUN and "=" not in word]
-        fail(diagnose([word for word in sys.argv[1:] if word[:1] != "-" and word not in taken], error))
+        fail(diagnose(overrides_of(sys.argv), error))
     except (RamenError, OSError) as error:  # OSError: of the output folder, before a job has one
         fail(error)
     except KeyboardInterrupt:
@@ -66,6 +66,14 @@ def main() -> None:
         sys.exit(INTERRUPTED)
     if _failed_jobs:
         sys.exit(1)
+
+
+def overrides_of(arguments: list[str]) -> list[str]:
+    """The overrides among a process's arguments; another folder of config is one, too."""
+    pairs = list(pairwise(arguments))  # what an option takes, as `--cfg job`, is no override
+    taken = [word for before, word in pairs if before[:1] == "-" and before not in MULTIRUN and "=" not in word]
+    own = [f"{SEARCH}=['file://{word}']" for before, word in pairs if before in ("--config-dir", "-cd")]
+    return own + [word for word in arguments[1:] if word[:1] != "-" and word not in taken]
 
 
 def without_plus(word: str) -> str:
@@ -120,12 +128,13 @@ def job(cfg: DictConfig) -> float | None:
         return None
     if summary["status"] == "failed":
         print(f"job {number} failed: {summary['error']}", file=sys.stderr)
-    if in_sweep and summary["status"] == "stopped" and summary["error"] in ("SIGINT", "SIGTERM"):
+    if in_sweep and summary["status"] == "stopped" and summary.get("error") in ("SIGINT", "SIGTERM"):
         sweep.tell(command.folder.parent)
         sys.exit(0)
     if context.sweeper._target_.endswith("BasicSweeper") or summary["status"] in ENDED:
         return sweep.objective(summary)
-    raise RuntimeError(f"{summary['status']}: {summary['error']}")  # a search takes this for a trial without a result
+    # A search takes this for a trial without a result.
+    raise RuntimeError(f"{summary['status']}: {summary.get('error')}")
 
 
 def plain(cfg: DictConfig) -> dict[str, Any]:
@@ -154,14 +163,14 @@ def with_resume(words: list[str]) -> list[str]:
     quoted = "'" + str(folder).replace("\\", "\\\\").replace("'", "\\'") + "'"
     rest = [word for word in words if word not in given]
     if of_run.is_file():
-        return [*_words(OmegaConf.load(of_run)), *rest, f"resume={quoted}", f"hydra.run.dir={quoted}"]
-    before = OmegaConf.load(of_sweep).hydra.overrides
-    return ["-m", *_words(before.hydra), *_words(before.task), *rest, f"hydra.sweep.dir={quoted}"]
+        return [*_words(of_run), *rest, f"resume={quoted}", f"hydra.run.dir={quoted}"]
+    before = [word for kind in ("hydra", "task") for word in _words(of_sweep, "hydra", "overrides", kind)]
+    return ["-m", *before, *rest, f"hydra.sweep.dir={quoted}"]
 
 
-def _words(saved: Any) -> list[str]:
+def _words(*saved: Any) -> list[str]:
     own = ("resume=", "hydra.mode=", "hydra.sweep.dir=", "hydra.run.dir=")
-    return [str(word) for word in saved if not str(word).startswith(own)]
+    return [word for word in sweep.saved_words(*saved) if not word.startswith(own)]
 
 
 def diagnose(words: list[str], error: Exception) -> str:
@@ -175,7 +184,8 @@ def diagnose(words: list[str], error: Exception) -> str:
         found.append(f"{_first_line(error)}; several values are a sweep, which wants -m, or a list, as key=[1,2]")
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        for word in sorted(words, key=lambda w: not _is_group(w)):  # groups first: keys depend on them
+        # Groups first: keys depend on them.
+        for word in sorted(words, key=lambda w: (SEARCH not in w, not _is_group(w))):
             try:
                 override = OverridesParser.create().parse_override(word)
                 for single in sweep_values(override):
@@ -256,9 +266,11 @@ class RunCallback(Callback):
 
     def _on_run_start(self, config: DictConfig) -> None:
         from ramen import resume
-        from ramen.config import flatten
+        from ramen.config import NO_TEXT, flatten, is_text
 
         folder = Path(str(config.hydra.run.dir))
+        if not is_text(str(folder)):
+            raise ConfigError(f"hydra.run.dir: {NO_TEXT}, got {str(folder)!r}")
         written: Any = OmegaConf.to_container(config, resolve=False)  # by Hydra, as it stands here
         if found := secret.problems(flatten({key: value for key, value in written.items() if key != "hydra"}).items()):
             raise ConfigError(*found)
@@ -287,8 +299,10 @@ class SweepCallback(Callback):
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         from hydra import compose
 
-        from ramen.config import check
+        from ramen.config import NO_TEXT, check, is_text
 
+        if not is_text(str(config.hydra.sweep.dir)):
+            fail(f"hydra.sweep.dir: {NO_TEXT}, got {str(config.hydra.sweep.dir)!r}")
         parser = OverridesParser.create()
         words = [f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items()]
         words += list(config.hydra.overrides.task)

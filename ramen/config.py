@@ -10,6 +10,7 @@ import hashlib
 import inspect
 import json
 import math
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -23,6 +24,7 @@ from ramen.errors import ConfigError
 from ramen.registry import locate, of_python
 
 SCHEDULE_SUFFIX = "_schedule"
+NO_TEXT = "must be text that a file can be named by, without NUL and lone surrogates"
 FOLDER_NAME = re.compile(r"(?!\.)[\w.,=@+-]{1,100}", re.ASCII)
 SECTIONS = (
     "model", "attention", "mlp", "residual", "stream", "position", "embedding", "value_embedding", "linear",
@@ -166,8 +168,10 @@ def _constructors(target: Callable[..., Any]) -> Iterator[Callable[..., Any]]:
 
 
 def _check_value(node: dict[str, Any], key: str, where: str, value: Any, annotation: Any) -> list[str]:
-    if any(isinstance(number, float) and not math.isfinite(number) for number in _numbers(value)):
+    if any(isinstance(leaf, float) and not math.isfinite(leaf) for leaf in _leaves(value)):
         return [f"{where}: must be finite, got {value!r}"]
+    if any(isinstance(leaf, str) and not is_text(leaf) for leaf in _leaves(value)):
+        return [f"{where}: {NO_TEXT}, got {value!r}"]
     if annotation is Any:
         return []
     complaint = _fits(value, annotation)
@@ -196,12 +200,20 @@ def _tell(problem: Mapping[str, Any], value: Any) -> str:
     return f"{inside} {message}".strip()
 
 
-def _numbers(value: Any) -> Iterator[Any]:
+def is_text(value: str) -> bool:
+    """Whether it can be written to a file and name one: yaml's "\\0" and half a surrogate pair cannot."""
+    try:
+        return b"\0" not in os.fsencode(value)
+    except UnicodeEncodeError:
+        return False
+
+
+def _leaves(value: Any) -> Iterator[Any]:
     if isinstance(value, Mapping):
         value = list(value.values())
     if isinstance(value, list):
         for part in value:
-            yield from _numbers(part)
+            yield from _leaves(part)
     else:
         yield value
 

@@ -1,6 +1,7 @@
 """What a user can mend: an error here is printed as its message alone, without a traceback, and the process ends with code 2."""
 
 import contextlib
+import io
 import os
 import select
 import sys
@@ -27,7 +28,10 @@ class DataError(RamenError):
 
 @contextlib.contextmanager
 def a_reader_may_leave() -> Iterator[None]:
-    """For what prints: `| head` has seen enough, and what is still to be told goes nowhere."""
+    """For what prints: `| head` has seen enough, and what is still to be told goes nowhere. What the terminal has no character
+    for is told by its number."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         yield
     except BrokenPipeError:

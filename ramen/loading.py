@@ -1,6 +1,5 @@
 """A trained run, opened again: `ramen.load("outputs/NAME/DATE/0-...")` for notebooks and scripts."""
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from torch import nn
 
 from ramen import assemble
 from ramen import device as machine
+from ramen.atomic import read_json
 from ramen.config import check
 from ramen.data.batches import IGNORED
 from ramen.data.gpt2 import gpt2_tokenizer
@@ -88,8 +88,8 @@ class Run:
     def evaluate(self, tokens: np.ndarray, targets: np.ndarray) -> float:
         """Mean loss in nats a counted target of rows (R, T), computed as the trainer does."""
         plan = assemble.section(self.config, "trainer", self.text.sequence_length)
-        found = self.summary.get("micro_batch_tokens", "auto")  # what `auto` came to
-        rows = plan.micro_rows if found == "auto" else max(1, found // self.text.sequence_length)
+        found = self.summary.get("micro_batch_tokens")  # what `auto` came to
+        rows = max(1, found // self.text.sequence_length) if isinstance(found, int) else plan.micro_rows
         with torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32):
             return evaluate(self.model, tokens, targets, rows, self.device)
 
@@ -100,7 +100,7 @@ def open_run(run_folder: str | Path, device: str | torch.device = "cpu", step: i
     DataError when it is no run folder, has no such checkpoint, or its checkpoint is of another model.
     """
     folder = Path(run_folder)
-    config = _mapping(folder / CONFIG, yaml.safe_load)
+    config = _mapping(folder / CONFIG, lambda path: yaml.safe_load(path.read_bytes()))
     if not config:
         if not folder.is_dir():
             raise DataError(f"{folder}: no such run folder")
@@ -115,9 +115,11 @@ def open_run(run_folder: str | Path, device: str | torch.device = "cpu", step: i
     source = assemble.section(config, "data")
     model = assemble.model(config, Text(source.vocabulary, source.vocabulary - 1, source.sequence_length))
     checkpoint.load_weights(path, model)
-    summary, environment = (_mapping(folder / name, json.loads) for name in (SUMMARY, ENVIRONMENT))
+    summary, environment = (_mapping(folder / name, read_json) for name in (SUMMARY, ENVIRONMENT))
     where = machine.select_device(str(device))
-    precision = getattr(torch, environment.get("precision", "float32"))
+    precision = {"float32": torch.float32, "bfloat16": torch.bfloat16}.get(str(environment.get("precision", "float32")))
+    if precision is None:
+        raise DataError(f"{folder / ENVIRONMENT}: names no precision, got {environment['precision']!r}; it is damaged")
     tokenizer = _tokenizer(folder, source, environment)
     return Run(folder, config, summary, model.to(where).eval(), tokenizer, checkpoint.step_of(path), precision)
 
@@ -150,10 +152,10 @@ def _tokenizer(folder: Path, source: Any, environment: dict[str, Any]) -> Tokeni
     return dataset.tokenizer
 
 
-def _mapping(path: Path, parse: Callable[[bytes], Any]) -> dict[str, Any]:
+def _mapping(path: Path, read: Callable[[Path], Any]) -> dict[str, Any]:
     """What a file of a run folder says; nothing where there is none."""
     try:
-        found = parse(path.read_bytes())
+        found = read(path)
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:

@@ -1,13 +1,14 @@
 """Which folder a run may have: one process at a time, nothing overwritten, and `resume=auto` finds what to go on with."""
 
 import contextlib
-import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Required
 
 import yaml
+from pydantic import TypeAdapter, ValidationError
+from typing_extensions import TypedDict
 
-from ramen.atomic import write_atomically
+from ramen.atomic import read_json, write_atomically
 from ramen.config import config_hash
 from ramen.data.lock import exclusive
 from ramen.errors import ConfigError, DataError
@@ -15,6 +16,19 @@ from ramen.logger.folder import CONFIG, ENDED, ENVIRONMENT, OVERRIDES, SUMMARY
 from ramen.trainer import checkpoint
 
 _held = contextlib.ExitStack()  # the lock of this process's run, until it ends
+
+
+class _Summary(TypedDict, total=False):
+    """What is relied on in a summary.json, which says more."""
+
+    status: Required[str]
+    error: str | None
+    overrides: list[str]
+    config_hash: str
+    steps: int
+    tokens: int
+    tokens_per_second: float
+    final_val_loss: float | None
 
 
 def claim(folder: Path) -> None:
@@ -45,8 +59,14 @@ def status(folder: Path) -> str | None:
 
 
 def summary(folder: Path) -> dict[str, Any]:
-    """What a run says of itself; empty before its end."""
-    return _read(folder / SUMMARY)
+    """What a run says of itself, without what is damaged; empty before its end, and where it does not say how it ended."""
+    found = _read(folder / SUMMARY)
+    try:
+        TypeAdapter(_Summary).validate_python(found, strict=True)
+    except ValidationError as error:
+        for problem in error.errors():
+            found.pop(str(problem["loc"][0]), None)
+    return found if "status" in found else {}
 
 
 def precision(folder: Path) -> str:
@@ -56,8 +76,8 @@ def precision(folder: Path) -> str:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
+        found = read_json(path)
+    except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
 

@@ -9,6 +9,7 @@ import gc
 import hashlib
 import json
 import logging
+import os
 import subprocess
 import time
 import traceback
@@ -235,7 +236,7 @@ def _identity(config: dict[str, Any]) -> dict[str, Any]:
     """What must not change between a run and its continuation; budgets, records, loggers and where data lies may."""
     kept = ("model", *assemble.PARTS, "optimizer", "auxiliary", "routing", *assemble.CURVES)
     identity = flatten({name: config[name] for name in kept})
-    of_the_step = ("batch_tokens", "batch_lr_power", "freeze_scalar_steps")
+    of_the_step = ("batch_tokens", "batch_lr_power", "freeze_scalar_steps", "grad_clip")
     identity |= {f"trainer.{key}": config["trainer"][key] for key in of_the_step} | {"seed": config["seed"]}
     return identity | {f"data.{key}": config["data"][key] for key in ("sequence_length", "long_documents")}
 
@@ -247,7 +248,7 @@ def _facts(command: Command, intent: Intent, dataset: Dataset) -> dict[str, Any]
         "choices": command.choices,
         "overrides": command.overrides,
         "job": command.job,
-        "run_id": hashlib.sha256(str(command.folder.resolve()).encode()).hexdigest()[:16],
+        "run_id": hashlib.sha256(os.fsencode(command.folder.resolve())).hexdigest()[:16],
         "config_hash": config_hash(command.config),
         "data_hash": dataset.hash,
         "data": f"{dataset.train_tokens:,} training and {dataset.validation_tokens:,} validation tokens in {dataset.folder}",

@@ -10,7 +10,7 @@ import hashlib
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from ramen.errors import ConfigError
+from ramen.errors import ConfigError, DataError, told
 from ramen.logger.folder import ENDED, OVERRIDES
 
 if TYPE_CHECKING:
@@ -66,6 +66,19 @@ def work(job: "Command", wait: bool) -> dict[str, Any] | None:
         goes_on = bool(checkpoints(job.folder))
         _counts["continued" if goes_on else "tried again" if before else "run"] += 1
         return run(replace(job, config={**job.config, "resume": str(job.folder)}) if goes_on else job)
+
+
+def saved_words(path: Path, *keys: str) -> list[str]:
+    """The words of a command that Hydra saved in a file, under these keys. DataError when they are damaged."""
+    try:
+        found = yaml.safe_load(path.read_bytes())
+        for key in keys:
+            found = found[key]
+        if not (isinstance(found, list) and all(isinstance(word, str) for word in found)):
+            raise TypeError("no list of words")
+        return found
+    except (ValueError, TypeError, LookupError, RecursionError, yaml.YAMLError) as error:
+        raise DataError(f"{path}: holds no words of a command, got {told(error)}; it is damaged") from error
 
 
 def failure(folder: Path, error: Exception) -> dict[str, Any]:
@@ -145,7 +158,7 @@ def _done(job: "Command", summary: dict[str, Any]) -> bool:
             f" {wanted}; choose another hydra.sweep.dir"
         )
     stop = job.config["trainer"].get("stop_after_steps")
-    stopped_as_asked = summary["status"] == "stopped" and stop is not None and summary["steps"] >= stop
+    stopped_as_asked = summary["status"] == "stopped" and stop is not None and summary.get("steps", 0) >= stop
     return summary["status"] in ENDED or stopped_as_asked
 
 
@@ -169,8 +182,8 @@ def _silent(word: str) -> bool:
     return key == "sweep" or not computed(key)
 
 
-def _overrides(folder: Path) -> Sequence[str]:
+def _overrides(folder: Path) -> list[str]:
     try:
-        return [str(word) for word in yaml.safe_load((folder / OVERRIDES).read_text()) or []]
-    except (OSError, yaml.YAMLError):
+        return saved_words(folder / OVERRIDES)
+    except (DataError, OSError):
         return [folder.name]

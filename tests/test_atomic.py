@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ramen.atomic import write_atomically
+from ramen.atomic import read_json, write_atomically
 from ramen.errors import DataError
 
 
@@ -30,3 +30,12 @@ def test_a_full_disk_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.M
         write_atomically(path, b"after")
     assert path.read_bytes() == b"before"
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xff", b"\0", b"[" * 50_000])
+def test_what_is_no_json_is_one_error(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "a.json").write_bytes(b'{"a": [1]}')
+    assert read_json(tmp_path / "a.json") == {"a": [1]}
+    (tmp_path / "a.json").write_bytes(content)
+    with pytest.raises(ValueError, match=r"."):
+        read_json(tmp_path / "a.json")

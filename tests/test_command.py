@@ -1,5 +1,6 @@
 """The command line as a user meets it: a process, its messages and its exit code."""
 
+import io
 import json
 import os
 import signal
@@ -13,9 +14,10 @@ from typing import Any
 import pytest
 import yaml
 from hydra.errors import HydraException
+from omegaconf import OmegaConf
 
 from ramen import command
-from ramen.errors import ConfigError
+from ramen.errors import ConfigError, a_reader_may_leave
 from ramen.run import intend
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -124,6 +126,14 @@ def test_help_ends_quietly_when_nobody_reads_on(door: str, unbuffered: str) -> N
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_a_mistake_beside_a_folder_of_ones_own_config_is_the_only_one_told(tmp_path: Path) -> None:
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_text("# @package _global_\nseed: 3\n")
+    words = ["train.py", "-m", "experiment=mine", "mlp=nf", "--config-dir", str(tmp_path), "--cfg", "job"]
+    told = command.diagnose(command.overrides_of(words), HydraException("experiment=mine"))
+    assert told.startswith("mlp: no such option, got 'nf'") and "\n" not in told
+
+
 def test_a_plugin_that_is_not_installed_is_named() -> None:
     error = HydraException("In 'sweep/optuna': Could not find 'hydra/sweeper/optuna'\n\nAvailable options: basic")
     assert command._explain("sweep=optuna", error, []).endswith("not installed: pip install 'ramen[optuna]'")
@@ -199,3 +209,24 @@ def test_a_plus_before_a_composition_is_no_mistake(
     command.main()
     assert given == ["-m", word[1:], "+mlp.new=1"]
     assert compose(word[1:])
+
+
+@pytest.mark.parametrize("name", ["a\0b", "\ud800"])
+def test_a_folder_that_no_system_can_name_is_refused(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Only a yaml can say it."""
+    config = OmegaConf.create({"hydra": {"run": {"dir": name}, "sweep": {"dir": name}}})
+    for place, refuse in (
+        ("run", command.RunCallback().on_run_start),
+        ("sweep", command.SweepCallback().on_multirun_start),
+    ):
+        with pytest.raises(SystemExit, match="2"):
+            refuse(config)
+        assert capsys.readouterr().err.startswith(f"hydra.{place}.dir: must be text that a file can be named by")
+
+
+def test_what_stdout_has_no_character_for_is_told_by_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding="ascii"))
+    with a_reader_may_leave():
+        print("3 ± 1", "\udcff")
+    sys.stdout.seek(0)
+    assert sys.stdout.read() == "3 \\xb1 1 \\udcff\n"

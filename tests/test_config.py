@@ -74,6 +74,13 @@ WRONG = [
     ("name", 7, "name: input should be a valid string, got 7"),
     ("allow_targets", "pytorch_optimizer", "allow_targets: input should be a valid list, got 'pytorch_optimizer'"),
     ("allow_targets", ["os"], "allow_targets: Python's own modules hold no components, got 'os'"),
+    (
+        "data.folder",
+        "a\0b",
+        "data.folder: must be text that a file can be named by, without NUL and lone surrogates, got 'a",
+    ),
+    ("data.folder", "\ud800", "data.folder: must be text"),
+    ("allow_targets", ["a\0"], "allow_targets: must be text"),
     ("allow_targets", [3], "allow_targets: input should be a valid string, got [3]"),
     ("optimizer.momentum_schedule.start", "x", "optimizer.momentum_schedule.start: input should be a valid number"),
     # a choice that is none

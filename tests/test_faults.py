@@ -245,6 +245,12 @@ def test_durations_are_measured_with_a_clock_that_cannot_be_set() -> None:
     assert wall <= {"download.py"}
 
 
+def test_a_run_goes_where_the_name_of_a_folder_is_no_utf_8(
+    train_small: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    assert train_small(tmp_path / os.fsdecode(b"\xff"))["status"] == "finished"
+
+
 def test_a_used_folder_is_not_overwritten(
     train_small: Callable[..., dict[str, Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,6 +1,7 @@
 """A run folder opened again: what a notebook finds, and what is said when it cannot be opened."""
 
 import json
+import re
 import shutil
 from collections import Counter
 from collections.abc import Callable
@@ -104,6 +105,18 @@ def test_a_damaged_file_is_named(trained: Path, tmp_path: Path, name: str, conte
     (tmp_path / "copy" / name).write_bytes(content)
     with pytest.raises(DataError, match=name):
         ramen.load(tmp_path / "copy")
+
+
+def test_a_damaged_value_is_told_or_done_without(trained: Path, opened: Run, tmp_path: Path) -> None:
+    shutil.copytree(trained, tmp_path / "copy")
+    summary, environment = ((tmp_path / "copy" / f"{name}.json") for name in ("summary", "environment"))
+    for found in (None, "auto", [3], "x"):
+        summary.write_text(json.dumps(opened.summary | {"micro_batch_tokens": found}))
+        assert ramen.load(tmp_path / "copy").loss("KING") == pytest.approx(opened.loss("KING"))
+    for found in (None, 3, "float64", []):
+        environment.write_text(json.dumps({"precision": found}))
+        with pytest.raises(DataError, match=f"environment.json: names no precision, got {re.escape(repr(found))}"):
+            ramen.load(tmp_path / "copy")
 
 
 def test_the_best_checkpoint_is_opened_by_its_name(

@@ -11,10 +11,10 @@ import torch
 import yaml
 
 from ramen import device as machine
-from ramen.config import config_hash
+from ramen.config import computed, config_hash, flatten
 from ramen.data.lock import exclusive
 from ramen.errors import ConfigError, DataError
-from ramen.resume import claim, refuse_used, status, unfinished
+from ramen.resume import claim, refuse_used, status, summary, unfinished
 from ramen.run import Command, run
 from ramen.trainer import checkpoint
 
@@ -122,7 +122,21 @@ def test_a_folder_someone_works_in_cannot_be_claimed(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", ["", "[]", "{", '{"status": 3}', "[" * 50_000])
 def test_a_summary_that_is_none_has_no_status(tmp_path: Path, content: str) -> None:
     (tmp_path / "summary.json").write_text(content)
-    assert status(tmp_path) in (None, 3)
+    assert status(tmp_path) is None
+
+
+def test_of_a_damaged_summary_the_rest_is_read(tmp_path: Path) -> None:
+    good = {"status": "stopped", "steps": 3, "final_val_loss": None, "tokens_per_second": 5, "more": "x"}
+    wrong = {"error": 3, "overrides": ["a=1", 2], "tokens": 1.5, "config_hash": None}
+    (tmp_path / "summary.json").write_text(json.dumps(good | wrong))
+    assert summary(tmp_path) == good
+
+
+# What is computed may differ in this between the parts of a run; what is read of the data is told by its hash.
+FREE = {"allow_targets", "compile", *(f"trainer.{key}" for key in (
+    "_target_", "activation_checkpointing", "cuda_graphs", "default_steps", "evaluate_every_steps", "micro_batch_tokens",
+    "most_skipped_steps", "nonfinite", "profile_steps", "record_every_steps", "seconds", "steps", "tokens",
+))}  # fmt: skip
 
 
 def test_every_key_of_a_runs_identity_is_compared(trained: Path, tmp_path: Path, config: dict[str, Any]) -> None:
@@ -132,7 +146,9 @@ def test_every_key_of_a_runs_identity_is_compared(trained: Path, tmp_path: Path,
     path = checkpoint.latest(folder)
     state = checkpoint.load_state(path)
     keys = sorted(state["identity"])
-    assert {"model.dim", "optimizer._target_", "seed", "data_hash", "precision", "trainer.batch_tokens"} <= set(keys)
+    assert {"data_hash", "precision", "data.sequence_length", "data.long_documents"} <= set(keys)
+    free = {key for key in flatten(config) if computed(key) and key not in keys}
+    assert {key for key in free if not key.startswith("data.")} == FREE
     state["identity"] = dict.fromkeys(keys[1:], "planted") | {"gone.key": 1}
     write_state(path, state)
     with pytest.raises(ConfigError) as told:

@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 
 from ramen import sweep
+from ramen.command import with_resume
 from ramen.config import config_hash
 from ramen.data.lock import exclusive, held
-from ramen.errors import ConfigError
+from ramen.errors import ConfigError, DataError
 from ramen.report import compare
 from ramen.run import Command
 
@@ -214,3 +215,47 @@ def test_two_processes_share_what_a_killed_one_left_and_end_with_the_same_table_
     first, second = (report.ranking.drop(columns=timed) for report in reports)
     assert first.equals(second)
     assert reports[0].warnings == reports[1].warnings
+
+
+@pytest.mark.parametrize(
+    "content", ["{}", "[]", "", "null", '{"status": null}', '{"config_hash": "0"}', '{"steps": 4}']
+)
+def test_a_job_whose_summary_does_not_say_how_it_ended_is_unfinished(
+    job: Callable[..., Command], tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str
+) -> None:
+    mine = job("optimizer.lr=0.01")
+    (mine.folder / "summary.json").write_text(content)
+    assert f"{mine.folder.name} unfinished killed before its end" in told(capsys, tmp_path)
+    if content == "{}":
+        done = sweep.work(mine, wait=False)
+        assert done and done["status"] == "finished"
+
+
+def test_a_job_whose_summary_is_damaged_is_told_by_what_is_left(
+    job: Callable[..., Command], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mine, stop = job("optimizer.lr=0.01"), job("optimizer.lr=0.01", "trainer.stop_after_steps=2")
+    (mine.folder / ".hydra" / "overrides.yaml").write_bytes(b"- optimizer.lr=0.01\n")
+    damaged = {"status": "stopped", "config_hash": config_hash(mine.config)} | dict.fromkeys(
+        ("steps", "final_val_loss", "tokens", "tokens_per_second", "overrides", "error"), "?"
+    )
+    (mine.folder / "summary.json").write_text(json.dumps({**damaged, "error": ["?"]}))
+    assert "optimizer.lr=0.01 stopped" in told(capsys, tmp_path)
+    with pytest.raises(ConfigError, match="holds a run already"):  # for all one knows it has not got there
+        sweep.work(stop, wait=False)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"a: 1", b"3", b"a: *b", b"- a\0b", b"\xff", b"[" * 3000, b"- null", b"- {a: 1}"]
+)
+def test_words_that_are_damaged_are_named_and_in_a_table_do_without(
+    content: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "a"
+    (folder / ".hydra").mkdir(parents=True)
+    (folder / ".hydra" / "overrides.yaml").write_bytes(content)
+    (tmp_path / "multirun.yaml").write_bytes(content)
+    for damaged, name in ((folder, r".hydra/overrides\.yaml"), (tmp_path, r"multirun\.yaml")):
+        with pytest.raises(DataError, match=f"^{damaged}/{name}: holds no words of a command, got "):
+            with_resume([f"resume={damaged}"])
+    assert "a unfinished" in told(capsys, tmp_path)

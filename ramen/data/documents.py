@@ -7,6 +7,7 @@ there.
 """
 
 import hashlib
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -123,6 +124,6 @@ def _fingerprint(shards: Sequence[Path], heads: Sequence[NDArray[np.uint16]]) ->
     """An integer that tells these shards, in this order, from others by name, size and first tokens."""
     state = hashlib.sha256()
     for path, head in zip(shards, heads, strict=True):
-        state.update(f"{path.name} {path.stat().st_size}\n".encode())
+        state.update(b"%s %d\n" % (os.fsencode(path.name), path.stat().st_size))
         state.update(head.tobytes())
     return int.from_bytes(state.digest()[:8], "big") >> (64 - FINGERPRINT_BITS)

@@ -1,13 +1,14 @@
 """progress.json: how far a preparation is, so that a killed one is continued and not begun again."""
 
-import json
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ramen.atomic import write_atomically
+from ramen.atomic import read_json, write_atomically
+from ramen.data.manifest import check_seal, sealed
 from ramen.data.split import Survey
+from ramen.errors import DataError
 
 JOURNAL = "progress.json"
 
@@ -25,12 +26,14 @@ class Journal:
 
     def save(self, folder: Path) -> None:
         """Write it, whole or not at all."""
-        write_atomically(folder / JOURNAL, json.dumps(asdict(self)).encode())
+        write_atomically(folder / JOURNAL, sealed(asdict(self)))
 
 
 def load_journal(folder: Path) -> Journal | None:
     """The journal of a folder; None when there is none that can be used."""
-    with suppress(OSError, ValueError, TypeError, KeyError):
-        stored = json.loads((folder / JOURNAL).read_text())
+    with suppress(OSError, ValueError, TypeError, KeyError, DataError):
+        stored = {**read_json(folder / JOURNAL)}
+        check_seal(folder / JOURNAL, stored, "it is begun again")
+        del stored["sha256"]
         return Journal(**{**stored, "survey": Survey(**stored["survey"])})
     return None

@@ -11,7 +11,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ramen.atomic import write_atomically
+from ramen.atomic import read_json, write_atomically
+from ramen.config import is_text
 from ramen.data.dataset import Dataset
 from ramen.data.examine import ShardRecord
 from ramen.data.shard import open_shard
@@ -107,14 +108,14 @@ def record_from(stated: Any) -> ShardRecord:
     counts = (record.tokens, record.documents, record.bytes)
     if not all(isinstance(count, int) and count >= 0 for count in counts) or not isinstance(record.sha256, str):
         raise TypeError(f"{record}")
-    if not isinstance(record.file, str) or Path(record.file).name != record.file:
+    if not isinstance(record.file, str) or Path(record.file).name != record.file or not is_text(record.file):
         raise TypeError(f"file {record.file!r}, which is no name of a file in this folder")
     return record
 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
     except FileNotFoundError as error:
         raise DataError(f"{path}: there is no such file; a prepared folder has one; {REMEDY}") from error
     except (OSError, ValueError) as error:

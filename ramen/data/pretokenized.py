@@ -6,14 +6,13 @@ Sources: https://github.com/KellerJordan/modded-nanogpt (data/cached_fineweb10B.
 kjj0/fineweb100B-gpt2, kjj0/finewebedu10B-gpt2. Differs from the source: files are checked, not only counted.
 """
 
-import json
 import re
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from ramen.atomic import write_atomically
+from ramen.atomic import read_json, write_atomically
 from ramen.data.dataset import Dataset
 from ramen.data.download import download, stated_by_hub
 from ramen.data.examine import ShardRecord
@@ -134,7 +133,7 @@ def _is_whole(path: Path) -> bool:
 def _read_manifest(path: Path, repo: str) -> dict[str, ShardRecord]:
     """File -> record. DataError when the folder is another repository's, or its manifest is damaged."""
     try:
-        content: Any = json.loads(path.read_text())
+        content: Any = read_json(path)
         owner, records = content["repo"], {name: record_from(stated) for name, stated in content["shards"].items()}
     except FileNotFoundError:
         return {}

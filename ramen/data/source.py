@@ -30,7 +30,7 @@ class Source(ABC):
         check_range("sequence_length", sequence_length, 2, MOST_TOKENS)
         if validation_tokens is not None:
             check_range("validation_tokens", validation_tokens, 1, MOST_TOKENS)
-        self.folder = Path(folder)
+        self.folder = Path(os.path.expanduser(folder))  # noqa: PTH111 - Path's raises for a user that is not there
         self.sequence_length = sequence_length
         self.validation_tokens = validation_tokens
         self.long_documents = long_documents

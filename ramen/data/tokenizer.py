@@ -12,12 +12,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ramen.atomic import write_atomically
+from ramen.atomic import read_json, write_atomically
 from ramen.data.shard import LARGEST_ID
 from ramen.errors import DataError
 
@@ -48,7 +48,7 @@ class Tokenizer:
     @cached_property
     def hash(self) -> str:
         """sha256 over the definition."""
-        return hashlib.sha256(self._definition().encode()).hexdigest()
+        return hashlib.sha256(json.dumps(self._definition(), indent=0).encode()).hexdigest()
 
     def encode(self, text: str) -> NDArray[np.uint16]:
         """The ids of `text`, without BOS. What is not Unicode (lone surrogates) becomes a replacement character."""
@@ -72,12 +72,12 @@ class Tokenizer:
         return b"".join(self.tokens[value] for value in values.tolist() if value != self.bos).decode(errors="replace")
 
     def save(self, path: Path) -> None:
-        """Write the definition as json."""
-        write_atomically(path, self._definition().encode())
+        """Write the definition as json, with its hash."""
+        write_atomically(path, json.dumps({**self._definition(), "sha256": self.hash}, indent=0).encode())
 
-    def _definition(self) -> str:
+    def _definition(self) -> dict[str, Any]:
         tokens = [base64.b64encode(token).decode() for token in self.tokens]
-        return json.dumps({"name": self.name, "pattern": self.pattern, "tokens": tokens}, indent=0)
+        return {"name": self.name, "pattern": self.pattern, "tokens": tokens}
 
     @cached_property
     def _encoding(self) -> "tiktoken.Encoding":
@@ -97,9 +97,11 @@ def byte_tokenizer() -> Tokenizer:
 def load_tokenizer(path: Path) -> Tokenizer:
     """The tokenizer that `save` wrote, bit-identical. DataError when the file is missing or is something else."""
     try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
+        stored = read_json(path)
         tokens = tuple(base64.b64decode(token, validate=True) for token in stored["tokens"])
-        name, pattern = stored["name"], stored["pattern"]
+        made = Tokenizer(stored["name"], stored["pattern"], tokens)
+        if stored.get("sha256", made.hash) != made.hash:  # files of an older ramen have none
+            raise ValueError(f"sha256 {made.hash} where {stored['sha256']} is stated")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(
             f"{path}: is no tokenizer, got {type(error).__name__}: {error}; delete the folder to prepare it again"
@@ -109,4 +111,4 @@ def load_tokenizer(path: Path) -> Tokenizer:
             f"{path}: is damaged, got {len(tokens)} tokens; "
             f"needed are all 256 bytes, each token once, at most {LARGEST_ID}"
         )
-    return Tokenizer(name, pattern, tokens)
+    return made

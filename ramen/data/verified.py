@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
-from ramen.atomic import write_atomically
+from ramen.atomic import read_json, write_atomically
 from ramen.data.examine import ShardRecord, examine
 from ramen.data.tokenizer import Tokenizer
 from ramen.errors import DataError
@@ -30,7 +30,7 @@ class Verified:
         self.notes: dict[str, list] = {}
         self.changed = False
         with suppress(OSError, ValueError):
-            stored = json.loads(self.path.read_text())
+            stored = read_json(self.path)
             if isinstance(stored, dict):
                 self.notes = stored
 

@@ -73,6 +73,6 @@ def _until(metrics: Path, step: int) -> list[bytes]:
         try:
             if json.loads(line)["step"] <= step:
                 kept.append(line)
-        except (ValueError, KeyError, TypeError):  # the last line of a killed run may be cut, or not text
-            continue
+        except (ValueError, KeyError, TypeError, RecursionError):
+            continue  # the last line of a killed run may be cut, or not text
     return kept

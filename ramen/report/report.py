@@ -110,6 +110,6 @@ def _write(report: Report, methods: list[Method], base: Method, out: Path) -> No
     report.paths |= draw(report.ranking, methods, base, report.lr_curves, out)
     report.paths |= {"report": out / "report.html", "markdown": out / "report.md", "runs": out / "runs.csv"}
     text = document(report)
-    report.paths["markdown"].write_text(text, encoding="utf-8")
-    report.paths["report"].write_text(html.render(text, out), encoding="utf-8")
+    report.paths["markdown"].write_text(text, encoding="utf-8", errors="backslashreplace")
+    report.paths["report"].write_text(html.render(text, out), encoding="utf-8", errors="backslashreplace")
     report.runs.to_csv(report.paths["runs"], index=False)

@@ -46,6 +46,11 @@ class Run:
         return self.summary.get(name, math.nan)
 
     @property
+    def place(self) -> str:
+        """The folder, to be written down."""
+        return _writable(str(self.folder))
+
+    @property
     def pairing(self) -> int | str:
         """What pairs this run with runs of other methods: its seed, or (seed unknown) nothing but itself."""
         return self.seed if self.seed is not None else str(self.folder)
@@ -125,7 +130,7 @@ def _read_object(path: Path, warnings: list[str]) -> dict[str, Any]:
 def _canonical(value: Any) -> Value:
     """1.0 and 1 are one value, `1e-3` is a number, a list is its text."""
     if isinstance(value, str):
-        return _canonical(float(value)) if _EXPONENT.fullmatch(value) else value
+        return _canonical(float(value)) if _EXPONENT.fullmatch(value) else _writable(value)
     if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
         return int(value)
     if value is None or isinstance(value, bool | int | float):
@@ -161,4 +166,9 @@ def _disagreement(folder: Path, numbers: dict[str, float], curve: Curve) -> list
 
 
 def _text(value: Any) -> str | None:
-    return " ".join(str(value).split()) if value not in (None, "") else None
+    return _writable(" ".join(str(value).split())) if value not in (None, "") else None
+
+
+def _writable(text: str) -> str:
+    """As UTF-8 can have it: the name of a folder may be of another encoding, and an error may quote it."""
+    return text.encode(errors="backslashreplace").decode()

@@ -22,7 +22,7 @@ def runs_table(methods: list[Method], by: list[str]) -> pd.DataFrame:
         keys = dict.fromkeys(key for setting in method.tried for key, _ in setting)
         for run in method.runs:
             row: dict[str, object] = {
-                "folder": str(run.folder),
+                "folder": run.place,
                 "method": method.label,
                 "seed": run.seed,
                 "status": run.status,
@@ -63,7 +63,7 @@ def left_out_table(methods: list[Method]) -> pd.DataFrame:
             "status": run.status,
             "reason": run.reason or f"finished without a finite {method.metric}",
             "last_step": int(run.curve.step[-1]) if len(run.curve.step) else None,
-            "folder": str(run.folder),
+            "folder": run.place,
         }
         for method in methods
         for run in method.runs

@@ -133,6 +133,8 @@ def _train(**changed):
     [
         (lambda folder: (folder / "manifest.json").unlink(), r"manifest\.json: there is no such file"),
         (lambda folder: (folder / "manifest.json").write_text("{"), r"manifest\.json: cannot be read"),
+        (lambda folder: (folder / "manifest.json").write_text("[" * 50_000), r"manifest\.json: cannot be read"),
+        (lambda folder: (folder / "tokenizer.json").write_text("[" * 50_000), r"tokenizer\.json: is no tokenizer"),
         (lambda folder: (folder / "manifest.json").write_text("[]"), "another format, got None"),
         (_manifest(lambda m: m.update(format=0)), "another format, got 0"),
         (_manifest(lambda m: m.pop("train")), "incomplete, got no train"),
@@ -142,12 +144,17 @@ def _train(**changed):
         (_train(sha256="0" * 64), r"train_000001\.bin: is not the shard of the manifest, got sha256"),
         (_train(tokens="many"), "describes its shards wrongly"),
         (_train(file="../train_000001.bin"), "no name of a file in this folder"),
+        (_train(file="a\0b"), "no name of a file in this folder"),
         (_manifest(lambda m: m["validation"][0].update(bytes=5)), r"manifest\.json: was changed, got sha256"),
         (_manifest(lambda m: m["settings"].update(shard_tokens=5)), "other settings"),
         (lambda folder: (folder / "train_000001.bin").unlink(), r"train_000001\.bin: there is no such file"),
         (lambda folder: (folder / "validation_000000.bin").write_bytes(b""), "no whole header"),
         (lambda folder: (folder / "tokenizer.json").unlink(), "is no tokenizer"),
-        (_edit("tokenizer.json", lambda t: t.update(pattern="x")), "not the tokenizer of these shards"),
+        (_edit("tokenizer.json", lambda t: t.update(pattern="x")), "is no tokenizer, got ValueError: sha256"),
+        (
+            _edit("tokenizer.json", lambda t: (t.update(pattern="x"), t.pop("sha256"))),
+            "not the tokenizer of",
+        ),
     ],
 )
 def test_a_damaged_folder_is_told(text_source, jsonl, damage, told):

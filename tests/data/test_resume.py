@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import json
 import random
 import subprocess
 import sys
@@ -85,7 +86,7 @@ def test_wherever_it_dies_it_is_continued(text_source, jsonl, monkeypatch, tmp_p
     assert not (data.folder / "progress.json").exists() and not (data.folder / ".lock").exists()
 
 
-@pytest.mark.parametrize("damage", ["truncate", "remove", "journal", "tokenizer", "origin"])
+@pytest.mark.parametrize("damage", ["truncate", "remove", "journal", "count", "tokenizer", "origin"])
 def test_what_cannot_be_relied_on_is_begun_again(text_source, jsonl, monkeypatch, tmp_path, damage):
     whole = text_source(str(jsonl), folder=str(tmp_path / "whole")).dataset(progress=False)
     source = text_source(str(jsonl))
@@ -98,6 +99,9 @@ def test_what_cannot_be_relied_on_is_begun_again(text_source, jsonl, monkeypatch
         (left / "train_000001.bin").write_bytes(b"")
     elif damage == "remove":
         (left / "validation_000000.bin").unlink()
+    elif damage == "count":
+        path = left / "progress.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"read": 3}))
     elif damage == "origin":
         monkeypatch.setattr(source, "origin", lambda: "another commit")
     else:

@@ -56,3 +56,10 @@ def test_every_token_of_the_validation_split_is_a_target(text_source, jsonl):
     )
     assert rows.counted == data.validation_tokens
     assert data.bytes_per_token == data.validation_bytes / data.validation_tokens
+
+
+def test_a_folder_may_begin_at_home(text_source, jsonl, monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    source = text_source(str(jsonl), folder="~/data")
+    assert source.dataset(progress=False).folder.parent == tmp_path / "home" / "data"
+    assert text_source(str(jsonl), folder="~nobody-by-this-name/data").folder == Path("~nobody-by-this-name/data")

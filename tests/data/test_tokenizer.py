@@ -1,3 +1,4 @@
+import json
 from collections import Counter
 from itertools import pairwise
 
@@ -84,6 +85,21 @@ def test_damaged_file_is_told(tmp_path, content):
     (tmp_path / "tokenizer.json").write_text(content)
     with pytest.raises(DataError, match=r"tokenizer\.json: "):
         load_tokenizer(tmp_path / "tokenizer.json")
+
+
+def test_a_changed_file_is_told_and_one_without_a_hash_is_read(tmp_path):
+    path = tmp_path / "tokenizer.json"
+    for tokenizer in kinds():
+        tokenizer.save(path)
+        stored = json.loads(path.read_text())
+        swapped = [stored["tokens"][1], stored["tokens"][0], *stored["tokens"][2:]]
+        for changed in ({"name": "other"}, {"pattern": "x"}, {"tokens": swapped}, {"sha256": None}):
+            path.write_text(json.dumps(stored | changed))
+            with pytest.raises(DataError, match=r"tokenizer\.json: is no tokenizer, got ValueError: sha256 \w+ where"):
+                load_tokenizer(path)
+        del stored["sha256"]
+        path.write_text(json.dumps(stored))
+        assert load_tokenizer(path) == tokenizer
 
 
 def test_missing_file_is_told(tmp_path):

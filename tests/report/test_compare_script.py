@@ -1,7 +1,10 @@
 """The door scripts/compare.py: exit codes, messages, what it prints."""
 
+import os
+
 import pytest
 
+from ramen.report import compare
 from scripts.compare import main
 
 
@@ -41,3 +44,16 @@ def test_place_that_cannot_be_written(tmp_path, write_run, capsys):
     (tmp_path / "file").write_text("")
     assert main([str(tmp_path / "r"), "--out", str(tmp_path / "file")]) == 2
     assert "file" in capsys.readouterr().err
+
+
+def test_names_and_reasons_that_are_no_utf_8_are_written_escaped(tmp_path, write_run, monkeypatch):
+    monkeypatch.setattr("ramen.report.report.draw", lambda *arguments: {})
+    top = tmp_path / os.fsdecode(b"\xff")
+    write_run(top / os.fsdecode(b"\xfe"))
+    write_run(top / "failed", "bam", status="failed", error=os.fsdecode(b"\xfd: is no shard"))
+    (top / "config.yaml").touch()
+    report = compare(top)
+    assert report.left_out["reason"].tolist() == [r"\udcfd: is no shard"]
+    assert report.runs["folder"].tolist() == [rf"{tmp_path}/\udcff/\udcfe", rf"{tmp_path}/\udcff/failed"]
+    for path in report.paths.values():
+        assert r"\udcff" in path.read_text(encoding="utf-8")

@@ -72,7 +72,7 @@ def test_nan_is_null_in_the_records(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "metrics.jsonl").read_text()) == {"step": 1, "train_loss": None}
 
 
-@pytest.mark.parametrize("tail", [b'{"st', b"\x00\x00", b"\xff\xfe\x00", b"[1]\n3\n"])
+@pytest.mark.parametrize("tail", [b'{"st', b"\x00\x00", b"\xff\xfe\x00", b"[1]\n3\n", b"[" * 50_000])
 def test_a_resumed_run_drops_the_records_after_its_checkpoint_and_a_damaged_line(tmp_path: Path, tail: bytes) -> None:
     (tmp_path / "metrics.jsonl").write_bytes(b'{"step": 1}\n{"step": 2}\n{"step": 3}\n' + tail)
     RunFolder({}, keep_steps=2).start(tmp_path, {}, {})
