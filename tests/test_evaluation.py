@@ -35,8 +35,17 @@ def test_the_own_validation_split_gives_what_training_reported(run: Run) -> None
 def test_windows_and_a_split_embedding_are_as_training_left_them(
     train_small: Callable[..., dict[str, Any]], tmp_path: Path
 ) -> None:
-    """They follow from progress, which a checkpoint's reader does not know: the checkpoint holds them."""
-    words = ("embedding=split", "embedding.split_at=0.5", "schedule@long_window_schedule=stepped")
+    """They follow from progress, which a checkpoint's reader does not know: the checkpoint holds them.
+
+    Precision, too, is training's; and losses on tokens after the next one are training's alone.
+    """
+    words = (
+        "precision=bf16",
+        "model.ahead_weights=[0.5]",
+        "embedding=split",
+        "embedding.split_at=0.5",
+        "schedule@long_window_schedule=stepped",
+    )
     windows = (
         "attention.long_window_tokens=4", "long_window_schedule.values=[1.0,8.0]", "long_window_schedule.boundaries=[0.5]",
     )  # fmt: skip

@@ -90,6 +90,12 @@ def test_architectures_share_data_auxiliary_settings_and_the_weights_they_have_i
     assert common and all(theirs.auxiliary[name] == ours.auxiliary[name] for name in common)
 
 
+def test_what_a_part_promises_of_its_weights_holds_before_the_first_step(built):
+    norms = [value.norm(dim=-1) for name, value in built("mlp=nff").weights.items() if name.endswith("mlp.up.weight")]
+    assert norms
+    torch.testing.assert_close(norms, [torch.ones_like(norm) for norm in norms])
+
+
 def test_another_seed_is_another_order_and_other_weights_of_the_same_validation_set(built):
     theirs, ours = built("seed=1"), built()
     assert theirs.batches != ours.batches and theirs.validation == ours.validation

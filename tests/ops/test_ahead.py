@@ -1,11 +1,14 @@
 """Losses on further tokens against a sum of ordinary cross-entropies, and which tokens are further ones."""
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 from torch.nn import functional as F
 
 from ramen.ops.ahead import IGNORED, targets_ahead
 from ramen.ops.cross_entropy import linear_cross_entropy
+from ramen.ops.kernel import plain_torch
 from ramen.ops.softcap import Softcap
 
 VOCABULARY, ROWS, DIM, COUNT = 37, 11, 8, 24
@@ -21,14 +24,16 @@ def case(padded):
     return x.requires_grad_(), weight.requires_grad_(), targets
 
 
-@pytest.mark.parametrize("kernels", ["on", "off"])
+@pytest.mark.parametrize("by", [nullcontext, plain_torch])
 @pytest.mark.parametrize("cap", CAPS)
 @pytest.mark.parametrize(("padded", "chunk"), [(VOCABULARY, 7), (64, None)])
-def test_loss_and_gradients_are_those_of_the_weighted_sum(monkeypatch, kernels, cap, padded, chunk):
-    monkeypatch.setenv("RAMEN_KERNELS", kernels)
+def test_loss_and_gradients_are_those_of_the_weighted_sum(by, cap, padded, chunk):
     x, weight, targets = case(padded)
     weights = torch.tensor([0.5, 0.25])
-    loss = linear_cross_entropy(x, weight, targets[:, 0], VOCABULARY, CAPS[cap], chunk, ahead=(targets[:, 1:], weights))
+    with by():
+        loss = linear_cross_entropy(
+            x, weight, targets[:, 0], VOCABULARY, CAPS[cap], chunk, ahead=(targets[:, 1:], weights)
+        )
     logits = (x @ weight.T)[:, :VOCABULARY]
     logits = CAPS[cap](logits) if CAPS[cap] else logits
     parts = [F.cross_entropy(logits, targets[:, k], reduction="sum", ignore_index=IGNORED) for k in range(3)]
@@ -36,7 +41,7 @@ def test_loss_and_gradients_are_those_of_the_weighted_sum(monkeypatch, kernels, 
     torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-4)
     got, wanted = (torch.autograd.grad(made, (x, weight), retain_graph=True) for made in (loss, expected))
     torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-4)
-    with torch.no_grad():
+    with torch.no_grad(), by():
         told = linear_cross_entropy(x, weight, targets[:, 0], VOCABULARY, CAPS[cap], ahead=(targets[:, 1:], weights))
     torch.testing.assert_close(told, loss.detach())
 

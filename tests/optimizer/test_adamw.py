@@ -44,6 +44,17 @@ def test_cautious_against_float64(build, random, by):
     assert 0 < agreed < 7 * 40
 
 
+@pytest.mark.parametrize("by", [nullcontext, plain_torch])
+def test_cautious_decay_of_tiny_weights(build, by):
+    """Where weight times moment is no number of float32 any more, their signs still agree."""
+    p = nn.Parameter(torch.full((3, 3), 1e-20))
+    optimizer = build("adamw", [p], lr=0.1, weight_decay=0.5, eps=1e-8)
+    p.grad = torch.full((3, 3), 1e-30)
+    with by():
+        optimizer.step()
+    torch.testing.assert_close(p.detach(), torch.full((3, 3), 0.95e-20), rtol=2e-3, atol=0)
+
+
 def test_first_step_has_the_size_of_the_learning_rate(build, random):
     p = nn.Parameter(torch.zeros(6, 4))
     optimizer = build("adamw", [p], lr=0.01, eps=1e-30)

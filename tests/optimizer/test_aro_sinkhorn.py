@@ -99,7 +99,8 @@ def test_left_equivariance(build, random, orthogonal, relative):
 
 def test_a_new_stage_starts_the_rotations_anew(build, random):
     p, other = nn.Parameter(random(2, 6, 9)), nn.Parameter(random(4, 4))
-    optimizer = build("aro_sinkhorn", [p, other], lr=0.0)
+    optimizer = build("aro_sinkhorn", [p], lr=0.0)
+    optimizer.add_param_group({"params": [other]})
 
     def step(seed: int) -> None:
         p.grad, other.grad = random(2, 6, 9, seed=seed), random(4, 4, seed=seed)
@@ -111,15 +112,19 @@ def test_a_new_stage_starts_the_rotations_anew(build, random):
     p.grad = other.grad = None
     optimizer.step()
     assert torch.equal(optimizer.state[p]["rotation"], moved)
-    optimizer.param_groups[0]["stage"] = 2.0
-    optimizer.step()  # nothing to step on, but the rotations are new
-    for q in (p, other):
+    for group, q in reversed([*zip(optimizer.param_groups, (p, other), strict=True)]):
+        assert torch.equal(optimizer.state[p]["rotation"], moved)  # a stage is its group's
+        group["stage"] = 2.0
+        optimizer.step()  # nothing to step on, but the rotations are new
         rotation = optimizer.state[q]["rotation"]
         assert torch.equal(rotation, torch.eye(rotation.shape[-1]).expand_as(rotation))
     step(2)
-    fresh = optimizer.state[p]["rotation"].clone()
+    turned = optimizer.state[p]["rotation"].clone()
+    p.grad = other.grad = None
+    optimizer.step()  # once a stage
+    assert torch.equal(optimizer.state[p]["rotation"], turned)
     step(3)
-    assert not torch.equal(optimizer.state[p]["rotation"], fresh)
+    assert not torch.equal(optimizer.state[p]["rotation"], turned)
 
 
 def test_a_stage_is_remembered_by_a_checkpoint(build, random):

@@ -1,5 +1,7 @@
 """Foreign: another optimizer sees single matrices, follows schedules, and keeps its own count."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from torch import nn
@@ -59,9 +61,12 @@ def test_its_draws_are_of_the_step_and_move_no_other_stream():
     values = []
     for _ in range(2):
         optimizer, (p,) = wrapped((2, 2))
+        seen = [1.0]
         for _ in range(3):
             p.grad = torch.ones_like(p)
             optimizer.step()
+            seen.append(p[0, 0].item())
+        assert len({round(after - before, 7) for before, after in pairwise(seen)}) == 3  # each step draws anew
         values.append(p.detach().clone())
         assert torch.equal(torch.get_rng_state(), before)
         torch.manual_seed(5)

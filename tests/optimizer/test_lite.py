@@ -81,11 +81,13 @@ def test_threshold_starts_at_the_root_mean_square_and_moves_by_a_twentieth(build
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_step_is_the_formula(track, build, random, relative, shape):
+@pytest.mark.parametrize("gains", [(-0.25, 1.0, 2.0), (0.0, 1.0, 1.0), (-0.25, -0.25, 2.0)])  # of H, H F and D F
+def test_step_is_the_formula(track, build, random, relative, shape, gains):
     """Against float64, with P of the optimizer's own threshold; H is of the gradient itself, not of Nesterov's."""
     gradients = [random(*shape, seed=k) for k in range(2)]
-    start, lr, decay, b1, b2, chi = random(*shape, seed=7), 0.1, 0.3, -0.25, 1.0, 2.0
-    values = track("lite", start, gradients, lr=lr, weight_decay=decay, cautious=False, scaling="none")
+    start, lr, decay, (b1, b2, chi) = random(*shape, seed=7), 0.1, 0.3, gains
+    changes = {"beta1": b1, "beta2": b2, "chi": chi, "cautious": False, "scaling": "none"}
+    values = track("lite", start, gradients, lr=lr, weight_decay=decay, **changes)
     momentum = torch.zeros(shape, dtype=torch.float64)
     rho, w = torch.tensor([min(shape) ** -0.5], dtype=torch.float64), start.double()
     optimizer = build("lite", [nn.Parameter(torch.zeros(shape))])
@@ -100,6 +102,16 @@ def test_step_is_the_formula(track, build, random, relative, shape):
         d = d + (chi - 1) * d @ flat
         w = w - lr * decay * (w + (chi - 1) * w @ flat) - lr * d
         assert relative(value, w) < 1e-4
+
+
+def test_threshold_does_not_pass_the_norm(build, random):
+    """A matrix of one direction has no lower rank to keep: every step would raise its threshold."""
+    p = nn.Parameter(torch.zeros(1, 9))
+    optimizer = build("lite", [p])
+    for step in range(3):
+        p.grad = random(1, 9, seed=step)
+        optimizer.step()
+    assert optimizer.state[p]["threshold"].item() == 1.0
 
 
 def test_limits_of_the_projector(track, build, random, relative):

@@ -88,6 +88,23 @@ def test_norm_estimates_follow_slowly_moving_factors(build, random):
         assert (moved / exact).item() == pytest.approx(1.0, abs=0.02)
 
 
+def test_norm_estimates_find_new_factors_step_by_step(build, random, orthogonal):
+    """Power iteration goes on from the vector it had: one step each finds the top direction of factors it never saw."""
+    factors = pair(random, 12, 6, 9)
+    optimizer = build("spectron", list(factors), lr=0.0, power_steps=1)
+    values = torch.tensor([3.0, 2, 1, 1, 1, 1])
+    for step in range(30):
+        for k, p in enumerate(factors):
+            if step == 1:
+                m, n = p.shape
+                p.data = (orthogonal(m, seed=2)[:, :6].float() * values) @ orthogonal(n, seed=3)[:6].float()
+            p.grad = random(*p.shape, seed=k)
+        optimizer.step()
+    vectors = optimizer.state[factors[0]]["power_vector"]
+    for gram, vector in zip((factors[0].T @ factors[0], factors[1] @ factors[1].T), vectors, strict=True):
+        assert (gram @ vector).norm().item() == pytest.approx(9.0, rel=1e-3)
+
+
 def test_decay_is_of_the_learning_rate_not_of_the_pace(build, random):
     factors = pair(random, 6, 3, 5)
     before = [p.detach().clone() for p in factors]

@@ -3,8 +3,8 @@
 import pytest
 
 from ramen.errors import DataError
-from ramen.report.grouping import find_baseline, setting_keys
-from ramen.report.keys import default_by, matters, parse_by
+from ramen.report.grouping import find_baseline, group, setting_keys
+from ramen.report.keys import default_by, matters, parse_by, varying
 from ramen.report.tuning import lr_curves
 
 
@@ -23,6 +23,19 @@ def test_by_choice_by_key_and_by_both(tmp_path, write_run, read, labels):
     assert labels("optimizer", "mlp") == ["adamw + nff", "adamw + relu2", "bam + nff"]
     assert labels("optimizer.lr", "auxiliary.lr") == ["optimizer.lr=0.01 + auxiliary.lr=0.003"]
     assert parse_by(["optimizer,mlp", "optimizer"], runs) == ["optimizer", "mlp"]
+
+
+def test_values_that_differ_are_told_apart(tmp_path, write_run, labels):
+    for lr in (0.0123456, 0.0123457):
+        write_run(tmp_path / str(lr), lr=lr)
+    assert labels("optimizer.lr") == ["lr=0.0123456", "lr=0.0123457"]
+
+
+@pytest.mark.parametrize(("one", "other"), [({"mlp.a": True}, {"mlp.a": 1}), ({"mlp.a": None}, {})])
+def test_a_switch_is_no_number_and_null_is_not_absent(tmp_path, write_run, read, one, other):
+    for i, config in enumerate((one, other)):
+        write_run(tmp_path / str(i), config=config)
+    assert varying(read()) == ["mlp.a"]
 
 
 def test_key_absent_or_null_is_none(tmp_path, write_run, labels):
@@ -45,6 +58,7 @@ def test_unknown_key_suggests(tmp_path, write_run, read, key, hint):
         ([{"optimizer": "bam"}, {"lr": 0.02}], ["optimizer"]),
         ([{"choices": {"mlp": "nff"}}, {}], ["mlp"]),
         ([{"config": {"model.layers": 8}}, {}], ["model.layers"]),
+        ([{"config": dict.fromkeys(("mlp.a", "mlp.b", "mlp.c", "mlp.d"), 1)}, {}], ["optimizer"]),  # a search
         ([{"choices": {"schedule": "linear"}}, {}], ["schedule"]),
         ([{"optimizer": "bam", "choices": {"schedule": "linear", "mlp": "nff"}}, {}], ["optimizer"]),
         ([{"optimizer": "bam"}, {"choices": {"mlp": "nff"}}, {}], ["optimizer", "mlp"]),
@@ -91,6 +105,26 @@ def test_best_setting_needs_all_its_seeds(tmp_path, write_run, methods):
     assert len(method.tried) == 2
 
 
+def test_a_setting_wins_by_its_mean_in_the_metrics_own_direction(tmp_path, write_run, read):
+    """Not by its luckiest seed; and where more is better, by the highest."""
+    for lr, values in ((0.01, (3.0, 3.0)), (0.02, (2.0, 4.5))):
+        for seed, value in enumerate(values):
+            more = {"lr": lr, "seed": seed, "final": value, "summary": {"tokens_per_second": value}}
+            write_run(tmp_path / f"{lr}-{seed}", "bam", **more)
+    for metric, lr in (("final_val_loss", 0.01), ("tokens_per_second", 0.02)):
+        (method,) = group(read(), ["optimizer"], metric)
+        assert method.setting_text == f"lr={lr}"
+
+
+@pytest.mark.parametrize("status", ["diverged", "stopped", "failed", "unfinished"])
+def test_only_a_finished_run_has_a_place_whatever_numbers_others_leave(tmp_path, write_run, methods, status):
+    """One that diverges at its end has a final loss, too; and a rate that failed was not tried."""
+    write_run(tmp_path / "a", "bam", lr=0.01, final=3.0)
+    write_run(tmp_path / "b", "bam", lr=0.02, status=status, summary={"final_val_loss": 1.0})
+    (method,) = methods()
+    assert (method.scores, len(method.cells), len(method.tried)) == ({0: 3.0}, 1, 1 + (status == "diverged"))
+
+
 def test_other_hyperparameters_are_settings_too(tmp_path, write_run, methods):
     for momentum, final in ((0.9, 3.1), (0.95, 3.0)):
         for seed in range(2):
@@ -98,6 +132,7 @@ def test_other_hyperparameters_are_settings_too(tmp_path, write_run, methods):
             write_run(tmp_path / f"{momentum}-{seed}", "bam", seed=seed, final=final, config=config)
     (method,) = methods()
     assert method.setting_text == "lr=0.01, momentum=0.95"
+    assert [(point.lr, point.mean) for point in lr_curves([method])[0].points] == [(0.01, 3.0)]
 
 
 def test_repeated_run_counts_once_and_the_last_wins(tmp_path, write_run, methods):
@@ -137,6 +172,12 @@ def test_baseline(tmp_path, write_run, methods):
     others = [method for method in found if method.label != "adamw"]
     method, note = find_baseline(None, others, ["optimizer"])
     assert (method.label, "first by name" in note) == ("bam", True)
+
+
+def test_the_default_baseline_is_one_that_finished(tmp_path, write_run, methods):
+    write_run(tmp_path / "a", "adamw", status="failed")
+    write_run(tmp_path / "b", "bam")
+    assert find_baseline(None, methods(), ["optimizer"])[0].label == "bam"
 
 
 @pytest.mark.parametrize(

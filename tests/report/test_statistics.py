@@ -36,7 +36,7 @@ def test_welch_equals_scipy(chance, n, m):
     a, b = chance.normal(3.0, 0.3, n), chance.normal(3.1, 0.1, m)
     ours, theirs = difference(by_seed(a), by_seed(b, first=100)), stats.ttest_ind(a, b, equal_var=False)
     interval = theirs.confidence_interval(0.95)
-    assert ours.test == "Welch"
+    assert (ours.test, ours.n) == ("Welch", min(n, m))
     assert ours.p == pytest.approx(theirs.pvalue, rel=1e-9)
     assert (ours.low, ours.high) == pytest.approx((interval.low, interval.high), rel=1e-9)
 
@@ -69,6 +69,9 @@ def test_differences_without_spread_claim_nothing():
     shifted = difference({0: 3.5, 1: 3.6}, same)  # equal up to rounding: no noise to measure against
     assert shifted.mean == pytest.approx(0.5)
     assert math.isnan(shifted.p)
+    values = np.array([3.0, 3.1, 3.21])
+    for unit in (1e-6, 1e6):  # rounding is relative to the values: neither to one, nor to their small difference
+        assert math.isnan(difference(by_seed(values * unit), by_seed((values + 1e-7) * unit)).p)
 
 
 def test_ratio_is_the_difference_of_logarithms(chance):
@@ -88,6 +91,7 @@ def test_spread():
 def test_holm_by_hand():
     # sorted: 0.01 * 3 = 0.03, 0.02 * 2 = 0.04, 0.03 * 1 -> not below its predecessor: 0.04
     assert holm([0.02, 0.01, 0.03]) == pytest.approx([0.04, 0.03, 0.04])
+    assert holm([0.6, 0.9, 0.8]) == [1.0, 1.0, 1.0]  # a probability
     corrected = holm([0.5, math.nan, 0.4])
     assert corrected[0::2] == pytest.approx([0.8, 0.8])
     assert math.isnan(corrected[1])

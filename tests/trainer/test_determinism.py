@@ -64,8 +64,13 @@ def test_micro_batches_see_the_same_data_and_nearly_the_same_loss(
 
 def test_how_often_it_is_looked_at_changes_nothing(train: Train, weights: Any, records: Any) -> None:
     """Records, evaluations and checkpoints are made between steps."""
-    train("seldom", "trainer.record_every_steps=8")
-    often = ("trainer.record_every_steps=1", "trainer.evaluate_every_steps=1", "trainer.checkpoint_every_steps=1")
+    train("seldom", "trainer.record_every_steps=8", "model.ahead_weights=[0.5]")
+    often = (
+        "model.ahead_weights=[0.5]",
+        "trainer.record_every_steps=1",
+        "trainer.evaluate_every_steps=1",
+        "trainer.checkpoint_every_steps=1",
+    )
     train("often", *often, "trainer.keep_best=true")
     torch.testing.assert_close(weights("seldom"), weights("often"), rtol=0, atol=0)
     assert records("seldom")[-1]["val_loss"] == records("often")[-1]["val_loss"]

@@ -1,16 +1,19 @@
 """Stages of a run: windows, batch, split and freeze change when they should, show in the records, and survive a resume."""
 
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from ramen import assemble
 from ramen.errors import ConfigError
 from ramen.loading import open_run
+from ramen.trainer import checkpoint
 from ramen.trainer.stages import Stages
 
 Train = Callable[..., dict[str, Any]]
@@ -47,6 +50,16 @@ def test_records_show_every_change(train: Train, records: Any) -> None:
     ratio = made[-1]["lr"] / made[0]["lr"]
     assert ratio == pytest.approx(2**0.5) and made[-1]["batch_tokens"] == 2 * made[0]["batch_tokens"]
     assert made[0]["scalars_frozen"] == 0 and 1 in [r["scalars_frozen"] for r in made]
+
+
+def test_scalars_of_a_run_rest_in_the_steps_that_say_so(train: Train, records: Any, tmp_path: Path) -> None:
+    train("run", *EVERYTHING, "trainer.checkpoint_every_steps=1", "trainer.keep_checkpoints=8")
+    values = [
+        load_file(path / checkpoint.WEIGHTS)["stream.residual"] for path in checkpoint.checkpoints(tmp_path / "run")
+    ]
+    rested = [torch.equal(before, after) for before, after in pairwise(values)]
+    assert rested == [record["scalars_frozen"] == 1 for record in records("run")[1:]]
+    assert any(rested) and not all(rested)
 
 
 def test_a_trained_run_opens_with_its_last_windows_and_its_split(train: Train, tmp_path: Path) -> None:
