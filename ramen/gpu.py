@@ -5,13 +5,14 @@ Parity is of relative errors: what is compared differs in the order of sums and 
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import Parameter
 from torch.nn import functional as F
 
 from ramen import assemble
@@ -27,6 +28,7 @@ from ramen.ops.kernel import plain_torch, triton_serves
 from ramen.ops.parameter import initialise
 from ramen.ops.softcap import Softcap
 from ramen.optimizer.adamw import AdamW
+from ramen.optimizer.base import Group, MatrixOptimizer, State
 from ramen.trainer.compiling import How, forward
 from ramen.trainer.differentiate import Differentiate
 from ramen.trainer.feed import DeviceBatch
@@ -144,15 +146,39 @@ def head() -> Found:
 
 def cautious() -> Found:
     """AdamW with cautious decay by the Triton kernel against its twin, after three steps of a table; time of both."""
-    here, gradients = Machine(DEVICE, torch.float32), [torch.randn(PADDED, 256, device=DEVICE) for _ in range(3)]
+    return _stepped(
+        lambda p: AdamW(p, lr=0.01, beta1=0.9, beta2=0.95, eps=1e-8, weight_decay=0.3, cautious=True), [(PADDED, 256)]
+    )
 
-    def stepped(by: AbstractContextManager[None]) -> tuple[AdamW, Tensor]:
-        weight = torch.nn.Parameter(torch.ones(PADDED, 256, device=DEVICE))
-        made = AdamW([weight], lr=0.01, beta1=0.9, beta2=0.95, eps=1e-8, weight_decay=0.3, cautious=True)
+
+def bank() -> Found:
+    """The two passes of every matrix optimizer, likewise, after three steps of 24 matrices."""
+
+    class Momentum(MatrixOptimizer):
+        def direction(self, momentum: Tensor, state: State, group: Group) -> Tensor:
+            return momentum
+
+    def build(p: list[Parameter]) -> Momentum:
+        return Momentum(
+            p, lr=0.01, momentum=0.9, nesterov=True, weight_decay=0.3, cautious=True, decay_lr_power=1, hyperball=False
+        )  # fmt: skip
+
+    return _stepped(build, [(1024, 256)] * 24)
+
+
+def _stepped(build: Callable[[list[Parameter]], torch.optim.Optimizer], shapes: Sequence[tuple[int, int]]) -> Found:
+    here = Machine(DEVICE, torch.float32)
+    gradients = [[torch.randn(shape, device=DEVICE) for shape in shapes] for _ in range(3)]
+
+    def stepped(by: AbstractContextManager[None]) -> tuple[torch.optim.Optimizer, Gradients]:
+        weights = [Parameter(torch.ones(shape, device=DEVICE)) for shape in shapes]
         with by:
-            for weight.grad in gradients:
+            made = build(weights)
+            for step in gradients:
+                for weight, gradient in zip(weights, step, strict=True):
+                    weight.grad = gradient
                 made.step()
-        return made, weight.detach().clone()
+        return made, {str(k): weight.detach().clone() for k, weight in enumerate(weights)}
 
     (ours, got), (twin, expected) = stepped(nullcontext()), stepped(plain_torch())
 
@@ -161,7 +187,7 @@ def cautious() -> Found:
             twin.step()
 
     seconds = here.rounds({"triton": ours.step, "twin": step_of_twin}, 3)
-    found = _agree({"table": got}, {"table": expected}, 1e-5)
+    found = _agree(got, expected, 1e-5)
     found |= {f"{kind}_milliseconds": min(times) * 1e3 for kind, times in seconds.items()}
     return found | {"holds": found["holds"] and triton_serves(DEVICE)}
 
@@ -279,7 +305,7 @@ def parts(rounds: int) -> dict[tuple[str, str], Callable[[], Found]]:
 
     checks: dict[str, Callable[[], Found]] = {
         "fused head": head, "attention": attention, "bf16": bf16, "compiled": partial(compiled, "on"), "CUDA graphs": graphs,
-        "cautious AdamW": cautious, "sinkhorn": sinkhorn, "regional": partial(compiled, "regional"),
+        "cautious AdamW": cautious, "banks": bank, "sinkhorn": sinkhorn, "regional": partial(compiled, "regional"),
     }  # fmt: skip
     made: dict[tuple[str, str], Callable[[], Found]] = {("parity", name): check for name, check in checks.items()}
     sizes = {"baseline": (24, 1024, 256), "gpt2_124m": (48, 3072, 768)}  # about the matrices of each

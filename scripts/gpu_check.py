@@ -1,8 +1,8 @@
 """Everything that only a GPU can tell, in one command of ten minutes: `python scripts/gpu_check.py`.
 
-Parity (attention backends, the kernels of head, AdamW and mHC, CUDA graphs, bf16, compiled models), then throughput, MFU and memory
-of training steps of `baseline` and `gpt2_124m`, and the time of every optimizer's step. The parts run in a process of their own,
-which is begun anew behind one that ends it, breaks the GPU's context or takes too long. Writes gpu_<name>.json and .md into
+Parity (attention backends, the kernels of head, optimizers and mHC, CUDA graphs, bf16, compiled models), then throughput, MFU and
+memory of training steps of `baseline` and `gpt2_124m`, and the time of every optimizer's step. The parts run in a process of their
+own, which is begun anew behind one that ends it, breaks the GPU's context or takes too long. Writes gpu_<name>.json and .md into
 --out after every part; exit code 0 when every parity check holds, 1 when one does not, 2 without a GPU.
 """
 

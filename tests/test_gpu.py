@@ -48,7 +48,7 @@ def test_the_heads_check_needs_the_kernel_to_hold(on_cpu: None) -> None:
     assert all(found[name]["holds"] and found[name]["twin_milliseconds"] > 0 for name in ("none", "sigmoid", "tanh"))
 
 
-@pytest.mark.parametrize("check", [gpu.cautious, gpu.sinkhorn])
+@pytest.mark.parametrize("check", [gpu.cautious, gpu.bank, gpu.sinkhorn])
 def test_checks_of_kernels_need_them_to_hold(on_cpu: None, check: Callable[[], gpu.Found]) -> None:
     found = check()
     assert not found["holds"], "there is no Triton kernel on a CPU"

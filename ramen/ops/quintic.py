@@ -70,7 +70,7 @@ def _normalize(x: Tensor, dtype: torch.dtype) -> Tensor:
     tiny = torch.finfo(work).tiny
     x = x / largest(x, (-2, -1)).to(work).clamp_min_(tiny)
     norm = torch.linalg.vector_norm(x, dim=(-2, -1), keepdim=True).clamp_min_(tiny)
-    return x.div_(norm).to(dtype)
+    return torch.div(x, norm, out=x if x.dtype == dtype else torch.empty_like(x, dtype=dtype))
 
 
 def _plain(x: Tensor, quintics: Sequence[Quintic]) -> Tensor:

@@ -26,7 +26,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from ramen.ops.bank import accumulate, descend, is_zero, stack, unstack
+from ramen.ops.bank import accumulate, descend, is_zero, stack, unstack, warm
 
 Scaling = Literal["spectral", "rms", "none"]
 IterationType = Literal["auto", "bfloat16", "float32"]
@@ -112,6 +112,9 @@ class MatrixOptimizer(torch.optim.Optimizer):
         vectors = [tuple(p.shape) for group in self.param_groups for p in group["params"] if p.ndim < 2]
         if vectors:
             raise ValueError(f"{type(self).__name__} takes matrices (..., m, n), got a parameter of shape {vectors[0]}")
+        for group in self.param_groups:
+            own = {key: group[key] for key in ("nesterov", "cautious")}
+            warm(group["params"][0], decay=group["weight_decay"], **own)
 
     def direction(self, momentum: Tensor, state: State, group: Group) -> Tensor:
         """The step's direction (N, m, n) for momentum (N, m, n); may update banks of `state` in place."""

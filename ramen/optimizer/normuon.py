@@ -39,14 +39,14 @@ class NorMuon(Muon):
     def direction(self, momentum: Tensor, state: State, group: Group) -> Tensor:
         orthogonal = orthogonalise(momentum, group)
         axis = _axis(orthogonal, group)
-        square = torch.linalg.vector_norm(orthogonal, dim=axis, keepdim=True).square_()  # (N, m, 1) or (N, 1, n)
-        second_moment = state[SECOND_MOMENT].lerp_(square / orthogonal.shape[axis], 1 - group["beta2"])
-        inverse = second_moment.sqrt().add_(EPS).reciprocal_()
-        evened = (square * inverse.square()).sum(dim=(-2, -1), keepdim=True).sqrt_()  # its Frobenius norm
+        sizes = torch.linalg.vector_norm(orthogonal, dim=axis, keepdim=True)  # (N, m, 1) or (N, 1, n)
+        mean_square = (sizes / math.sqrt(orthogonal.shape[axis])).square_()
+        inverse = state[SECOND_MOMENT].lerp_(mean_square, 1 - group["beta2"]).sqrt().add_(EPS).reciprocal_()
+        evened = torch.linalg.vector_norm(sizes * inverse, dim=(-2, -1), keepdim=True)  # its Frobenius norm
         if group["scaling"] == "rms":
             norm: Tensor | float = math.sqrt(min(orthogonal.shape[-2:]))
         else:
-            norm = square.sum(dim=(-2, -1), keepdim=True).sqrt_()
+            norm = torch.linalg.vector_norm(sizes, dim=(-2, -1), keepdim=True)
         return orthogonal.mul_(inverse.mul_(norm / evened.clamp_min_(TINY)))
 
 

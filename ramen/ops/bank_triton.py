@@ -1,0 +1,101 @@
+"""A bank's two passes over memory in one CUDA kernel each, for up to eight tensors at a time; see ramen.ops.bank.
+
+Only imported where there is Triton, which torch for CUDA brings along.
+Cost: accumulate four numbers read or written a weight, descend three, with what decays in a weight's place four.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+PLACES = 8  # tensors a launch takes
+BLOCK = 1024
+
+Factor = float | Tensor
+
+
+# Triton's compiler takes annotations for code: tl.constexpr is all that may stand there. Where a launch begins, `first`, is of no
+# interest to it.
+@triton.jit
+def _at(p0, p1, p2, p3, p4, p5, p6, p7):
+    which = tl.program_id(1)
+    p = tl.where(which == 1, p1, p0)
+    p = tl.where(which == 2, p2, p)
+    p = tl.where(which == 3, p3, p)
+    p = tl.where(which == 4, p4, p)
+    p = tl.where(which == 5, p5, p)
+    p = tl.where(which == 6, p6, p)
+    return tl.where(which == 7, p7, p)
+
+
+@triton.jit(do_not_specialize=["first"])
+def _accumulate(  # type: ignore[no-untyped-def]
+    g0, g1, g2, g3, g4, g5, g6, g7, momentum, used, beta, first, count, nesterov: tl.constexpr, block: tl.constexpr
+):  # fmt: skip
+    within = tl.program_id(0) * block + tl.arange(0, block)
+    inside = within < count
+    at = (first + tl.program_id(1)).to(tl.int64) * count + within
+    kept = tl.load(beta)
+    g = tl.load(_at(g0, g1, g2, g3, g4, g5, g6, g7) + within, mask=inside, other=0.0)
+    m = tl.load(momentum + at, mask=inside, other=0.0)
+    m += (1 - kept) * (g - m)
+    tl.store(momentum + at, m, mask=inside)
+    if nesterov:
+        tl.store(used + at, g + kept * (m - g), mask=inside)
+
+
+@triton.jit(do_not_specialize=["first"])
+def _descend(  # type: ignore[no-untyped-def]
+    w0, w1, w2, w3, w4, w5, w6, w7, direction, decayed, pace, rate, decay, first, count, elements,
+    cautious: tl.constexpr, block: tl.constexpr,
+):  # fmt: skip
+    within = tl.program_id(0) * block + tl.arange(0, block)
+    inside = within < count
+    tensor = (first + tl.program_id(1)).to(tl.int64)
+    at = tensor * count + within
+    weight = _at(w0, w1, w2, w3, w4, w5, w6, w7) + within
+    w = tl.load(weight, mask=inside, other=0.0)
+    d = tl.load(direction + at, mask=inside, other=0.0)
+    step = tl.load(rate) * d
+    if pace is not None:
+        step *= tl.load(pace + tensor * (count // elements) + within // elements, mask=inside, other=0.0)
+    if decay is not None:
+        x = w
+        if decayed is not None:
+            x = tl.load(decayed + at, mask=inside, other=0.0)
+        if cautious:
+            x = tl.where(d * w >= 0, x, 0.0)
+        w -= tl.load(decay) * x
+    tl.store(weight, w - step, mask=inside)
+
+
+def accumulate(gradients: Sequence[Tensor], momentum: Tensor, used: Tensor | None, beta: Factor) -> None:
+    """momentum (N, m, n) <- lerp(momentum, gradients, 1 - beta); used, if any, <- lerp(gradients, momentum, beta)."""
+    own = (momentum, used if used is not None else momentum, _on_device(beta, momentum))
+    _launch(_accumulate, gradients, *own, nesterov=used is not None)
+
+
+def descend(
+    weights: Sequence[Tensor], direction: Tensor, decayed: Tensor | None, pace: Tensor | None, elements: int, rate: Factor,
+    decay: Factor | None, cautious: bool,
+) -> None:  # fmt: skip
+    """W <- W - decay mask X - rate pace D, as ramen.ops.bank says; a matrix has so many `elements`, no decay is None."""
+    factors = _on_device(rate, direction), None if decay is None else _on_device(decay, direction)
+    _launch(_descend, weights, direction, decayed, pace, *factors, elements=elements, cautious=cautious)
+
+
+def _launch(kernel: Any, tensors: Sequence[Tensor], *own: Tensor | None, **numbers: int) -> None:
+    count = tensors[0].numel()
+    for first in range(0, len(tensors), PLACES):
+        given = [*tensors[first : first + PLACES]]
+        grid = (triton.cdiv(count, BLOCK), len(given))
+        given += given[:1] * (PLACES - len(given))
+        kernel[grid](*given, *own, first=first, count=count, **numbers, block=BLOCK)
+
+
+def _on_device(number: Factor, like: Tensor) -> Tensor:
+    return number if isinstance(number, Tensor) else torch.full((), float(number), device=like.device)
