@@ -1,4 +1,4 @@
-"""Range checks of constructors: ValueError with the argument's name, which the config path is put before."""
+"""Checks of constructors' arguments: ValueError with the argument's name, which the config path is put before."""
 
 MOST = 10_000  # of what is made or done in a loop, which more would keep from ending
 
@@ -15,6 +15,20 @@ def at_least(low: float, **values: float) -> None:
     for name, value in values.items():
         if not value >= low:
             raise ValueError(f"{name} must be >= {low}, got {value}")
+
+
+def within(low: float, high: float, **values: float) -> None:
+    """ValueError unless every value is `low` or more, and below `high`."""
+    for name, value in values.items():
+        if not low <= value < high:
+            raise ValueError(f"{name} must be in [{low}, {high}), got {value}")
+
+
+def one_of(*choices: object, **values: object) -> None:
+    """ValueError unless every value is one of the choices."""
+    for name, value in values.items():
+        if value not in choices:
+            raise ValueError(f"{name} must be one of {', '.join(map(str, choices))}, got {value!r}")
 
 
 def counts(**values: int) -> None:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ramen.ops.adamw import one_pass, warm
-from ramen.optimizer.base import check_range
+from ramen.ops.ranges import at_least, within
 
 
 class AdamW(torch.optim.AdamW):
@@ -26,9 +26,8 @@ class AdamW(torch.optim.AdamW):
     def __init__(
         self, params: Any, *, lr: float, beta1: float, beta2: float, eps: float, weight_decay: float, cautious: bool
     ):
-        for name, value, high in (("lr", lr, None), ("beta1", beta1, 1), ("beta2", beta2, 1), ("eps", eps, None)):
-            check_range(name, value, 0, *([high] if high else []))
-        check_range("weight_decay", weight_decay, 0)
+        within(0, 1, beta1=beta1, beta2=beta2)
+        at_least(0, lr=lr, eps=eps, weight_decay=weight_decay)
         super().__init__(params, lr=lr, betas=(beta1, beta2), eps=eps, weight_decay=weight_decay, fused=True)
         for group in self.param_groups:
             group.setdefault("cautious", cautious)

@@ -20,8 +20,9 @@ from torch import Tensor
 
 from ramen.ops.bank import largest
 from ramen.ops.orthonormal import orthonormal_factor
+from ramen.ops.ranges import above, at_least, counts, one_of
 from ramen.ops.sinkhorn import sinkhorn
-from ramen.optimizer.base import Group, MatrixOptimizer, State, check_choice, check_range
+from ramen.optimizer.base import Group, MatrixOptimizer, State
 
 ROTATION = "rotation"
 STAGE = "stage_of_rotation"  # kept in the group, and so in its state
@@ -36,11 +37,10 @@ class AROSinkhorn(MatrixOptimizer):
         self, params: Any, *, rms: float, sinkhorn_steps: int, side: Literal["short", "long", "rows", "columns"], stage: float,
         **base: Any,
     ):  # fmt: skip
-        if not rms > 0:
-            raise ValueError(f"rms must be > 0, got {rms}")
-        check_range("sinkhorn_steps", sinkhorn_steps, 1)
-        check_choice("side", side, "short", "long", "rows", "columns")
-        check_range("stage", stage, 0)
+        above(0, rms=rms)
+        counts(sinkhorn_steps=sinkhorn_steps)
+        one_of("short", "long", "rows", "columns", side=side)
+        at_least(0, stage=stage)
         super().__init__(params, rms=rms, sinkhorn_steps=sinkhorn_steps, side=side, stage=stage, **base)
 
     def initial_state(self, matrices: Tensor, group: Group) -> State:

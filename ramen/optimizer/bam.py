@@ -11,15 +11,16 @@ from typing import Any
 
 from torch import Tensor
 
+from ramen.ops.ranges import counts
 from ramen.ops.sinkhorn import balance_axes
-from ramen.optimizer.base import Group, MatrixOptimizer, Scaling, State, check_range
+from ramen.optimizer.base import Group, MatrixOptimizer, Scaling, State
 
 
 class BAM(MatrixOptimizer):
     """Steps along the momentum with balanced axes; `half` normalises the last axis alone (HalfBAM)."""
 
     def __init__(self, params: Any, *, scaling: Scaling, balance_steps: int, half: bool, **base: Any):
-        check_range("balance_steps", balance_steps, 1)
+        counts(balance_steps=balance_steps)
         super().__init__(params, scaling=scaling, balance_steps=balance_steps, half=half, **base)
 
     def direction(self, momentum: Tensor, state: State, group: Group) -> Tensor:

@@ -27,6 +27,7 @@ import torch
 from torch import Tensor
 
 from ramen.ops.bank import accumulate, descend, is_zero, stack, unstack, warm
+from ramen.ops.ranges import at_least, one_of, within
 
 Scaling = Literal["spectral", "rms", "none"]
 IterationType = Literal["auto", "bfloat16", "float32"]
@@ -34,18 +35,6 @@ MOMENTUM, RADIUS = "momentum", "radius"
 Group = dict[str, Any]
 State = dict[str, Tensor]
 Initial = Callable[[Tensor, Group], State]
-
-
-def check_range(name: str, value: float, low: float, high: float = math.inf) -> None:
-    """ValueError unless low <= value < high."""
-    if not low <= value < high:
-        raise ValueError(f"{name} must be in [{low}, {high}), got {value}")
-
-
-def check_choice(name: str, value: object, *choices: object) -> None:
-    """ValueError unless value is one of the choices."""
-    if value not in choices:
-        raise ValueError(f"{name} must be one of {', '.join(map(str, choices))}, got {value!r}")
 
 
 def shape_scale(scaling: Scaling, rows: int, columns: int) -> float:
@@ -99,13 +88,12 @@ class MatrixOptimizer(torch.optim.Optimizer):
         self, params: Any, *, lr: float, momentum: float, nesterov: bool, weight_decay: float, cautious: bool,
         decay_lr_power: Literal[1, 2], hyperball: bool, **own: Any,
     ):  # fmt: skip
-        check_range("lr", lr, 0)
-        check_range("momentum", momentum, 0, 1)
-        check_range("weight_decay", weight_decay, 0)
-        check_choice("decay_lr_power", decay_lr_power, 1, 2)
+        at_least(0, lr=lr, weight_decay=weight_decay)
+        within(0, 1, momentum=momentum)
+        one_of(1, 2, decay_lr_power=decay_lr_power)
         defaults = dict(lr=lr, momentum=momentum, nesterov=nesterov, weight_decay=weight_decay, cautious=cautious)
         defaults |= {"decay_lr_power": decay_lr_power, "hyperball": hyperball, "scaling": "none"} | own
-        check_choice("scaling", defaults["scaling"], "spectral", "rms", "none")
+        one_of("spectral", "rms", "none", scaling=defaults["scaling"])
         super().__init__(params, defaults)
         self._banks: dict[tuple[Any, ...], Bank] = {}
         self._stacked = 0  # banks made so far

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from ramen.ops.power_iteration import spectral_norm, start_vector
-from ramen.optimizer.base import Group, State, check_range
+from ramen.ops.ranges import counts, within
+from ramen.optimizer.base import Group, State
 from ramen.optimizer.muon import Muon, orthogonalise
 
 POWER = "power_vector"
@@ -25,8 +26,8 @@ class ContraMuon(Muon):
     """Steps along polar(U) - contra U / ||U||_2."""
 
     def __init__(self, params: Any, *, contra: float, power_steps: int, **base: Any):
-        check_range("contra", contra, 0, 1)
-        check_range("power_steps", power_steps, 1)
+        within(0, 1, contra=contra)
+        counts(power_steps=power_steps)
         super().__init__(params, contra=contra, power_steps=power_steps, **base)
 
     def initial_state(self, matrices: Tensor, group: Group) -> State:

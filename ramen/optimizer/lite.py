@@ -21,16 +21,8 @@ from torch import Tensor
 
 from ramen.ops.bank import Factor, add, frobenius, is_zero
 from ramen.ops.polar_express import polar_express
-from ramen.optimizer.base import (
-    Bank,
-    Group,
-    IterationType,
-    MatrixOptimizer,
-    Scaling,
-    State,
-    check_range,
-    iteration_type,
-)
+from ramen.ops.ranges import within
+from ramen.optimizer.base import Bank, Group, IterationType, MatrixOptimizer, Scaling, State, iteration_type
 from ramen.optimizer.muon import check_iteration
 
 THRESHOLD = "threshold"
@@ -50,8 +42,8 @@ class LITE(MatrixOptimizer):
         check_iteration("polar_express", steps, iteration_dtype)
         if not 0 < ratio < 1:
             raise ValueError(f"ratio must be in (0, 1), got {ratio}")
-        for name, value, low, high in (("beta1", beta1, -1, 10), ("beta2", beta2, -1, 10), ("chi", chi, 0, 100)):
-            check_range(name, value, low, high)
+        within(-1, 10, beta1=beta1, beta2=beta2)
+        within(0, 100, chi=chi)
         for name, value in (("beta_ramp", beta_ramp), ("chi_ramp", chi_ramp)):
             if not 0 <= value <= 1:
                 raise ValueError(f"{name} must be in [0, 1], got {value}")

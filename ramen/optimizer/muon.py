@@ -12,25 +12,17 @@ from torch import Tensor
 
 from ramen.ops.newton_schulz import newton_schulz
 from ramen.ops.polar_express import polar_express
-from ramen.optimizer.base import (
-    Group,
-    IterationType,
-    MatrixOptimizer,
-    Scaling,
-    State,
-    check_choice,
-    check_range,
-    iteration_type,
-)
+from ramen.ops.ranges import counts, one_of
+from ramen.optimizer.base import Group, IterationType, MatrixOptimizer, Scaling, State, iteration_type
 
 Method = Literal["polar_express", "newton_schulz"]
 
 
 def check_iteration(method: Method, steps: int, iteration_dtype: IterationType) -> None:
     """ValueError unless `orthogonalise` can work by these."""
-    check_choice("method", method, "polar_express", "newton_schulz")
-    check_range("steps", steps, 1)
-    check_choice("iteration_dtype", iteration_dtype, "auto", "bfloat16", "float32")
+    one_of("polar_express", "newton_schulz", method=method)
+    counts(steps=steps)
+    one_of("auto", "bfloat16", "float32", iteration_dtype=iteration_dtype)
 
 
 def orthogonalise(x: Tensor, group: Group) -> Tensor:

@@ -15,7 +15,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from ramen.optimizer.base import Group, State, check_choice, check_range
+from ramen.ops.ranges import one_of, within
+from ramen.optimizer.base import Group, State
 from ramen.optimizer.muon import Muon, orthogonalise
 
 SECOND_MOMENT = "second_moment"
@@ -29,8 +30,8 @@ class NorMuon(Muon):
     tensors = Muon.tensors | {"beta2"}
 
     def __init__(self, params: Any, *, beta2: float, axis: Literal["rows", "long"], **base: Any):
-        check_range("beta2", beta2, 0, 1)
-        check_choice("axis", axis, "rows", "long")
+        within(0, 1, beta2=beta2)
+        one_of("rows", "long", axis=axis)
         super().__init__(params, beta2=beta2, axis=axis, **base)
 
     def initial_state(self, matrices: Tensor, group: Group) -> State:

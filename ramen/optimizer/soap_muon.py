@@ -21,7 +21,8 @@ from torch import Tensor
 
 from ramen.ops.bank import accumulate, largest
 from ramen.ops.orthonormal import orthonormal_factor
-from ramen.optimizer.base import MOMENTUM, Bank, Group, State, check_choice, check_range
+from ramen.ops.ranges import at_least, one_of, within
+from ramen.optimizer.base import MOMENTUM, Bank, Group, State
 from ramen.optimizer.muon import Muon, orthogonalise
 
 SECOND_MOMENT, UNIT = "second_moment", "unit"
@@ -33,9 +34,9 @@ class SOAPMuon(Muon):
     """Steps along the polar factor of the momentum, divided in Shampoo's eigenbasis by the gradient's root mean square."""
 
     def __init__(self, params: Any, *, beta2: float, refresh_steps: int, sides: Literal["both", "short"], **base: Any):
-        check_range("beta2", beta2, 0, 1)
-        check_range("refresh_steps", refresh_steps, 1)
-        check_choice("sides", sides, "both", "short")
+        within(0, 1, beta2=beta2)
+        at_least(1, refresh_steps=refresh_steps)
+        one_of("both", "short", sides=sides)
         super().__init__(params, beta2=beta2, refresh_steps=refresh_steps, sides=sides, **base)
 
     def initial_state(self, matrices: Tensor, group: Group) -> State:

@@ -19,7 +19,8 @@ from torch import Tensor
 
 from ramen.ops.parameter import factor_pairs
 from ramen.ops.power_iteration import spectral_norm, start_vector
-from ramen.optimizer.base import Group, IterationType, MatrixOptimizer, State, check_range
+from ramen.ops.ranges import counts
+from ramen.optimizer.base import Group, IterationType, MatrixOptimizer, State
 from ramen.optimizer.muon import Method, check_iteration, orthogonalise
 
 POWER = "power_vector"
@@ -33,7 +34,7 @@ class Spectron(MatrixOptimizer):
         self, params: Any, *, lr: float, method: Method, steps: int, iteration_dtype: IterationType, power_steps: int, **base: Any
     ):  # fmt: skip
         check_iteration(method, steps, iteration_dtype)
-        check_range("power_steps", power_steps, 1)
+        counts(power_steps=power_steps)
         super().__init__(
             params, lr=lr, method=method, steps=steps, iteration_dtype=iteration_dtype, power_steps=power_steps, **base
         )
