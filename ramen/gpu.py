@@ -58,7 +58,7 @@ def _gradients(*words: str, precision: torch.dtype = torch.float32, how: How = "
     made.to(DEVICE)
     tokens = _batch()
     with torch.autocast(DEVICE.type, precision) if precision != torch.float32 else nullcontext():
-        loss = forward(made, how, False)(tokens, tokens.clone())
+        loss = forward(made, how, False)(tokens, tokens.clone(), int((tokens == TEXT.bos).sum()))
     loss.backward()
     return {"loss": loss.detach()} | {name: p.grad for name, p in made.named_parameters() if p.grad is not None}
 

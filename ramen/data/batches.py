@@ -54,6 +54,11 @@ class Batches:
         self._stream = DocumentStream(shards, bos=bos, seed=seed, shuffle=shuffle)
 
     @property
+    def bos(self) -> int:
+        """The id that opens a document, and a row."""
+        return self._stream.bos
+
+    @property
     def epoch(self) -> int:
         """The epoch of the next token: how often the shards have been read to the end."""
         return self._stream.epoch

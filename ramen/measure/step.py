@@ -48,7 +48,7 @@ class Step:
 
     def differentiate(self) -> None:
         self.model.zero_grad(set_to_none=True)
-        self._differentiate.micro_batch(self.tokens, self.tokens, self.tokens.numel())
+        self._differentiate.micro_batch(self.tokens, self.tokens, self.tokens.numel(), documents=len(self.tokens))
 
     def record(self) -> None:
         """Run micro-batches as a CUDA graph from now on."""

@@ -96,10 +96,10 @@ class GPT(nn.Module):
             parts.residual(dim, 2 * layer + 1),
         )
 
-    def hidden(self, tokens: Tensor) -> Tensor:
-        """(B, T) token ids -> (B, T, D) normalised outputs of the last block."""
+    def hidden(self, tokens: Tensor, documents: int | None = None) -> Tensor:
+        """(B, T) token ids, of so many documents, -> (B, T, D) normalised outputs of the last block."""
         opens = tokens == self.text.bos
-        mask, rows = DocumentMask(opens.cumsum(-1)), self.value_embedding.read(tokens)
+        mask, rows = DocumentMask(opens.cumsum(-1), documents), self.value_embedding.read(tokens)
         reading = Reading(mask, self.position, self.value_embedding, rows)
         kept: dict[str, Tensor] = {}
         x0 = rms_norm(self.stream.enter(self.embedding(tokens), tokens, opens, kept))
@@ -112,19 +112,20 @@ class GPT(nn.Module):
             self.stream.after(layer, h, kept)
         return rms_norm(self.blocks[-1].mlp_residual.close(self.stream.leave(h, kept)))
 
-    def forward(self, tokens: Tensor, targets: Tensor | None = None) -> Tensor:
+    def forward(self, tokens: Tensor, targets: Tensor | None = None, documents: int | None = None) -> Tensor:
         """Summed cross-entropy over targets (B, T) other than -100 (float32, nats), or logits (B, T, V) without targets.
 
-        In training mode the weighted losses of the tokens after the next one are part of it.
+        In training mode the weighted losses of the tokens after the next one are part of it. How many `documents` there are
+        changes no result: see ramen.ops.document_mask.
         """
-        x = self.hidden(tokens)
+        x = self.hidden(tokens, documents)
         if targets is None:
             logits = (x @ self.embedding.head().to(x.dtype).T)[..., : self.text.vocabulary].float()
             return self.softcap(logits) if self.softcap else logits
         ahead = None
         if self.training and self.ahead:
-            documents = (tokens == self.text.bos).cumsum(-1)
-            ahead = targets_ahead(targets, documents, len(self.ahead)).flatten(0, 1), self.ahead_now
+            of_token = (tokens == self.text.bos).cumsum(-1)
+            ahead = targets_ahead(targets, of_token, len(self.ahead)).flatten(0, 1), self.ahead_now
         return linear_cross_entropy(
             x.flatten(0, 1), self.embedding.head(), targets.flatten(), self.text.vocabulary, self.softcap, ahead=ahead
         )

@@ -4,7 +4,7 @@ Backends, all of the same condition (ramen/ops/document_mask.py):
 kernel  one C kernel forward and one backward on the CPU (attention.c): work follows the visible keys, nothing T x T is kept
 sdpa    torch's own attention with a dense mask: any device, any number type
 flex    FlexAttention on CUDA, compiled; its block mask only leaves blocks out, the whole condition is in its mask function
-varlen  torch's variable-length flash attention on CUDA, in half precision; finding the documents waits for the device
+varlen  torch's variable-length flash attention on CUDA, in half precision; told no number of documents, it waits for the device
 Source: flash attention, Dao et al. 2022, arXiv 2205.14135; FlexAttention: Dong et al. 2024, arXiv 2412.05496.
 """
 

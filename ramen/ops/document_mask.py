@@ -14,11 +14,12 @@ BLOCK = 128  # tokens of a side of a block, FlexAttention's own
 class DocumentMask:
     """The allowed pairs of a batch of packed documents, made once a window and shared by every layer.
 
-    `documents` (B, T) numbers the document of each token, non-decreasing along a row.
+    `documents` (B, T) numbers the document of each token, non-decreasing along a row. Who knows their number in all rows, `count`,
+    spares `boundaries` asking the device.
     """
 
-    def __init__(self, documents: Tensor):
-        self.documents = documents
+    def __init__(self, documents: Tensor, count: int | None = None):
+        self.documents, self.count = documents, count
         self.first = torch.ones_like(documents, dtype=torch.bool)
         """Which tokens are the first of their document in their row: bool (B, T)."""
         self.first[:, 1:] = documents[:, 1:] != documents[:, :-1]
@@ -33,14 +34,15 @@ class DocumentMask:
     def paired(self) -> "DocumentMask":
         """The same documents with every token twice in a row: (B, 2 T)."""
         if self._paired is None:
-            self._paired = DocumentMask(self.documents.repeat_interleave(2, dim=1))
+            self._paired = DocumentMask(self.documents.repeat_interleave(2, dim=1), self.count)
         return self._paired
 
     @property
     def boundaries(self) -> Tensor:
         """Where documents begin in the rows laid end to end, and the number of tokens: int32 (documents + 1,)."""
         if self._boundaries is None:
-            begins = self.first.flatten().nonzero().squeeze(1)
+            first = self.first.flatten()
+            begins = (first.nonzero() if self.count is None else first.nonzero_static(size=self.count)).squeeze(1)
             self._boundaries = torch.cat((begins, begins.new_full((1,), self.documents.numel()))).int()
         return self._boundaries
 

@@ -35,7 +35,7 @@ def choose(choice: Literal["auto", "on", "off", "regional"], device: torch.devic
 
 
 def forward(model: nn.Module, how: How, recompute: bool) -> Callable[..., Tensor]:
-    """The model's loss as a function of tokens and targets; changes how the model's blocks run."""
+    """The model's loss as a function of tokens, targets and, if known, the number of documents; changes how blocks run."""
     made: Any = model
     if how != "off":
         _prepare()
@@ -48,7 +48,10 @@ def forward(model: nn.Module, how: How, recompute: bool) -> Callable[..., Tensor
             run = functools.partial(_again, run)
         if run is not block.forward:
             block.forward = run
-    return torch.compile(model, dynamic=False, fullgraph=True) if how == "on" else model
+    if how != "on":
+        return model
+    graph = torch.compile(model, dynamic=False, fullgraph=True)
+    return lambda tokens, targets, documents=None: graph(tokens, targets)  # which is the same for any number of them
 
 
 def _again(run: Callable[..., Tensor], *inputs: Any) -> Tensor:

@@ -12,9 +12,7 @@ from ramen.trainer.graphs import Graphs
 class Differentiate:
     """Adds the gradients of a batch's mean loss to those of the parameters."""
 
-    def __init__(
-        self, loss: Callable[[Tensor, Tensor], Tensor], micro_rows: int, precision: torch.dtype, device: torch.device
-    ):
+    def __init__(self, loss: Callable[..., Tensor], micro_rows: int, precision: torch.dtype, device: torch.device):
         self.loss, self.micro_rows, self.precision, self.device = loss, micro_rows, precision, device
         self.graphs: Graphs | None = None
 
@@ -27,20 +25,22 @@ class Differentiate:
         if self.graphs:
             self.graphs.begin()
         total = torch.zeros((), device=self.device)
-        for tokens, targets in zip(
-            batch.tokens.split(self.micro_rows), batch.targets.split(self.micro_rows), strict=True
-        ):
-            total += self.micro_batch(tokens, targets, batch.counted)
+        for start in range(0, len(batch.tokens), self.micro_rows):
+            rows = slice(start, start + self.micro_rows)
+            documents = sum(batch.documents[rows]) if batch.documents else None
+            total += self.micro_batch(batch.tokens[rows], batch.targets[rows], batch.counted, documents)
         return total
 
-    def micro_batch(self, tokens: Tensor, targets: Tensor, counted: int) -> Tensor:
-        """The summed loss of some rows, with the gradients of its share of the mean over `counted` targets."""
+    def micro_batch(self, tokens: Tensor, targets: Tensor, counted: int, documents: int | None = None) -> Tensor:
+        """The summed loss of some rows of so many documents, with the gradients of its share of the mean over `counted` targets."""
         share = torch.full((), 1 / counted, device=self.device)
-        return self.graphs.micro_batch(tokens, targets, share) if self.graphs else self._run(tokens, targets, share)
+        if self.graphs:  # one for any number of documents
+            return self.graphs.micro_batch(tokens, targets, share)
+        return self._run(tokens, targets, share, documents)
 
-    def _run(self, tokens: Tensor, targets: Tensor, share: Tensor) -> Tensor:
+    def _run(self, tokens: Tensor, targets: Tensor, share: Tensor, documents: int | None = None) -> Tensor:
         with self.autocast():
-            loss = self.loss(tokens, targets)
+            loss = self.loss(tokens, targets, documents)
         loss.backward(gradient=share)
         return loss.detach()
 

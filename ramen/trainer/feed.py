@@ -3,7 +3,7 @@
 On a CPU the batch is a thousandth of a step or less (docs/performance.md), and a thread would take its core.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -15,18 +15,19 @@ from ramen.data.prefetch import Prefetch
 
 @dataclass(frozen=True)
 class DeviceBatch:
-    """tokens and targets (B, T) int64, and how many targets count."""
+    """tokens and targets (B, T) int64, how many targets count, and the number of documents in each row, if that is known."""
 
     tokens: Tensor
     targets: Tensor
     counted: int
+    documents: tuple[int, ...] | None = None
 
 
 class Feed(Prefetch[DeviceBatch]):
     """The batches of a run, on its device; `depth` are made ahead (auto: 2 for CUDA, 0 for a CPU)."""
 
     def __init__(self, batches: Batches, device: torch.device, depth: int | Literal["auto"]):
-        self.device, self.pinned = device, device.type == "cuda"
+        self.device, self.pinned, self.bos = device, device.type == "cuda", batches.bos
         super().__init__(batches, self._on_host, 2 * self.pinned if depth == "auto" else depth)
 
     def _on_host(self, batch: Batch) -> DeviceBatch:
@@ -34,10 +35,10 @@ class Feed(Prefetch[DeviceBatch]):
         if self.pinned:  # torch's allocator gives pinned memory out again only when copies from it are done
             with torch.cuda.device(self.device):  # a thread of its own begins at device 0
                 tokens, targets = tokens.pin_memory(), targets.pin_memory()
-        return DeviceBatch(tokens, targets, batch.counted)
+        return DeviceBatch(tokens, targets, batch.counted, tuple((batch.tokens == self.bos).sum(axis=1).tolist()))
 
     def take(self, rows: int) -> DeviceBatch:
         """The next rows; the copy to the device is queued behind its work."""
         batch = super().take(rows)
         tokens, targets = (t.to(self.device, non_blocking=True) for t in (batch.tokens, batch.targets))
-        return DeviceBatch(tokens, targets, batch.counted)
+        return replace(batch, tokens=tokens, targets=targets)

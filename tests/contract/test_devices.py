@@ -21,7 +21,6 @@ from torch.utils._pytree import tree_leaves
 from ramen import assemble
 from ramen.model.gpt import Text
 from ramen.ops import attention
-from ramen.ops.document_mask import DocumentMask
 from ramen.ops.kernel import plain_torch
 from ramen.registry import options
 
@@ -111,13 +110,11 @@ def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, block_mask: Any
 def forward(config: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(attention, "_flex_attention", lambda on_cuda: attend)
     with FakeTensorMode(), torch.no_grad(), bfloat16():
-        boundaries = torch.zeros(3, dtype=torch.int32, device=CUDA)  # found by reading back, as varlen is known to
-        monkeypatch.setattr(DocumentMask, "boundaries", boundaries)
         model, tokens = on_cuda(config), torch.zeros(2, TEXT.sequence_length, dtype=torch.long, device=CUDA)
         with OnTheDevice():
-            assert model(tokens, tokens).dtype == torch.float32
+            assert model(tokens, tokens, documents=3).dtype == torch.float32
             model.eval()
-            assert model(tokens).shape == (2, TEXT.sequence_length, TEXT.vocabulary)
+            assert model(tokens, documents=3).shape == (2, TEXT.sequence_length, TEXT.vocabulary)
 
 
 @pytest.mark.parametrize(("kind", "name"), OPTIONS)

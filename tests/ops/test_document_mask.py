@@ -33,6 +33,18 @@ def test_equals_the_definition(documents, window):
     assert dense[:, 0].diagonal(dim1=-2, dim2=-1).all()  # no row of a softmax is empty
 
 
+@given(layouts())
+def test_boundaries_are_the_same_when_their_number_is_known(documents):
+    mask = DocumentMask(documents)
+    rows, length = documents.shape
+    begins = [row * length + at for row in range(rows) for at in range(length) if mask.first[row, at]]
+    assert mask.boundaries.tolist() == [*begins, rows * length]
+    assert mask.paired().boundaries.tolist() == [2 * begin for begin in (*begins, rows * length)]
+    known = DocumentMask(documents, len(begins))
+    for told, found in ((known, mask), (known.paired(), mask.paired())):
+        assert torch.equal(told.boundaries, found.boundaries) and told.boundaries.dtype == torch.int32
+
+
 def test_each_window_and_number_type_has_a_mask_of_its_own():
     """Layers with different windows share one object; none may be handed another's mask."""
     mask = DocumentMask(torch.zeros(1, 6, dtype=torch.long))

@@ -36,10 +36,23 @@ def test_products_are_in_the_precision_asked_for(precision: torch.dtype) -> None
     weight = torch.ones(2, 2, requires_grad=True)
     made = []
 
-    def loss(tokens: Tensor, targets: Tensor) -> Tensor:
+    def loss(tokens: Tensor, targets: Tensor, documents: int | None) -> Tensor:
         made.append((weight @ weight).dtype)
         return (weight @ weight).float().sum()
 
     row = torch.zeros((1, 2), dtype=torch.long)
     Differentiate(loss, 1, precision, CPU)(DeviceBatch(row, row, 2))
     assert made == [precision] and weight.grad is not None and weight.grad.dtype == torch.float32
+
+
+def test_micro_batches_are_told_how_many_documents_they_have(rows: Callable[..., Tensor]) -> None:
+    weight, told = torch.ones((), requires_grad=True), []
+
+    def loss(tokens: Tensor, targets: Tensor, documents: int | None) -> Tensor:
+        told.append((len(tokens), documents))
+        return weight * 1
+
+    tokens = rows((4, 8), (12,), (5, 5, 2))
+    for documents in ((2, 1, 3), None):
+        Differentiate(loss, 2, torch.float32, CPU)(DeviceBatch(tokens, tokens, 36, documents))
+    assert told == [(2, 3), (1, 3), (2, None), (1, None)]
