@@ -12,6 +12,7 @@ are left out of the step, where f would raise their rounding errors to full size
 """
 
 import math
+from collections import defaultdict
 from collections.abc import Hashable
 from typing import Any, Literal
 
@@ -59,15 +60,28 @@ class AROSinkhorn(MatrixOptimizer):
                 rotation = self.state[p].get(ROTATION)
                 if rotation is not None:
                     rotation.zero_().diagonal(dim1=-2, dim2=-1).fill_(1.0)
-        super().step_group(index, params, group)
+        banks = list(self.banks(index, params, group))
+        momenta = [self.accumulate(bank, group) for bank in banks]
+        self._rotate([bank.state[ROTATION] for bank in banks], momenta, group)
+        for bank, momentum in zip(banks, momenta, strict=True):
+            self.move(bank, self.direction(momentum, bank.state, group), group)
+
+    def _rotate(self, rotations: list[Tensor], momenta: list[Tensor], group: Group) -> None:
+        """R <- Q factor of M f(R^T M)^T, of all banks in one call: on CUDA it takes hardly longer than for one."""
+        by_side = defaultdict[Any, list[tuple[Tensor, Tensor]]](list)
+        for rotation, momentum in zip(rotations, momenta, strict=True):
+            x = _rotated_first(momentum, group)
+            cross = x @ sinkhorn(rotation.mT @ x, steps=group["sinkhorn_steps"]).mT  # (N, s, s)
+            by_side[cross.shape[-1], cross.dtype, cross.device].append((rotation, cross))
+        for pairs in by_side.values():
+            olds, crosses = zip(*pairs, strict=True)
+            factors = orthonormal_factor(torch.cat(crosses)).split([len(cross) for cross in crosses])
+            torch._foreach_copy_(list(olds), list(factors))
 
     def direction(self, momentum: Tensor, state: State, group: Group) -> Tensor:
-        rows = _rotates_rows(momentum, group)
-        x = momentum if rows else momentum.mT  # (N, s, l)
-        rotation, steps = state[ROTATION], group["sinkhorn_steps"]
-        rotation.copy_(orthonormal_factor(x @ sinkhorn(rotation.mT @ x, steps=steps).mT))
-        basis = sinkhorn(_without_noise(rotation.mT @ x), steps=steps)  # the step in the basis
-        step = rotation @ basis if rows else basis.mT @ rotation.mT  # (N, m, n)
+        rotation, x = state[ROTATION], _rotated_first(momentum, group)
+        basis = sinkhorn(_without_noise(rotation.mT @ x), steps=group["sinkhorn_steps"])  # the step in the basis
+        step = rotation @ basis if _rotates_rows(momentum, group) else basis.mT @ rotation.mT  # (N, m, n)
         norm = torch.linalg.vector_norm(step, dim=(-2, -1), keepdim=True)
         step.div_(norm.clamp_min_(TINY).div_(group["rms"] * math.sqrt(step[0].numel())))
         return step
@@ -77,6 +91,11 @@ def _without_noise(x: Tensor) -> Tensor:
     """R^T M (N, s, l), changed: zeros for rows that are rounding errors, which f would bring to the size of the others."""
     size = largest(x, -1)
     return x.mul_(size > NOISE * torch.finfo(x.dtype).eps * size.amax(dim=-2, keepdim=True))
+
+
+def _rotated_first(matrices: Tensor, group: Group) -> Tensor:
+    """(N, s, l): the side to be rotated, and the other."""
+    return matrices if _rotates_rows(matrices, group) else matrices.mT
 
 
 def _rotates_rows(matrices: Tensor, group: Group) -> bool:

@@ -19,7 +19,7 @@ scaling an orthogonal step from a start of standard deviation 1 / sqrt(n) has no
 """
 
 import math
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -159,13 +159,18 @@ class MatrixOptimizer(torch.optim.Optimizer):
 
     def step_group(self, index: int, params: list[Tensor], group: Group) -> None:
         """One step of those parameters of a group that have a gradient."""
+        for bank in self.banks(index, params, group):
+            self.update(bank, group)
+
+    def banks(self, index: int, params: list[Tensor], group: Group) -> Iterator[Bank]:
+        """These parameters of a group, in banks."""
         kinds: dict[tuple[Any, ...], list[Tensor]] = {}
         for p in params:
             kinds.setdefault((index, p.shape[-2:], p.dtype, p.device), []).append(p)
         for key, members in kinds.items():
             size = self.cpu_bank_elements // members[0].numel() if members[0].device.type == "cpu" else len(members)
             for start in range(0, len(members), max(1, size)):
-                self.update(self.bank((*key, start), members[start : start + max(1, size)], group), group)
+                yield self.bank((*key, start), members[start : start + max(1, size)], group)
 
     @torch.no_grad()
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
