@@ -41,6 +41,17 @@ def test_windows_move_together(build_gpt, rows):
     assert [block.attention.window for block in restored.blocks] == [3, 3, 11, 3]
 
 
+@pytest.mark.parametrize("windows", [(11, 3), (None, 3), (None, None)])
+def test_weights_come_with_their_windows(build_gpt, windows):
+    pattern = "attention.pattern=LS" if windows[1] else "attention.pattern=L"
+    words = pattern, f"attention.short_window_tokens={2 if windows[1] else 'null'}"
+    model, restored = build_gpt(*words), build_gpt(*words)
+    model.move_windows(windows)
+    restored.load_state_dict(model.state_dict())
+    assert restored.windows == model.windows == windows
+    assert [block.attention.window for block in restored.blocks] == [windows[0], windows[1] if windows[1] else windows[0]]
+
+
 def test_a_layer_without_attention_has_none(build_gpt, rows):
     model = build_gpt("model.layers=3", "attention.pattern=LNL", noise=0.3)
     assert [block.attention is None for block in model.blocks] == [False, True, False]
@@ -94,6 +105,17 @@ def test_the_gate_halves_attention_at_the_start(build_gpt):
     x, mask = torch.randn(1, 5, 16), DocumentMask(torch.zeros(1, 5, dtype=torch.long))
     torch.testing.assert_close(gated(x, torch.nn.Identity(), mask), plain(x, torch.nn.Identity(), mask) / 2)
     assert gated.gate.shape == (2, 12) and gated.gate.role == "gate"
+
+
+def test_the_gate_of_a_head_reads_the_first_dimensions(build_gpt):
+    plain, gated = (build_gpt(f"attention.gate_inputs={inputs}").blocks[0].attention for inputs in ("null", 5))
+    with torch.no_grad():
+        gated.gate.normal_()
+        for module in (plain, gated):
+            module.qkvo.weight[3] = torch.eye(16)
+    x, mask = torch.randn(2, 5, 16), DocumentMask(torch.zeros(2, 5, dtype=torch.long))
+    opened = torch.sigmoid(x[..., :5] @ gated.gate.T).repeat_interleave(8, dim=-1)  # two heads of 8
+    torch.testing.assert_close(gated(x, torch.nn.Identity(), mask), plain(x, torch.nn.Identity(), mask) * opened)
 
 
 def test_a_closed_gate_shuts_its_head(build_gpt):
@@ -211,6 +233,27 @@ def test_flex_leaves_out_blocks_that_nobody_sees():
     blocks = DocumentMask(documents).blocks(128)
     assert blocks.kv_num_blocks.max().item() <= 2
     assert DocumentMask(documents).blocks(None).sparsity() < blocks.sparsity()
+
+
+@pytest.mark.parametrize("backend", ["sdpa", "flex", "varlen"])
+def test_masks_are_made_before_the_layers(build_gpt, rows, monkeypatch, backend):
+    """A layer may be compiled by itself, and run again for its gradient: it finds all that it asks its mask for."""
+    from ramen.ops import attention as ops
+
+    def held(mask):
+        own = [*mask._additive, *mask._blocks, mask._boundaries is not None]
+        return own if mask._paired is None else [own, held(mask._paired)]
+
+    monkeypatch.setattr(ops, "choose", lambda *given: backend)
+    monkeypatch.setitem(ops.BACKENDS, "varlen", lambda q, k, v, mask, window, scale: v + mask.boundaries[0])
+    words = "attention.pattern=LSN", "attention.short_window_tokens=4", "attention.paired_layers=[0,4]"
+    model, at = build_gpt("model.layers=5", *words), []
+    for block in (model.blocks[0], model.blocks[-1]):
+        block.register_forward_hook(lambda block, given, made: at.append(held(given[1].mask)))
+    model.blocks[0].register_forward_pre_hook(lambda block, given: at.insert(0, held(given[1].mask)))
+    with torch.no_grad():
+        model(rows((12, 20)))
+    assert at[0] == at[1] == at[2] and at[0] != [False]
 
 
 def test_boundaries_are_those_of_the_documents_end_to_end():

@@ -123,6 +123,16 @@ def test_matrices_of_some_heads_are_the_same_attention(make, heads, linear):
     torch.testing.assert_close(split(inputs(), turn, mask), whole(inputs(), turn, mask))
 
 
+def test_matrices_of_some_heads_start_as_those_of_all(compose):
+    """At the same standard deviations: query, key and value maps at one, output maps at theirs."""
+    node = compose()["attention"] | {"qk_matrix_heads": 2, "init_scale": 2.0, "output_init_scale": 0.5}
+    linear = factory(compose()["linear"])
+    module = factory(node)(64, 4, linear, 0, 1, 0)
+    initialise(module, 0)
+    stds = [*module.qk.weight.std(dim=(1, 2)), *module.vo.weight.std(dim=(1, 2))]
+    assert [std.item() * 64**0.5 for std in stds] == pytest.approx([2.0] * 5 + [0.5], rel=0.05)
+
+
 def test_a_matrix_optimizer_sees_head_pairs(compose, build_gpt):
     """A first Muon step of a pair's rows is orthogonal by itself, not as a part of all rows."""
     config = compose("optimizer=muon", "optimizer.weight_decay=0", "optimizer.nesterov=false")

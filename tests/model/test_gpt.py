@@ -11,6 +11,7 @@ from ramen.errors import ConfigError
 from ramen.model.gpt import Parts, Text
 from ramen.ops.parameter import initialise
 from ramen.registry import build, factory, options
+from ramen.residual.standard import Standard
 
 ALIVE = ("attention.output_init_scale=1.0", "mlp.output_init_scale=1.0")
 IGNORED = -100
@@ -173,6 +174,8 @@ def test_parts_are_built_anew_for_every_layer(build_gpt):
         (("model.dim=0",), "dim must be >= 1, got 0"),
         (("model.heads=-2",), "heads must be >= 1, got -2"),
         (("model.softcap.scale=0.0",), "softcap limit and scale must be > 0, got 23.0 and 0.0"),
+        (("model.ahead_weights=[0.5,0.0]",), r"ahead_weights must be > 0, .* got \[0.5, 0.0\]"),
+        ((f"model.ahead_weights={[1] * 32}",), "fewer than tokens of a row"),
     ],
 )
 def test_impossible_sizes_are_refused_with_their_numbers(build_gpt, overrides, numbers):
@@ -225,6 +228,21 @@ def test_a_gpt_knows_no_method_by_name(compose):
     torch.testing.assert_close(model.hidden(tokens), x)
 
 
+def test_connections_know_which_sublayer_is_theirs(compose):
+    """Two a layer, by turns; a number is left out with the attention that it would be of."""
+    config = compose("model.layers=3", "model.dim=8", "model.heads=2", "attention.pattern=LNL")
+
+    class Numbered(Standard):
+        def __init__(self, dim, sublayer):
+            super().__init__(dim, sublayer)
+            self.numbers = dim, sublayer
+
+    parts = Parts(**{kind: factory(config[kind]) for kind in assemble.PARTS} | {"residual": Numbered})
+    blocks = build(config["model"], Text(10, 0, 6), parts).blocks
+    assert [block.mlp_residual.numbers for block in blocks] == [(8, 1), (8, 3), (8, 5)]
+    assert [block.attention_residual and block.attention_residual.numbers for block in blocks] == [(8, 0), None, (8, 4)]
+
+
 def test_further_tokens_count_in_training_alone(build_gpt, rows):
     """Their weighted losses, within documents; an evaluation and the logits know nothing of them."""
     tokens = rows((5, 7), (12,))
@@ -241,5 +259,7 @@ def test_further_tokens_count_in_training_alone(build_gpt, rows):
                 if t + step < 12 and documents[b, t + step - 1] == documents[b, t]:
                     expected -= weight * logits[b, t].log_softmax(-1)[tokens[b, t + step]]
     torch.testing.assert_close(ahead.train()(tokens, targets), expected, rtol=1e-5, atol=1e-4)
-    ahead.weigh_ahead(0.0)
-    torch.testing.assert_close(ahead(tokens, targets), plain.train()(tokens, targets), rtol=1e-6, atol=1e-5)
+    alone = plain.train()(tokens, targets)
+    for share in (0.0, 0.5, 0.25, 1.0):  # of the configured weights, whatever it was before
+        ahead.weigh_ahead(share)
+        torch.testing.assert_close(ahead(tokens, targets), alone + share * (expected - alone), rtol=1e-5, atol=1e-4)

@@ -8,10 +8,11 @@ from torch import nn
 
 from ramen.ops.parameter import declare_factors
 from ramen.ops.polar_express import polar_express
-from ramen.optimizer.base import shape_scale
+from ramen.optimizer.base import iteration_type, shape_scale
 from ramen.optimizer.normuon import NorMuon
 
 SHAPES = [(24, 8), (8, 24), (12, 12), (3, 10, 6)]
+NAMES = ["muon", "normuon", "bam", "lite", "aro_sinkhorn", "contra_muon", "soap_muon"]
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -65,7 +66,7 @@ def test_plain_decay_is_apart_from_the_step(track, random, relative, power):
     assert relative(decayed, start * (1 - 0.1**power * 0.5) + step) < 1e-6
 
 
-@pytest.mark.parametrize("name", ["muon", "normuon", "bam", "lite", "aro_sinkhorn", "contra_muon", "soap_muon"])
+@pytest.mark.parametrize("name", NAMES)
 def test_cautious_decay_is_where_step_and_weight_agree(track, random, name):
     start, gradient = random(10, 6), random(10, 6, seed=1)
     changes = {"beta_ramp": 0.0, "chi_ramp": 0.0} if name == "lite" else {}
@@ -97,7 +98,7 @@ def test_a_decay_of_zero_weighs_nothing(track, random):
     assert torch.equal(*runs)
 
 
-@pytest.mark.parametrize("name", ["muon", "normuon", "bam", "lite", "aro_sinkhorn", "contra_muon", "soap_muon"])
+@pytest.mark.parametrize("name", NAMES)
 def test_hyperball_keeps_every_matrix_at_its_first_norm(track, random, name):
     start = random(3, 12, 8) * torch.tensor([0.1, 1.0, 5.0])[:, None, None]
     values = track(name, start, [random(3, 12, 8, seed=k) for k in range(5)], lr=0.1, weight_decay=0.1, hyperball=True)
@@ -188,6 +189,9 @@ def test_state_of_a_factor_pair_is_what_the_pages_say(build, random):
 def test_vectors_are_refused(build):
     with pytest.raises(ValueError, match=r"Muon takes matrices .*, got a parameter of shape \(4,\)"):
         build("muon", [nn.Parameter(torch.zeros(4))])
+    optimizer = build("muon", [nn.Parameter(torch.zeros(4, 4))])
+    with pytest.raises(ValueError, match=r"got a parameter of shape \(4,\)"):
+        type(optimizer)([*optimizer.param_groups, {"params": [nn.Parameter(torch.zeros(4))]}], **optimizer.defaults)
 
 
 def test_an_update_in_bf16_parameters_has_fp32_state(build, random, relative):
@@ -201,3 +205,94 @@ def test_an_update_in_bf16_parameters_has_fp32_state(build, random, relative):
     momenta = [o.state[p]["momentum"] for o, p in zip(optimizers, (narrow, wide), strict=True)]
     torch.testing.assert_close(*momenta, rtol=1e-6, atol=1e-7)  # float32 in both, by torch and by a kernel
     assert relative(narrow, wide) < 0.01
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "value"),
+    [
+        ("muon", "momentum", 1.0), ("muon", "steps", 0), ("normuon", "beta2", 1.0), ("bam", "balance_steps", 0),
+        ("contra_muon", "contra", 1.0), ("contra_muon", "power_steps", 0), ("soap_muon", "beta2", 1.0),
+        ("soap_muon", "refresh_steps", 0), ("aro_sinkhorn", "rms", 0.0), ("aro_sinkhorn", "sinkhorn_steps", 0),
+        ("lite", "ratio", 0.0), ("lite", "ratio", 1.0), ("lite", "steps", 0), ("spectron", "power_steps", 0),
+        ("adamw", "beta1", 1.0), ("adamw", "beta2", 1.0),
+    ],
+)  # fmt: skip
+def test_a_bound_that_is_no_value_is_refused(build, name, key, value):
+    """When the optimizer is made, not in its first step, nor never: a mean with a factor of 1 stays 0."""
+    factors = [nn.Parameter(torch.ones(4, 2)), nn.Parameter(torch.ones(2, 3))]
+    declare_factors(*factors)
+    with pytest.raises(ValueError, match=rf"^{key} must be .*, got {value}"):
+        build(name, factors, **{key: value})
+    build(name, factors, **{key: 0.5 if isinstance(value, float) else 1})
+
+
+OTHER = {"method": "newton_schulz", "iteration_dtype": "bfloat16", "scaling": "none", "side": "long", "axis": "long",
+         "sides": "short", "ratio": 0.6}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_group_s_own_value_is_what_steps(build, random, name):
+    """As a role's lr_scale sets it, or a schedule: every hyperparameter of every method is read from the group."""
+
+    def moved(changes: dict, key: str | None = None, value: object = None) -> torch.Tensor:
+        p = nn.Parameter(random(9, 5))
+        optimizer = build(name, [p], **changes)
+        if key is not None:
+            optimizer.param_groups[0][key] = value
+        for step in range(3):
+            p.grad = random(9, 5, seed=step)
+            optimizer.step()
+        return p.detach()
+
+    group = build(name, [nn.Parameter(random(9, 5))]).param_groups[0]
+    for key in sorted(set(group) - {"params", "stage"}):
+        own = group[key]
+        other = not own if isinstance(own, bool) else own + 1 if isinstance(own, int) else OTHER.get(key) or own / 2 + 0.01
+        assert torch.equal(moved({}, key, other), moved({key: other})), key
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_matrix_does_not_see_how_large_its_neighbours_are(build, random, name):
+    """Gradients of the first of a bank grow a million times over; the second steps as it does alone."""
+    together, alone = nn.Parameter(random(2, 9, 5)), nn.Parameter(random(2, 9, 5)[1].clone())
+    optimizers = [build(name, [p]) for p in (together, alone)]
+    for step in range(4):
+        together.grad = random(2, 9, 5, seed=step)
+        alone.grad = together.grad[1].clone()
+        together.grad[0] *= 100.0**step
+        for optimizer in optimizers:
+            optimizer.step()
+    torch.testing.assert_close(together[1], alone, rtol=1e-4, atol=1e-6)
+
+
+def test_banks_are_of_one_shape_and_type_and_stacked_once(build, random):
+    """Whatever the leading axes; a group or a part of one that were stacked anew each step would never be recorded."""
+    shapes = [(6, 4), (2, 6, 4), (4, 6)]
+    groups = [[nn.Parameter(random(*shape).to(dtype)) for shape in shapes for dtype in (torch.float32, torch.float64)]]
+    groups += [[nn.Parameter(random(6, 4)), nn.Parameter(random(6, 4))]]
+    optimizer = build("muon", groups[0])
+    optimizer.add_param_group({"params": groups[1]})
+
+    def step() -> object:
+        for p in groups[0] + groups[1]:
+            p.grad = torch.ones_like(p)
+        optimizer.step()
+        return optimizer.begin()
+
+    first = step()
+    assert step() == first
+    memory = [optimizer.state[p]["momentum"].untyped_storage().data_ptr() for group in groups for p in group]
+    assert len(set(memory)) == 5  # two shapes of two types, and the second group
+    assert memory[0] == memory[2] and memory[1] == memory[3] and memory[6] == memory[7]
+    assert all(optimizer.state[p]["momentum"].dtype == p.dtype for p in groups[0])
+    optimizer.cpu_bank_elements = 24  # a matrix a bank
+    assert step() != first
+    parts = optimizer.begin()
+    assert step() == parts
+
+
+def test_type_of_an_iteration():
+    cpu, cuda = torch.device("cpu"), torch.device("cuda")
+    for device in (cpu, cuda):
+        assert iteration_type("bfloat16", device) == torch.bfloat16 and iteration_type("float32", device) == torch.float32
+    assert iteration_type("auto", cuda) == torch.bfloat16 and iteration_type("auto", cpu) is None

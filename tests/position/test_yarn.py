@@ -77,6 +77,17 @@ def test_a_checkpoint_holds_where_the_path_led():
     assert torch.equal(restored.table, position.table) and restored.gain == position.gain != 1.0
 
 
+def test_follows_the_long_window_and_not_the_short_one(build_gpt):
+    windows = ("attention.pattern=LS", "attention.long_window_tokens=8", "attention.short_window_tokens=2")
+    model = build_gpt("position=yarn", "position.original_tokens=null", "model.heads=1", *windows)
+    expected = YaRN(16, 32, **DEFAULTS)
+    for long, short in ((8, 3), (16, 3), (16, 8), (24, 12)):
+        old = model.windows[0]
+        model.move_windows((long, short))
+        expected.rescale(old, long)
+        assert torch.equal(model.position.frequencies, expected.frequencies) and model.position.gain == expected.gain
+
+
 @pytest.mark.parametrize(
     ("changed", "message"),
     [

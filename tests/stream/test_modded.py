@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from ramen.model.gpt import GPT
+from ramen.ops.rms_norm import rms_norm
 from ramen.stream.modded import Modded
 
 PLACES = ("smear_init", "residual_init", "x0_init", "skip_from", "skip_to", "backout_at")
@@ -110,6 +111,34 @@ def test_bigrams_are_counted_as_embeddings_and_start_as_nothing(
     without, model = build_gpt("stream=modded"), build_gpt("stream=modded", "stream.bigram_rows=50")
     assert model.embedding_parameters() - without.embedding_parameters() == 50 * 16
     assert torch.equal(model(rows((5, 7))), without(rows((5, 7))))
+
+
+@pytest.mark.parametrize("residual", ["standard", "hc"])
+def test_a_gpt_has_every_part_in_its_place(
+    build_gpt: Callable[..., GPT], rows: Callable[..., torch.Tensor], residual: str
+) -> None:
+    """By the formulas, before and after blocks that are taken as they are."""
+    words = "stream=modded", f"residual={residual}", "stream.bigram_rows=50", "model.layers=4"
+    model, tokens, readings = build_gpt(*words, noise=0.3), rows((5, 7), (12,)), []
+    model.blocks[0].register_forward_pre_hook(lambda block, given: readings.append(given[1]))
+    made, stream, kept = model.hidden(tokens), model.stream, {}
+    e, opens = model.embedding(tokens), (tokens == 0).unsqueeze(-1)
+    stream.enter(e, tokens, opens[..., 0], kept)  # for the rows of pairs
+    smear = torch.where(opens, 0, stream.smear * torch.sigmoid(e[..., :12] @ stream.smear_gate.T))
+    x0 = rms_norm(e + smear * e.roll(1, dims=1))
+    connection = model.blocks[-1].mlp_residual
+    h = start = connection.open(x0)
+    pair, gate = kept["bigram"], 2 * torch.sigmoid(x0[..., :12] @ stream.skip_gate.T) * torch.sigmoid(stream.skip)
+    if residual == "hc":
+        pair, gate = pair.unsqueeze(2), gate.unsqueeze(2)
+    written = []
+    for layer, block in enumerate(model.blocks):
+        h = h + gate * written[1] if layer == 3 else h  # from 1/4 of the depth to 3/4
+        h = stream.residual[layer] * h + stream.x0[layer] * start + stream.bigram[layer] * pair
+        h = block(h, readings[0])
+        written.append(h)
+    expected = rms_norm(connection.close(h - stream.backout * written[2]))
+    torch.testing.assert_close(made, expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("residual", ["standard", "hc"])
