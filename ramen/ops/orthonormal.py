@@ -2,11 +2,11 @@
 
 Columns that depend on earlier ones are completed to an orthonormal basis; so is a zero matrix.
 CPU   Householder QR of LAPACK, one matrix after the other (3 times faster there than Cholesky QR).
-CUDA  three passes of shifted Cholesky QR in float64, batched: Gram matrix, Cholesky, triangular solve. The outcome is
+CUDA  two passes of shifted Cholesky QR in float64, batched: Gram matrix, Cholesky, triangular solve. The outcome is
       not read back; a Cholesky that reports failure leaves its matrix as it was, by torch.where. torch.linalg.qr
       factors the batch one matrix at a time there. Not yet timed on a GPU.
 Source: Fukaya et al., "Shifted Cholesky QR", SIAM J. Sci. Comput. 42 (2020); used by ARO, arXiv 2602.09006.
-Cost for (m, s): Householder 4 m s^2 - 4/3 s^3 FLOPs; Cholesky QR 3 (3 m s^2 + s^3 / 3).
+Cost for (m, s): Householder 4 m s^2 - 4/3 s^3 FLOPs; Cholesky QR 2 (3 m s^2 + s^3 / 3).
 Differs from the source: Q does not change when a column is multiplied by a positive number, so columns are brought to
 unit length first, which takes bad scaling away. Cholesky QR needs full rank: it sees A plus a fixed noise of 1e-8, in
 which a dependent column finds the direction that completes the basis.
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ramen.ops.bank import largest, wide
 
-PASSES = 3  # 1e-8 / m is the smallest singular value met: one pass brings it to about 1e-4, two to about 1
+PASSES = 2  # 1e-8 / m is the smallest singular value met: one pass brings it to about 1e-4, two to 1 within 1e-6
 NOISE = 1e-8  # relative to a column; under the rounding of a float32 input
 
 
