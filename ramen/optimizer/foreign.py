@@ -73,14 +73,11 @@ class Foreign(torch.optim.Optimizer):
         return group[STEP]
 
     def _push(self) -> None:
-        """Tell the inner optimizer what was set here since _pull, by a schedule; what it counts itself is its own."""
-        for outer, inner, pulled in zip(self.param_groups, self.inner.param_groups, self._pulled, strict=True):
-            inner.update(
-                {key: value for key, value in outer.items() if key != "params" and value is not pulled.get(key)}
-            )
+        """Tell the inner optimizer what was set here since _pull, by a schedule."""
+        for outer, inner in zip(self.param_groups, self.inner.param_groups, strict=True):
+            inner.update({key: value for key, value in outer.items() if key != "params"})
 
     def _pull(self) -> None:
-        """Show the inner optimizer's groups as this one's."""
-        self._pulled = [{k: v for k, v in inner.items() if k != "params"} for inner in self.inner.param_groups]
-        for outer, pulled in zip(self.param_groups, self._pulled, strict=True):
-            outer.update(pulled)
+        """Show the inner optimizer's groups, with what it counts there itself, as this one's."""
+        for outer, inner in zip(self.param_groups, self.inner.param_groups, strict=True):
+            outer.update({key: value for key, value in inner.items() if key != "params"})

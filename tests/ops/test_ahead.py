@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from ramen.ops.ahead import IGNORED, targets_ahead
+from ramen.ops.ahead import IGNORED, Ahead, targets_ahead
 from ramen.ops.cross_entropy import linear_cross_entropy
 from ramen.ops.kernel import plain_torch
 from ramen.ops.softcap import Softcap
@@ -22,6 +22,15 @@ def case(padded):
     targets[3, 1], targets[5, 1:], targets[7] = IGNORED, IGNORED, IGNORED
     targets[9, 1] = targets[9, 0]  # the same token twice in a row
     return x.requires_grad_(), weight.requires_grad_(), targets
+
+
+@pytest.mark.parametrize("cap", CAPS.values(), ids=CAPS)
+def test_losses_of_narrow_logits_are_in_float32(cap):
+    x, weight, targets = case(VOCABULARY)
+    narrow = (x @ weight.T).detach().bfloat16()
+    weights, next_ones = torch.tensor([0.5, 0.25]), torch.randn(COUNT)
+    parts = (Ahead(logits, targets[:, 0], targets[:, 1:], weights, cap) for logits in (narrow, narrow.float()))
+    assert torch.equal(*(part.join(next_ones, None) for part in parts))
 
 
 @pytest.mark.parametrize("by", [nullcontext, plain_torch])

@@ -143,6 +143,18 @@ def test_what_is_not_a_number_reaches_those_who_see_it():
 
 
 @here
+def test_what_is_hidden_weighs_nothing():
+    """Not even by the smallest number of float32, which times a value near its largest were one like any other."""
+    qkv, grad, mask = inputs(1, 70, 1, 8, 3)
+    first = mask.documents[0].tolist().index(1)  # of the second document
+    expected, _ = run(qkv, grad, mask, None)
+    for hidden, seeing in ((first - 1, slice(first, None)), (50, slice(0, 50))):
+        changed = qkv.clone()
+        changed[0, hidden, 2] = 3e38
+        assert torch.equal(run(changed, grad, mask, None)[0][0, seeing], expected[0, seeing])
+
+
+@here
 def test_logits_far_out_of_range_stay_finite():
     qkv, grad, mask = inputs(1, 40, 1, 8, 1)
     y, gradient = run(qkv * 1e3, grad, mask, None, qk_norm=False, scale=1.0)
@@ -154,6 +166,15 @@ def test_a_row_longer_than_the_table_is_refused(dtype):
     qkv, grad, mask = inputs(1, 9, 1, 4, 1, dtype=dtype)
     with pytest.raises(ValueError, match=r"a row may have 5 tokens .*, got 9"):
         run(qkv, grad, mask, None, position=Rotation(4, 5).to(dtype))
+
+
+def test_a_kernel_that_is_not_there_is_no_other_backend():
+    qkv, _, mask = inputs(1, 9, 1, 4, 1)
+    settings = dict(window=None, scale=0.3, qk_norm=True)
+    with kernel.plain_torch():
+        assert attention(qkv, Rotation(4, 9), mask, **settings).isfinite().all()
+        with pytest.raises(ValueError, match=r"backend: kernel needs gcc, .* allowed here are auto, sdpa"):
+            attention(qkv, Rotation(4, 9), mask, **settings, backend="kernel")
 
 
 def test_starts_are_where_documents_start():
@@ -215,7 +236,7 @@ def test_compiled_flex_sees_what_its_block_lists_and_its_condition_leave(monkeyp
     q, k, v = torch.randn(3, 2, 512, 2, 16, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         for window in WINDOWS:
-            flex, sdpa = (BACKENDS[name](q, k, v, mask, window, 0.25) for name in ("flex", "sdpa"))
+            flex, sdpa = (BACKENDS[name](q, k, v, mask, window, 0.4) for name in ("flex", "sdpa"))
             torch.testing.assert_close(flex, sdpa, rtol=1e-4, atol=1e-5)
         for name in ("kv_num_blocks", "full_kv_num_blocks"):  # both lists are used: without one the result is another
             unlisted = DocumentMask(torch.stack(PACKED))
@@ -244,5 +265,5 @@ def test_varlen_is_asked_for_the_same_attention(window, monkeypatch):
     monkeypatch.setattr(varlen, "varlen_attn", documented)
     mask = DocumentMask(torch.stack(PACKED))
     q, k, v = torch.randn(3, 2, 512, 2, 16, generator=torch.Generator().manual_seed(0))
-    made = (BACKENDS[name](q, k, v, mask, window, 0.25) for name in ("varlen", "sdpa"))
+    made = (BACKENDS[name](q, k, v, mask, window, 0.4) for name in ("varlen", "sdpa"))
     torch.testing.assert_close(*made, rtol=1e-4, atol=1e-5)

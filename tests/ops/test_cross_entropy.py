@@ -1,5 +1,7 @@
 """The fused head and loss against torch's cross-entropy on full logits, in float64."""
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 from torch import Tensor
@@ -8,6 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ramen.ops import cross_entropy
 from ramen.ops.cross_entropy import IGNORED, linear_cross_entropy
+from ramen.ops.kernel import plain_torch
 from ramen.ops.softcap import Softcap
 
 TOKENS, DIM, VOCABULARY, ROWS = 23, 12, 37, 48  # ROWS - VOCABULARY rows are padding
@@ -31,11 +34,16 @@ def inputs(ignored: tuple[int, ...] = (0, 7, 22), padding: float = 3.0) -> tuple
 
 
 def oracle(
-    x: Tensor, weight: Tensor, targets: Tensor, softcap: Softcap | None, factor: float = 1.0
+    x: Tensor,
+    weight: Tensor,
+    targets: Tensor,
+    softcap: Softcap | None,
+    factor: float = 1.0,
+    vocabulary: int = VOCABULARY,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Loss and its two gradients times `factor`, from full logits in float64."""
     x, weight = x.detach().double().requires_grad_(), weight.detach().double().requires_grad_()
-    logits = (x @ weight.T)[:, :VOCABULARY]
+    logits = (x @ weight.T)[:, :vocabulary]
     loss = F.cross_entropy(softcap(logits) if softcap else logits, targets, reduction="sum", ignore_index=IGNORED)
     return loss.detach(), *torch.autograd.grad(loss * factor, (x, weight))
 
@@ -93,6 +101,14 @@ def test_a_batch_of_ignored_targets_alone_is_zero_with_zero_gradients():
     assert not x.grad.any() and not weight.grad.any()
 
 
+def test_no_token_at_all_gives_zero_gradients(monkeypatch):
+    """And not what lay in memory."""
+    monkeypatch.setattr(torch, "empty_like", lambda x, **more: torch.full_like(x, torch.nan, **more))
+    weight, x = torch.ones(ROWS, DIM, requires_grad=True), torch.ones(0, DIM, requires_grad=True)
+    linear_cross_entropy(x, weight, torch.ones(0, dtype=torch.long), VOCABULARY, None).backward()
+    assert torch.equal(weight.grad, torch.zeros(ROWS, DIM)) and x.grad.shape == (0, DIM)
+
+
 @pytest.mark.parametrize("leaf", ["x", "weight"])
 def test_only_what_needs_a_gradient_gets_one(leaf):
     x, weight, targets = inputs()
@@ -116,12 +132,13 @@ def test_an_evaluation_forms_no_gradients():
 
 @pytest.mark.parametrize("speed", [2.0, 0.5], ids=["fast bf16", "slow bf16"])
 @pytest.mark.parametrize("softcap", [None, SOFTCAPS["sigmoid"]], ids=["none", "sigmoid"])
-def test_under_autocast_it_is_close_and_the_weight_gradient_is_float32(softcap, speed, monkeypatch):
+@pytest.mark.parametrize("by", [nullcontext, plain_torch], ids=["kernel", "torch"])
+def test_under_autocast_it_is_close_and_the_weight_gradient_is_float32(softcap, speed, by, monkeypatch):
     monkeypatch.setattr(cross_entropy, "bfloat16_speed", lambda: speed)
     x, weight, targets = inputs()
     x.requires_grad_()
     weight.requires_grad_()
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast("cpu", torch.bfloat16), by():
         loss = linear_cross_entropy(x, weight, targets, VOCABULARY, softcap, 5)
     loss.backward()
     expected, grad_x, grad_weight = oracle(x, weight, targets, softcap)
@@ -159,6 +176,33 @@ def test_the_kernel_finds_the_highest_logit_wherever_it_is(form, place):
     expected = F.cross_entropy(SOFTCAPS[form](full) if SOFTCAPS[form] else full, targets, reduction="sum")
     loss = linear_cross_entropy(x, weight, targets, 2050, SOFTCAPS[form])
     torch.testing.assert_close(loss.double(), expected, rtol=2e-6, atol=1e-5)
+
+
+@pytest.mark.parametrize("form", SOFTCAPS)
+@pytest.mark.parametrize("offset", [-200.0, 0.0, 200.0])
+def test_rows_of_several_blocks_whose_highest_logits_differ(form, offset):
+    """Loss and gradients; all logits may be far below zero, or above."""
+    weight = torch.randn(2050, 3, generator=torch.Generator().manual_seed(0)) + offset
+    weight[:1024] += torch.tensor([3.0, 0.0, -3.0])
+    x, targets = torch.eye(3), torch.tensor([5, 1500, 2049])
+    expected, grad_x, grad_weight = oracle(x, weight, targets, SOFTCAPS[form], vocabulary=2050)
+    x.requires_grad_()
+    weight.requires_grad_()
+    loss = linear_cross_entropy(x, weight, targets, 2050, SOFTCAPS[form])
+    loss.backward()
+    torch.testing.assert_close(loss.double(), expected, rtol=1e-5, atol=1e-4)
+    torch.testing.assert_close(weight.grad.double(), grad_weight, rtol=1e-3, atol=1e-6)
+    torch.testing.assert_close(x.grad.double(), grad_x, rtol=1e-3, atol=1e-3)
+
+
+def test_the_highest_logit_is_found_in_every_place_of_a_row():
+    """One so far above the others that the sum is infinite if it is missed."""
+    places = 1100  # more than one block of the kernel
+    weight = 300 * torch.eye(places) + torch.randn(places, places, generator=torch.Generator().manual_seed(0))
+    targets = torch.arange(places).roll(1)
+    loss = linear_cross_entropy(torch.eye(places), weight, targets, places, None)
+    expected = F.cross_entropy(weight.T.double(), targets, reduction="sum")
+    torch.testing.assert_close(loss.double(), expected, rtol=1e-6, atol=0)
 
 
 def test_a_nan_shows_in_the_loss():

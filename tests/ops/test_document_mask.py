@@ -1,5 +1,6 @@
 """The mask against its definition, pair by pair."""
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -54,6 +55,9 @@ def test_each_window_and_number_type_has_a_mask_of_its_own():
         assert additive.dtype == dtype
         assert torch.equal(additive == 0, mask.dense(window))
     assert made[0] is made[-1]  # and made once
+    windows, at = (None, 1, 3, None), torch.arange(6)
+    for window, blocks in zip(windows, [mask.blocks(window) for window in windows], strict=True):
+        assert blocks.mask_mod(torch.tensor(0), 0, at[:, None], at).equal(mask.dense(window)[0, 0])
 
 
 @given(st.integers(0, 2**31), st.sampled_from([1, 127, 128, 129, 256, 300]), st.none() | st.integers(1, 400))
@@ -61,7 +65,18 @@ def test_each_window_and_number_type_has_a_mask_of_its_own():
 def test_blocks_are_those_found_pair_by_pair(seed, length, window):
     """FlexAttention's own way looks at all T x T pairs."""
     random = torch.Generator().manual_seed(seed)
-    mask = DocumentMask((torch.rand(2, length, generator=random) < 4 / length).cumsum(-1))
+    blocks_are_right((torch.rand(2, length, generator=random) < 4 / length).cumsum(-1), window)
+
+
+@pytest.mark.parametrize("window", [None, 1, 2, 127, 128, 129, 130, 257])
+def test_blocks_are_right_at_their_borders(window):
+    """Where one pair of a block is seen, or one is not."""
+    for begins in (0, 1, 127, 128, 129, 255, 256):
+        blocks_are_right((torch.arange(385) >= begins).long().repeat(2, 1), window)
+
+
+def blocks_are_right(documents, window):
+    mask, length = DocumentMask(documents), documents.shape[1]
     dense, blocks = mask.dense(window), mask.blocks(window)
     found = create_block_mask(lambda b, h, q, k: dense[b, 0, q, k], 2, None, length, length, device="cpu")
     for mine, expected in zip(blocks.as_tuple()[:-1], found.as_tuple()[:-1], strict=True):

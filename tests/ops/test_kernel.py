@@ -92,6 +92,14 @@ def test_relu_squared_equals_its_twin(twins, shape, dtype):
 
 
 @here
+def test_rounding_to_bfloat16_is_torchs(twins):
+    """To the bit: squares of 8 binary digits are now and then halfway between two numbers, and go to the even one."""
+    x = (torch.arange(128.0, 256.0) / 128).bfloat16()
+    assert torch.equal(*twins(relu_squared, x))
+    assert torch.equal(relu_squared(x), x.float().square().bfloat16())
+
+
+@here
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("softcap", CAPS.values(), ids=CAPS)
 def test_cross_entropy_equals_its_twin(twins, softcap, dtype):
@@ -161,6 +169,15 @@ def test_other_tensors_are_torchs():
 
 
 @here
+def test_plain_torch_serves_to_the_end_of_the_outer_block():
+    with kernel.plain_torch():
+        with kernel.plain_torch():
+            pass
+        assert kernel.kernels("rms_norm", torch.ones(2)) is None
+    assert kernel.kernels("rms_norm", torch.ones(2))
+
+
+@here
 def test_a_kernel_refuses_strides():
     library = kernel.kernels("rms_norm", torch.ones(2))
     with pytest.raises(ValueError, match="contiguous"):
@@ -193,6 +210,21 @@ def test_libraries_are_compiled_once_and_kept(anew, monkeypatch):
     monkeypatch.setattr(kernel.subprocess, "Popen", None)  # would fail if it were asked again
     assert kernel.kernels("rms_norm", torch.ones(2))
     assert sorted(path.name for path in anew.iterdir()) == kept
+
+
+def test_a_library_is_of_its_source_its_header_its_command_and_the_processor(tmp_path, monkeypatch):
+    """A stale one would go on serving after a change."""
+    source, header, command = tmp_path / "one.c", tmp_path / "kernel.h", ["gcc", "-O3"]
+    source.write_text("a")
+    header.write_text("b")
+    found = [kernel._fingerprint(source, command), kernel._fingerprint(source, [*command, "-DBFLOAT16"])]
+    source.write_text("c")
+    found.append(kernel._fingerprint(source, command))
+    header.write_text("d")
+    found.append(kernel._fingerprint(source, command))
+    monkeypatch.setattr(kernel, "_processor", lambda: "another")
+    found.append(kernel._fingerprint(source, command))
+    assert len(set(found)) == 5
 
 
 @here

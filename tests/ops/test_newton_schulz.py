@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch.optim._muon import _zeropower_via_newtonschulz
 
@@ -50,6 +50,8 @@ def test_other_coefficients_converge():
 
 
 @settings(deadline=None, max_examples=25)
+@example(exponent=-30, m=12, n=24)
+@example(exponent=30, m=24, n=12)
 @given(exponent=st.integers(-30, 30), m=st.integers(1, 24), n=st.integers(1, 24))
 def test_scale_invariance_and_symmetries(exponent, m, n):
     x = gaussian(2, m, n, seed=m * 25 + n)
@@ -63,3 +65,5 @@ def test_zero_and_refusals():
     assert torch.equal(newton_schulz(torch.zeros(2, 4, 3)), torch.zeros(2, 4, 3))
     with pytest.raises(ValueError, match="steps"):
         newton_schulz(torch.zeros(3, 3), steps=0)
+    with pytest.raises(ValueError, match="form"):
+        newton_schulz(torch.zeros(3, 3), form="fast")  # type: ignore[arg-type]

@@ -68,6 +68,8 @@ def test_spans_and_signs(factor, shape):
     q64 = factor(a.double())
     assert torch.allclose(factor(a).double(), q64, atol=2e-4)
     assert torch.allclose(factor(-a.double()), -q64, atol=1e-6)
+    for scale in (1e-30, 1e30):
+        assert torch.allclose(factor(a * scale).double(), q64, atol=2e-4)
 
 
 def test_rank_deficient_keeps_the_leading_columns(factor):

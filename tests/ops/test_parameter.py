@@ -1,10 +1,22 @@
 """Initial values come from (seed, name) alone."""
 
+import re
+
 import pytest
 import torch
 from torch import nn
 
-from ramen.ops.parameter import constant, generator, initialise, normal, parameter, stacked, uniform
+from ramen.ops.parameter import (
+    constant,
+    declare_factors,
+    factor_pairs,
+    generator,
+    initialise,
+    normal,
+    parameter,
+    stacked,
+    uniform,
+)
 
 
 class Layer(nn.Module):
@@ -97,6 +109,28 @@ def test_a_half_precision_parameter_gets_the_rounded_values():
     model = nn.ModuleDict({"a": Layer()}).to(torch.bfloat16)
     initialise(model, 0)
     assert torch.equal(model["a"].weight, born(a=Layer())["a.weight"].bfloat16())
+
+
+def test_a_double_precision_parameter_gets_the_very_same_values():
+    one, other = (nn.ParameterDict({"w": parameter((9, 9), normal(1.0), "matrix")}) for _ in range(2))
+    initialise(one, 0)
+    initialise(other.double(), 0)
+    assert torch.equal(one["w"].double(), other["w"])
+
+
+def test_a_pair_of_factors_is_one_where_both_are():
+    left, right, other = (parameter((4, 4), normal(1.0), "matrix") for _ in range(3))
+    declare_factors(left, right)
+    for held, pairs in (((left, right, other), 1), ((left, other), 0), ((right,), 0)):
+        made = factor_pairs(held)
+        assert len(made) == pairs and all(first is left and second is right for first, second in made)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e31])
+def test_values_that_are_no_start_are_refused(value):
+    for make in (normal, uniform, constant):
+        with pytest.raises(ValueError, match=rf"1e\+30\]?, got {re.escape(str(value))}$"):
+            make(value)
 
 
 def test_roles_are_kept_through_a_move_to_a_number_type():

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ramen.ops.kernel import plain_torch
@@ -173,6 +173,8 @@ def test_rank_deficient_and_steep_spectra_stay_bounded(shape, form, dtype):
 
 
 @settings(deadline=None, max_examples=40)
+@example(exponent=-30, m=12, n=40, form="auto", dtype=None)
+@example(exponent=30, m=40, n=12, form="plain", dtype=torch.bfloat16)
 @given(
     exponent=st.integers(-30, 30),
     m=st.integers(1, 40),
@@ -244,7 +246,8 @@ def test_compiles_in_one_graph():
 
 @pytest.mark.parametrize("exponent", [-30, -3, 0, 30])
 def test_the_kernel_of_the_norm_equals_torch(exponent):
-    x = torch.cat([gaussian(3, 70, 33), torch.zeros(1, 70, 33)]) * 10.0**exponent
+    x = torch.cat([gaussian(3, 70, 133), torch.zeros(1, 70, 133)]) * 10.0**exponent
+    x.flatten(1)[:, 4094:4099] *= 50  # where its blocks meet
     with plain_torch():
         expected = polar_express(x, dtype=None)
     assert relative_error(polar_express(x, dtype=None), expected) < 1e-5

@@ -14,6 +14,12 @@ def test_zero_is_no_gain_and_gains_scale():
     torch.testing.assert_close(rms_norm_gain(x, gain), rms_norm(x) * (1 + gain))
 
 
+def test_a_gain_too_small_beside_one_in_the_type_is_not_lost():
+    x = torch.randn(100, 1000, generator=torch.Generator().manual_seed(0)).bfloat16()
+    assert torch.tensor(1.003).bfloat16() == 1
+    assert (rms_norm_gain(x, torch.full((1000,), 0.003)) != rms_norm(x)).double().mean() > 0.3
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
 def test_keeps_the_type(dtype):
     assert rms_norm_gain(torch.ones(2, 8, dtype=dtype), torch.zeros(8)).dtype == dtype

@@ -40,6 +40,18 @@ def test_gradient_is_that_of_finite_differences():
     assert torch.autograd.gradcheck(rms_norm, x)
 
 
+def test_a_gradient_in_bfloat16_is_rounded_once():
+    x, grad = values(64, 256, dtype=torch.bfloat16), values(64, 256, dtype=torch.bfloat16, seed=1)
+    grad = grad + x  # along the input, where it cancels
+
+    def gradient(dtype):
+        y = rms_norm(leaf := x.to(dtype, copy=True).requires_grad_())
+        return torch.autograd.grad(y, leaf, grad.to(dtype))[0].double()
+
+    exact = gradient(torch.float64)
+    assert (gradient(torch.bfloat16) - exact).norm() < 1.1 * (exact.bfloat16() - exact).norm()
+
+
 def test_root_mean_square_is_one():
     y = rms_norm(values(10, 64) * 100)
     torch.testing.assert_close(y.square().mean(-1), torch.ones(10), rtol=1e-6, atol=1e-6)

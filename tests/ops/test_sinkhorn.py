@@ -4,7 +4,7 @@ from functools import partial
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ramen.ops.kernel import plain_torch
@@ -43,6 +43,7 @@ def test_order_and_half_form():
     assert close(balance_axes(wide, half=True), wide / norms(wide, -1).float()[:, None], 1e-6)
     tall = wide.mT
     assert close(balance_axes(tall, half=True), tall / norms(tall, -2).float(), 1e-6)
+    assert close(balance_axes(wide, steps=3, half=True), balance_axes(balance_axes(wide, half=True), steps=2), 1e-6)
     square = gaussian(9, 9)
     assert close(balance_axes(square, half=True), square / norms(square, -1).float()[:, None], 1e-6)
 
@@ -111,6 +112,8 @@ def test_zero_rows_and_columns_stay_zero(function, shape):
 
 
 @settings(deadline=None, max_examples=40)
+@example(exponent=-30, m=12, n=40, steps=1, function=balance_axes)
+@example(exponent=30, m=40, n=12, steps=1, function=sinkhorn)
 @given(
     exponent=st.integers(-30, 30),
     m=st.integers(1, 40),
@@ -134,6 +137,8 @@ def test_batches_and_dtypes(function, dtype):
     assert y.shape == x.shape and y.dtype == dtype and torch.equal(x, before)
     looped = torch.stack([function(one) for one in x.flatten(0, 1)]).view_as(x)
     assert torch.allclose(y.double(), looped.double(), rtol=0.02 if dtype == torch.bfloat16 else 1e-5, atol=1e-6)
+    rounded = function(x.double()).to(dtype)  # a result of 16 bits is rounded once
+    assert (y.double() - rounded.double()).norm() <= {torch.bfloat16: 1e-3}.get(dtype, 1e-6) * rounded.double().norm()
     for empty in ((0, 4, 4), (2, 0, 4), (2, 4, 0)):
         assert function(torch.empty(empty, dtype=dtype)).shape == empty
 
@@ -154,12 +159,13 @@ def test_refusal(function):
 @pytest.mark.parametrize("shape", [(3, 37, 21), (2, 21, 37), (40, 40), (1, 9), (9, 1), (2, 130, 65)])
 @pytest.mark.parametrize("steps", [1, 2, 5])
 def test_the_kernel_equals_torch(shape, steps):
-    x = gaussian(*shape) * 1e3
-    x[..., 0, :] *= 1e-6
-    for function in (balance_axes, sinkhorn, partial(balance_axes, half=True)):
-        with plain_torch():
-            expected = function(x, steps=steps)
-        torch.testing.assert_close(function(x, steps=steps), expected, rtol=2e-5, atol=2e-6)
+    for scale in (1e-30, 1e3, 1e30):
+        x = gaussian(*shape) * scale
+        x[..., 0, :] *= 1e-6
+        for function in (balance_axes, sinkhorn, partial(balance_axes, half=True)):
+            with plain_torch():
+                expected = function(x, steps=steps)
+            torch.testing.assert_close(function(x, steps=steps), expected, rtol=2e-5, atol=2e-6)
 
 
 def test_what_is_not_a_number_is_not_hidden():

@@ -28,6 +28,28 @@ def test_read_and_mix():
     assert torch.autograd.gradcheck(read_and_mix, (h, read, shift))
 
 
+@pytest.mark.parametrize(
+    ("function", "shapes"),
+    [
+        (normed_linear, [(5, 7), (4, 7)]),
+        (read_and_mix, [(5, 3, 7), (5, 2, 3), (5, 3, 3)]),
+        (write, [(5, 3, 2, 7), (5, 3, 2), (5, 2, 7)]),
+    ],
+)
+def test_gradients_are_not_rounded_where_a_branch_is(function, shapes):
+    """A compiler may run the backward pass under the forward pass's autocast."""
+    inputs = [values(*shape, seed=seed).float() for seed, shape in enumerate(shapes)]
+
+    def gradients():
+        return torch.autograd.grad(loss, inputs, retain_graph=True)
+
+    y = function(*inputs)
+    loss = sum(part.square().sum() for part in (y if isinstance(y, tuple) else (y,)))
+    exact = gradients()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert all(torch.equal(mine, right) for mine, right in zip(gradients(), exact, strict=True))
+
+
 def test_write():
     h, weight, delta = values(5, 3, 2, 7), values(5, 3, 2, seed=1), values(5, 2, 7, seed=2)
     torch.testing.assert_close(write(h, weight, delta), h + torch.einsum("nsf,nfw->nsfw", weight, delta))

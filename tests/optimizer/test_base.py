@@ -1,11 +1,13 @@
 """The base of the matrix optimizers, seen through Muon: momentum, scaling, decay, hyperball, banks."""
 
 import math
+from contextlib import nullcontext
 
 import pytest
 import torch
 from torch import nn
 
+from ramen.ops.kernel import plain_torch
 from ramen.ops.parameter import declare_factors
 from ramen.ops.polar_express import polar_express
 from ramen.optimizer.base import iteration_type, shape_scale
@@ -96,6 +98,17 @@ def test_a_decay_of_zero_weighs_nothing(track, random):
     start, gradients = random(6, 4), [random(6, 4, seed=k) for k in range(3)]
     runs = [track("muon", start, gradients, cautious=cautious)[-1] for cautious in (True, False)]
     assert torch.equal(*runs)
+
+
+@pytest.mark.parametrize("by", [nullcontext, plain_torch])
+@pytest.mark.parametrize("name", NAMES)
+def test_a_weight_without_a_step_decays(track, random, name, by):
+    """D W >= 0 includes 0: cautious decay spares what a step pulls away from zero, nothing else."""
+    start = random(9, 6)
+    with by():
+        (value,) = track(name, start, [torch.zeros(9, 6)], lr=0.1, weight_decay=0.5)
+    chi = 2 if name == "lite" else 1  # all is flat, which decays by it
+    torch.testing.assert_close(value, (1 - 0.1 * 0.5 * chi) * start)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -247,7 +260,8 @@ def test_a_group_s_own_value_is_what_steps(build, random, name):
     group = build(name, [nn.Parameter(random(9, 5))]).param_groups[0]
     for key in sorted(set(group) - {"params", "stage"}):
         own = group[key]
-        other = not own if isinstance(own, bool) else own + 1 if isinstance(own, int) else OTHER.get(key) or own / 2 + 0.01
+        number = own + 1 if isinstance(own, int) else None if isinstance(own, str) else own / 2 + 0.01
+        other = not own if isinstance(own, bool) else OTHER.get(key, number)
         assert torch.equal(moved({}, key, other), moved({key: other})), key
 
 
@@ -294,5 +308,5 @@ def test_banks_are_of_one_shape_and_type_and_stacked_once(build, random):
 def test_type_of_an_iteration():
     cpu, cuda = torch.device("cpu"), torch.device("cuda")
     for device in (cpu, cuda):
-        assert iteration_type("bfloat16", device) == torch.bfloat16 and iteration_type("float32", device) == torch.float32
+        assert [iteration_type(t, device) for t in ("bfloat16", "float32")] == [torch.bfloat16, torch.float32]
     assert iteration_type("auto", cuda) == torch.bfloat16 and iteration_type("auto", cpu) is None

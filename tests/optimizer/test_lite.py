@@ -104,6 +104,17 @@ def test_step_is_the_formula(track, build, random, relative, shape, gains):
         assert relative(value, w) < 1e-4
 
 
+@pytest.mark.parametrize(("ratio", "kept", "over"), [(0.2, 6, False), (0.17, 6, True), (0.99, 31, True)])
+def test_rank_that_is_steered_for(build, orthogonal, ratio, kept, over):
+    """k = int(32 ratio) + 1, but not all: 7, 6 and 31. A direction at the threshold is half kept, and counts a quarter."""
+    used, _, _ = spectrum(orthogonal, 40, 32, ([3.0] * kept + [1.0] + [0.1] * 25)[:32])
+    optimizer = build("lite", [nn.Parameter(torch.zeros(40, 32, dtype=torch.float64))], ratio=ratio)
+    threshold = torch.tensor([1 / used.norm().item()], dtype=torch.float64)
+    step, before = polar_express(used[None], steps=6, dtype=torch.float64), threshold.clone()
+    optimizer._top(used[None], step, threshold, optimizer.param_groups[0])
+    assert (threshold > before).item() == over
+
+
 def test_threshold_does_not_pass_the_norm(build, random):
     """A matrix of one direction has no lower rank to keep: every step would raise its threshold."""
     p = nn.Parameter(torch.zeros(1, 9))

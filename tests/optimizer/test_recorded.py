@@ -12,6 +12,7 @@ from torch.utils._pytree import tree_leaves
 
 from ramen.ops.kernel import plain_torch
 from ramen.ops.parameter import declare_factors
+from ramen.optimizer.recorded import Recorded
 from ramen.registry import options
 from ramen.routing import Group, Optimizers
 
@@ -81,14 +82,18 @@ def tensors(made: Optimizers, params: list[nn.Parameter]) -> list[Tensor]:
 
 
 def train(made: Optimizers, params: list[nn.Parameter], steps: int, rests: range = range(0)) -> list[Tensor]:
-    """Steps under schedules, with gradients where they always are; in `rests` one matrix and the gain have none."""
+    """Steps under schedules, with gradients where they always are; in `rests` some matrices and the gain have none.
+
+    The last matrix is one of two of a shape, so that banks are stacked anew.
+    """
+    resting = (0, 1, len(params) - 3, len(params) - 1)
     memory = [torch.empty_like(p) for p in params]
     with plain_torch():
         for step in range(steps):
             draw = torch.Generator().manual_seed(step)
             for index, (p, gradient) in enumerate(zip(params, memory, strict=True)):
                 gradient.copy_(torch.randn(p.shape, generator=draw))
-                p.grad = None if step in rests and index in (0, 1, len(params) - 1) else gradient
+                p.grad = None if step in rests and index in resting else gradient
             made.schedule((step + 0.5) / steps, 1 - step / (2 * steps))
             made.step()
     return [p.detach().clone() for p in params]
@@ -202,3 +207,62 @@ def test_an_optimizer_from_elsewhere_is_launched_and_told(build, caplog) -> None
         train(made, params, 3)
     assert "optimizer's step is launched as it is: it is not ramen's own" in caplog.text
     assert not torch.equal(before, params[0])
+
+
+class Told:
+    """An optimizer of two groups that tells what it was asked to do."""
+
+    def __init__(self) -> None:
+        self.params = [nn.Parameter(torch.zeros(2)) for _ in range(2)]
+        self.param_groups = [{"params": [p]} for p in self.params]
+        self.kind, self.did = "a", []
+
+    def begin(self) -> str:
+        return self.kind
+
+    def launch(self) -> None:
+        self.did.append("launched")
+
+    def record(self, launch: Callable[[], None]) -> Callable[[], None]:
+        self.did.append("recorded")
+        return lambda: self.did.append("replayed")
+
+
+@pytest.fixture
+def told() -> tuple[Told, Recorded]:
+    """An optimizer whose steps, of gradients where they stay, are replayed by now."""
+    optimizer = Told()
+    recorded = Recorded(optimizer, tuple, optimizer.record)
+    for p in optimizer.params:
+        p.grad = torch.ones(2)
+    for _ in range(3):
+        recorded.step()
+    assert optimizer.did == ["launched", "recorded", "replayed", "replayed"]
+    optimizer.did.clear()
+    return optimizer, recorded
+
+
+def test_each_kind_is_recorded_once(told) -> None:
+    """The second time it comes twice in a row, at the earliest; one that comes back is replayed at once."""
+    optimizer, recorded = told
+    for optimizer.kind in "bcbba":
+        recorded.step()
+    assert optimizer.did == ["launched"] * 3 + ["recorded", "replayed", "replayed"]
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_gradients_elsewhere_in_memory_are_not_replayed(told, place) -> None:
+    """Whichever group has them, and though the tensor or the memory is the one of before."""
+    optimizer, recorded = told
+    first, p = optimizer.params[0].grad, optimizer.params[place]
+    p.grad = p.grad.view(2)
+    recorded.step()
+    assert optimizer.did == ["replayed"]  # another tensor, where it was
+    p.grad.data = kept = torch.ones(2)
+    recorded.step()
+    assert optimizer.did == ["replayed", "launched"] and p.grad.data_ptr() == kept.data_ptr()
+    optimizer.did.clear()
+    for having, other in (optimizer.params, optimizer.params[::-1]):
+        having.grad, other.grad = first, None
+        recorded.step()
+    assert optimizer.did == ["launched"] * 2  # the same memory is another parameter's
