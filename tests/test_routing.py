@@ -87,6 +87,47 @@ def test_scales_multiply_rate_and_decay_of_their_role_alone(compose):
         assert (group["lr"], group["weight_decay"]) == pytest.approx(expected[name])
 
 
+def test_what_a_config_does_not_say_is_the_optimizers_own_default(compose):
+    config = compose()
+    config["optimizer"] = {"_target_": "torch.optim.AdamW", "betas": [0.8, 0.9]}
+    made = Optimizers(list(routed(config, Noodle()).values()), config["optimizer"], config["auxiliary"], [])
+    (group,) = made.by_name["optimizer"].param_groups
+    assert (group["lr"], group["weight_decay"], *group["betas"]) == (1e-3, 1e-2, 0.8, 0.9)
+
+
+def test_a_checkpoint_holds_numbers_and_no_tensors_of_a_device(compose):
+    config = compose("optimizer=adamw")
+    made = Optimizers(list(routed(config, Noodle()).values()), config["optimizer"], config["auxiliary"], [])
+    made.place(torch.device("cpu"))
+    made.schedule(0.5, 0.25)
+    groups = [group for state in made.state_dict().values() for group in state["param_groups"]]
+    assert [type(group["lr"]) for group in groups] == [float] * 5
+    assert groups[0]["lr"] == pytest.approx(0.25 * config["optimizer"]["lr"])
+
+
+def test_a_scheduled_decay_is_still_that_of_each_role(compose):
+    config = compose("optimizer=adamw")
+    config["auxiliary"] |= {
+        "weight_decay": 0.05,
+        "weight_decay_schedule": {"_target_": "ramen.schedule.constant.constant"},
+    }
+    groups = list(routed(config, Noodle(), embedding={"wd_scale": 3.0}, head={"wd_scale": 0.5}).values())
+    made = Optimizers(groups, config["optimizer"], config["auxiliary"], [])
+    made.schedule(0.5, 0.25)
+    expected = [group.weight_decay for group in groups if group.to == "auxiliary"]
+    assert [group["weight_decay"] for group in made.by_name["auxiliary"].param_groups] == pytest.approx(expected)
+    assert len(set(expected)) > 2
+
+
+def test_a_switch_follows_no_schedule(compose):
+    config = compose("optimizer=muon")
+    config["optimizer"]["nesterov_schedule"] = {"_target_": "ramen.schedule.constant.constant"}
+    with pytest.raises(
+        ConfigError, match=r"^optimizer.nesterov_schedule: only a number can follow a schedule, got True"
+    ):
+        Optimizers(list(routed(config, Noodle()).values()), config["optimizer"], config["auxiliary"], [])
+
+
 def test_a_parameter_in_no_group_or_in_two_is_an_error_that_names_it(compose):
     model = Noodle()
     groups = list(routed(compose(), model).values())

@@ -15,6 +15,6 @@ def wsd(progress: float, *, start: float, final: float, warmup_fraction: float, 
     if progress < warmup_fraction:
         return ramp(start, 1.0, progress / warmup_fraction)
     if progress > 1 - decay_fraction:
-        done = max(0.0, 1 - (1 - progress) / decay_fraction)  # exactly 1 at the end
+        done = 1 - (1 - progress) / decay_fraction  # exactly 1 at the end, and never below 0
         return ramp(final, 1.0, 1 - math.sqrt(done))
     return 1.0

@@ -35,7 +35,8 @@ class Feed(Prefetch[DeviceBatch]):
         if self.pinned:  # torch's allocator gives pinned memory out again only when copies from it are done
             with torch.cuda.device(self.device):  # a thread of its own begins at device 0
                 tokens, targets = tokens.pin_memory(), targets.pin_memory()
-        return DeviceBatch(tokens, targets, batch.counted, tuple((batch.tokens == self.bos).sum(axis=1).tolist()))
+        documents = 1 + (batch.tokens[:, 1:] == self.bos).sum(axis=1)  # a row begins one, whatever it begins with
+        return DeviceBatch(tokens, targets, batch.counted, tuple(documents.tolist()))
 
     def take(self, rows: int) -> DeviceBatch:
         """The next rows; the copy to the device is queued behind its work."""

@@ -31,6 +31,12 @@ def test_the_pattern_is_repeated_over_the_layers(build_gpt, rows):
     assert reach(model, rows((24,)), 4) == 1 + 1 + 7 + 1
 
 
+def test_short_and_long_windows_may_be_one(build_gpt, rows):
+    words = "attention.pattern=LS", "attention.long_window_tokens=4", "attention.short_window_tokens=4"
+    same, long = build_gpt(*words, noise=0.3), build_gpt("attention.long_window_tokens=4", noise=0.3)
+    assert torch.equal(same(rows((12,))), long(rows((12,))))
+
+
 def test_windows_move_together(build_gpt, rows):
     model = build_gpt(*LONG_SHORT, noise=0.3)
     model.move_windows((11, 3))
@@ -49,7 +55,10 @@ def test_weights_come_with_their_windows(build_gpt, windows):
     model.move_windows(windows)
     restored.load_state_dict(model.state_dict())
     assert restored.windows == model.windows == windows
-    assert [block.attention.window for block in restored.blocks] == [windows[0], windows[1] if windows[1] else windows[0]]
+    assert [block.attention.window for block in restored.blocks] == [
+        windows[0],
+        windows[1] if windows[1] else windows[0],
+    ]
 
 
 def test_a_layer_without_attention_has_none(build_gpt, rows):
@@ -77,6 +86,30 @@ def test_key_offset_takes_the_predecessors_still_dimensions():
         for t in range(6):
             source = t if t in firsts else t - 1
             assert torch.equal(moved[row, t, :, 4:], k[row, source, :, 4:])
+
+
+@pytest.mark.parametrize("start", [0, 2, 6])
+def test_attention_with_key_offset_is_attention_to_those_keys(start):
+    mask = DocumentMask(torch.tensor([[0, 0, 0, 1, 1, 1], [0, 1, 1, 1, 1, 2]]))
+    qkv, settings = torch.randn(2, 6, 3, 2, 8), dict(window=None, scale=0.4, qk_norm=False)
+    q, k, v = qkv.unbind(2)
+    moved = torch.stack((q, offset_keys(k, start, mask), v), dim=2)
+    expected = attention(moved, torch.nn.Identity(), mask, **settings)
+    torch.testing.assert_close(attention(qkv, torch.nn.Identity(), mask, **settings, key_offset=start), expected)
+
+
+@pytest.mark.parametrize("backend", ["kernel", "sdpa"])
+@pytest.mark.parametrize("paired", [False, True])
+def test_a_positions_gain_multiplies_the_logits(build_gpt, backend, paired):
+    position, mask, qkv = (
+        build_gpt("position=yarn").position,
+        DocumentMask(torch.zeros(2, 9)),
+        torch.randn(2, 9, 3, 2, 8),
+    )
+    settings = dict(window=5, qk_norm=True, paired=paired, backend=backend)
+    expected = attention(qkv, position, mask, scale=3 * 0.4, **settings)
+    position.gain *= 3
+    torch.testing.assert_close(attention(qkv, position, mask, scale=0.4, **settings), expected)
 
 
 def test_key_offset_is_on_long_layers_alone(build_gpt):
@@ -107,14 +140,15 @@ def test_the_gate_halves_attention_at_the_start(build_gpt):
     assert gated.gate.shape == (2, 12) and gated.gate.role == "gate"
 
 
-def test_the_gate_of_a_head_reads_the_first_dimensions(build_gpt):
-    plain, gated = (build_gpt(f"attention.gate_inputs={inputs}").blocks[0].attention for inputs in ("null", 5))
+@pytest.mark.parametrize("inputs", [5, 16])
+def test_the_gate_of_a_head_reads_the_first_dimensions(build_gpt, inputs):
+    plain, gated = (build_gpt(f"attention.gate_inputs={given}").blocks[0].attention for given in ("null", inputs))
     with torch.no_grad():
         gated.gate.normal_()
         for module in (plain, gated):
             module.qkvo.weight[3] = torch.eye(16)
     x, mask = torch.randn(2, 5, 16), DocumentMask(torch.zeros(2, 5, dtype=torch.long))
-    opened = torch.sigmoid(x[..., :5] @ gated.gate.T).repeat_interleave(8, dim=-1)  # two heads of 8
+    opened = torch.sigmoid(x[..., :inputs] @ gated.gate.T).repeat_interleave(8, dim=-1)  # two heads of 8
     torch.testing.assert_close(gated(x, torch.nn.Identity(), mask), plain(x, torch.nn.Identity(), mask) * opened)
 
 
@@ -164,6 +198,7 @@ BF16, FP32, FP64 = torch.bfloat16, torch.float32, torch.float64
         (CPU, FP64, 64, False, "sdpa"),
         (CPU, FP32, 64, True, "kernel"),
         (CUDA, BF16, 64, False, "varlen"),
+        (CUDA, BF16, 256, False, "varlen"),
         (CUDA, BF16, 12, False, "sdpa"),  # flash attention takes multiples of 8
         (CUDA, BF16, 264, False, "sdpa"),
         (CUDA, BF16, 64, True, "flex"),
@@ -224,7 +259,7 @@ def test_flex_agrees_where_it_can_run(window):
     documents = torch.cat([torch.full((60,), 0), torch.full((3,), 1), torch.full((90,), 2)]).expand(2, -1)
     q, k, v = torch.randn(3, 2, 153, 2, 16)
     with torch.no_grad():
-        made = [BACKENDS[name](q, k, v, DocumentMask(documents), window, 0.25) for name in ("sdpa", "flex")]
+        made = [BACKENDS[name](q, k, v, DocumentMask(documents), window, 0.4) for name in ("sdpa", "flex")]
     torch.testing.assert_close(*made, rtol=1e-4, atol=1e-4)
 
 
@@ -235,8 +270,9 @@ def test_flex_leaves_out_blocks_that_nobody_sees():
     assert DocumentMask(documents).blocks(None).sparsity() < blocks.sparsity()
 
 
+@pytest.mark.parametrize("narrow", [False, True])
 @pytest.mark.parametrize("backend", ["sdpa", "flex", "varlen"])
-def test_masks_are_made_before_the_layers(build_gpt, rows, monkeypatch, backend):
+def test_masks_are_made_before_the_layers(build_gpt, rows, monkeypatch, backend, narrow):
     """A layer may be compiled by itself, and run again for its gradient: it finds all that it asks its mask for."""
     from ramen.ops import attention as ops
 
@@ -244,16 +280,31 @@ def test_masks_are_made_before_the_layers(build_gpt, rows, monkeypatch, backend)
         own = [*mask._additive, *mask._blocks, mask._boundaries is not None]
         return own if mask._paired is None else [own, held(mask._paired)]
 
-    monkeypatch.setattr(ops, "choose", lambda *given: backend)
+    told = []
+    monkeypatch.setattr(ops, "choose", lambda *given: told.append(given[-1]) or backend)
     monkeypatch.setitem(ops.BACKENDS, "varlen", lambda q, k, v, mask, window, scale: v + mask.boundaries[0])
     words = "attention.pattern=LSN", "attention.short_window_tokens=4", "attention.paired_layers=[0,4]"
     model, at = build_gpt("model.layers=5", *words), []
     for block in (model.blocks[0], model.blocks[-1]):
         block.register_forward_hook(lambda block, given, made: at.append(held(given[1].mask)))
-    model.blocks[0].register_forward_pre_hook(lambda block, given: at.insert(0, held(given[1].mask)))
-    with torch.no_grad():
+    model.blocks[0].register_forward_pre_hook(lambda block, given: at.extend((told.copy(), held(given[1].mask))))
+    for block in model.blocks[::3]:
+        block.attention.compiled = True
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=narrow):
         model(rows((12, 20)))
-    assert at[0] == at[1] == at[2] and at[0] != [False]
+    assert at[0] == [True, False, True, False]  # for layers 0, 1, 3 and 4
+    assert at[1] == at[2] == at[3] and at[1] != [False]
+
+
+def test_the_backend_asked_for_is_the_one_that_runs(build_gpt, rows, monkeypatch):
+    from ramen.ops import attention as ops
+
+    ran = []
+    for name, function in ops.BACKENDS.items():
+        noting = lambda *given, name=name, function=function: ran.append(name) or function(*given)  # noqa: E731
+        monkeypatch.setitem(ops.BACKENDS, name, noting)
+    build_gpt("attention.backend=sdpa")(rows((12,)))
+    assert ran == ["sdpa"] * 2
 
 
 def test_boundaries_are_those_of_the_documents_end_to_end():

@@ -87,6 +87,11 @@ def test_xsa_takes_out_what_lies_along_the_own_value():
     along = lambda z: (z * v).sum(-1) / v.square().sum(-1)  # noqa: E731
     torch.testing.assert_close(along(left), along(y) * torch.tensor([0.0, 1.0, 0.5, 2.0]), rtol=1e-4, atol=1e-5)
     assert torch.equal(left[:, :, 1], y[:, :, 1])
+    torch.testing.assert_close(exclude_self(y, 1e-4 * v, torch.ones(HEADS)), exclude_self(y, v, torch.ones(HEADS)))
+    ones, narrow = torch.ones(HEADS), torch.stack((y, v)).bfloat16()
+    exact = exclude_self(*narrow.float(), ones)
+    error, rounding = (exclude_self(*narrow, ones) - exact).norm(), (exact.bfloat16() - exact).norm()
+    assert error <= 1.01 * rounding  # once
     nothing = torch.zeros_like(v).requires_grad_()
     kept = exclude_self(y, nothing, torch.ones(HEADS))
     assert torch.equal(kept, y) and torch.autograd.grad(kept.sum(), nothing)[0].isfinite().all()

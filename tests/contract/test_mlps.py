@@ -90,6 +90,18 @@ def test_expansion_is_the_width_when_parameters_are_not_matched(name, make):
     assert {160} <= {size for p in wider.parameters() for size in p.shape}
 
 
+@pytest.mark.parametrize("activation", ["relu_squared", "swiglu"])
+def test_maps_start_at_their_scales(name, make, compose, activation):
+    """Entries of standard deviation scale / sqrt(columns), gates as others, the output map at its own scale."""
+    if "init_scale" not in compose(f"mlp={name}")["mlp"]:
+        return  # unit vectors
+    module = make(name, dim=64, activation=activation, init_scale=0.5, output_init_scale=2.0)
+    for key, p in module.named_parameters():
+        for bank in p if p.role == "matrix" else ():
+            scale = bank.std().item() * bank.shape[1] ** 0.5
+            assert scale == pytest.approx(2.0 if key.startswith("down") else 0.5, rel=0.1), key
+
+
 def test_maps_go_to_the_matrix_optimizer_and_nothing_else_does(name, make):
     for key, p in make(name).named_parameters():
         assert (p.role == "matrix") == (p.ndim == 3), key

@@ -132,6 +132,12 @@ def test_every_parameter_has_a_gradient_after_two_steps(name, make):
         assert gradient is not None and gradient.isfinite().all() and gradient.abs().max() > 1e-6, key
 
 
+def test_what_depends_on_the_token_starts_at_nothing_and_at_a_hundredth(name, make):
+    """Of all papers: its map is zero and its factor 0.01, so that the first steps leave the start nearly as it is."""
+    parts = dict(make(name).named_parameters())
+    assert not parts or (not parts["weight"].any() and (parts["scale"] == 0.01).all())
+
+
 def test_no_parameter_goes_to_the_matrix_optimizer(name, make):
     assert {p.role for p in make(name).parameters()} <= {"gate", "scalar"}
 

@@ -64,6 +64,11 @@ def test_weights_are_unit_vectors_of_the_model_width_after_a_step(nff):
     assert torch.equal(module.gate_scale, scales)
 
 
+def test_a_rate_beyond_the_goal_is_refused(nff):
+    with pytest.raises(ValueError, match=r"alpha_init must be in \(0, 1\], got 1.5"):
+        nff(alpha_init=1.5)
+
+
 @pytest.mark.parametrize(("match", "width"), [(True, 84), (False, 128)])
 def test_width(match, width, nff):
     module = nff(match_parameters=match)

@@ -86,6 +86,21 @@ def test_no_document_is_touched_by_another_and_no_token_by_its_future(build_gpt,
         assert torch.equal(moved, expected), (b, t)
 
 
+def test_documents_are_opened_by_the_texts_own_token(compose, rows):
+    """Two tokens that change their names, the one that opens documents among them, change nothing else."""
+    config = compose("model.layers=2", "model.dim=16", "model.heads=2", "model.ahead_weights=[0.5]", *ALIVE)
+    first, second = (assemble.model(config, Text(37, bos, 32)) for bos in (0, 5))
+    for model in (first, second):
+        initialise(model, 0)
+    with torch.no_grad():
+        second.embedding.weight[[0, 5]] = second.embedding.weight[[5, 0]]
+    tokens, names = rows((5, 7, 4), (16,)), torch.arange(37)
+    tokens[1, 3], names[0], names[5] = 5, 5, 0
+    targets = tokens.roll(-1, 1)
+    losses = first(tokens, targets), second(names[tokens], names[targets])
+    torch.testing.assert_close(*losses, rtol=1e-5, atol=1e-4)
+
+
 def test_a_window_reaches_as_far_as_its_layers_together(build_gpt, rows):
     """Two layers of window 3 see 2 + 2 tokens back, and no further."""
     model = build_gpt("attention.long_window_tokens=3", noise=0.3)

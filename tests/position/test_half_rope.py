@@ -17,6 +17,12 @@ def test_the_first_half_turns_with_both_end_points_included(width, base):
         torch.testing.assert_close(table[:, i], torch.stack((angle.cos(), angle.sin()), dim=-1).float())
 
 
+def test_angles_are_exact_far_from_the_start():
+    angles = 99_999 * 1024.0 ** -(torch.arange(4, dtype=torch.float64) / 3)
+    table = HalfRoPE(16, 100_000, base=1024.0).table
+    torch.testing.assert_close(table[-1, :4], torch.stack((angles.cos(), angles.sin()), dim=-1).float())
+
+
 def test_the_second_half_stands_still_exactly():
     x = torch.randn(2, 30, 2, 3, 16, generator=torch.Generator().manual_seed(0))
     y = HalfRoPE(16, 30, base=1024.0)(x)

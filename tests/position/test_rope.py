@@ -15,6 +15,12 @@ def test_pair_i_turns_by_base_to_the_minus_two_i_over_width(base):
         torch.testing.assert_close(table[:, i], torch.stack((angle.cos(), angle.sin()), dim=-1).float())
 
 
+def test_angles_are_exact_far_from_the_start():
+    angles = 99_999 * 500.0 ** -(torch.arange(4, dtype=torch.float64) / 4)
+    table = RoPE(8, 100_000, base=500.0).table
+    torch.testing.assert_close(table[-1], torch.stack((angles.cos(), angles.sin()), dim=-1).float())
+
+
 def test_every_dimension_moves():
     x = torch.ones(1, 2, 8)
     assert ((RoPE(8, 2, base=10_000.0)(x) - x)[0, 1] != 0).all()

@@ -92,6 +92,7 @@ def test_follows_the_long_window_and_not_the_short_one(build_gpt):
     ("changed", "message"),
     [
         ({"slow_turns": 33.0}, r"slow_turns must be in \[0, fast_turns\), got 33.0 and 32.0"),
+        ({"slow_turns": 32.0}, r"slow_turns must be in \[0, fast_turns\), got 32.0 and 32.0"),
         ({"sharpening": -0.1}, r"sharpening must be >= 0, got -0.1"),
         ({"original_tokens": 0}, r"original_tokens must be >= 1 or null, got 0"),
         ({"base": 1.0}, r"base must be > 1, got 1.0"),
@@ -100,6 +101,15 @@ def test_follows_the_long_window_and_not_the_short_one(build_gpt):
 def test_refuses(changed, message):
     with pytest.raises(ValueError, match=message):
         make(**changed)
+
+
+def test_a_start_forgets_what_was_before():
+    once, again = make(original_tokens=128), make(original_tokens=128)
+    for window in (512, 64, 256):
+        again.start(window)
+    once.start(256)
+    assert torch.equal(again.frequencies, once.frequencies) and torch.equal(again.table, once.table)
+    assert again.gain == once.gain == again.saved_gain > 1
 
 
 def test_starts_stretched_from_the_window_it_is_made_for(build_gpt):

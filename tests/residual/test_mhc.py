@@ -110,6 +110,9 @@ def test_an_identity_mix_leaves_no_parameter_without_a_gradient(build_gpt, rows)
 def test_mixing_starts_near_the_identity(projection, identity_mix, own, mhc):
     _, res, _ = matrices(mhc(projection=projection, identity_mix=identity_mix), values(5, 4, DIM))
     assert (res.diagonal(dim1=-2, dim2=-1) >= own - 1e-6).all()
+    if identity_mix is None:  # by either projection as near as the other
+        off_diagonal = res[:, ~torch.eye(4, dtype=torch.bool)]
+        torch.testing.assert_close(off_diagonal, torch.full_like(off_diagonal, math.exp(-8)), rtol=0.1, atol=0)
 
 
 def test_permuting_streams_permutes_the_result(mhc):

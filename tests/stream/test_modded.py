@@ -1,5 +1,6 @@
 """Smear, lambdas, skip and backout against their formulas, and every part of them alive."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -32,13 +33,13 @@ def test_with_everything_off_it_is_plain(build_gpt: Callable[..., GPT], rows: Ca
     tokens = rows((5, 7), (12,))
     plain = build_gpt("attention.output_init_scale=1", "mlp.output_init_scale=1")
     modded = build_gpt("attention.output_init_scale=1", "mlp.output_init_scale=1", "stream=modded", *off)
-    assert torch.equal(plain(tokens), modded(tokens))
+    assert torch.equal(plain(tokens), modded(tokens)) and not list(modded.stream.parameters())
 
 
 def test_smear_adds_the_predecessor_but_not_across_documents() -> None:
     stream = made(smear_init=0.6)
     embedded = torch.randn(1, 5, 16)
-    opens = torch.tensor([[True, False, False, True, False]])
+    opens = torch.tensor([[False, False, False, True, False]])  # a row that begins in a document has nothing before it
     out = stream.enter(embedded, torch.zeros(1, 5, dtype=torch.long), opens, {})
     expected = embedded.clone()
     for t in (1, 2, 4):
@@ -105,6 +106,40 @@ def test_bigrams_use_all_rows_alike() -> None:
     assert counts.max() < 80 and counts.min() > 5
 
 
+def test_numbers_of_tokens_do_not_run_over() -> None:
+    stream = made(bigram_rows=1000)
+    with torch.no_grad():
+        stream.bigram_table.normal_()
+    rows, tokens = [], torch.randint(50_000, (1, 100))
+    for same in (tokens, tokens.int()):
+        kept: dict[str, torch.Tensor] = {}
+        stream.enter(torch.zeros(1, 100, 16), same, tokens == 0, kept)
+        rows.append(kept["bigram"])
+    assert torch.equal(*rows)
+
+
+def test_places_are_layers_and_the_last_is_not_taken_out_again() -> None:
+    """Of the last layer's output backout would leave a multiple, which the final norm makes the output again."""
+    for layers in (2, 3, 4, 7):
+        for fraction in (0.0, 0.5, 0.6, 0.99):
+            stream = Modded(16, layers, **OFF | dict(backout_at=fraction, skip_from=0.0, skip_to=max(fraction, 0.5)))
+            assert stream.backout_at == min(math.floor(fraction * layers), layers - 2)
+            assert stream.skip_from == 0 and stream.skip_to == math.floor(max(fraction, 0.5) * layers) < layers
+    with pytest.raises(ValueError, match="backout_at needs at least two layers, got 1"):
+        Modded(16, 1, **OFF | dict(backout_at=0.5))
+
+
+def test_parts_are_of_their_roles_in_any_width(
+    build_gpt: Callable[..., GPT], rows: Callable[..., torch.Tensor]
+) -> None:
+    """None is a matrix to be orthogonalised, whatever its shape."""
+    model = build_gpt("stream=modded", "stream.bigram_rows=50", "model.dim=8", "model.layers=4", noise=0.3)
+    roles = {"gate": "gate", "table": "embedding"}
+    for name, value in model.stream.named_parameters():
+        assert value.role == roles.get(name.rpartition("_")[2], "scalar"), name
+    assert model(rows((5, 7))).isfinite().all()
+
+
 def test_bigrams_are_counted_as_embeddings_and_start_as_nothing(
     build_gpt: Callable[..., GPT], rows: Callable[..., torch.Tensor]
 ) -> None:
@@ -139,6 +174,13 @@ def test_a_gpt_has_every_part_in_its_place(
         written.append(h)
     expected = rms_norm(connection.close(h - stream.backout * written[2]))
     torch.testing.assert_close(made, expected, rtol=1e-4, atol=1e-5)
+    weights, direction = dict(model.named_parameters()), torch.randn(made.shape)
+    for name, mine, right in zip(
+        weights,
+        *(torch.autograd.grad((y * direction).sum(), list(weights.values())) for y in (made, expected)),
+        strict=True,
+    ):
+        assert (mine - right).norm() <= 1e-3 * right.norm(), name
 
 
 @pytest.mark.parametrize("residual", ["standard", "hc"])

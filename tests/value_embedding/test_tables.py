@@ -22,6 +22,19 @@ def test_layers_without_attention_are_not_counted(build_gpt):
     assert made.table_of == {1: 1, 2: 2, 4: 0, 5: 1, 7: 2}
 
 
+@pytest.mark.parametrize(
+    ("first", "last", "tables"),
+    [
+        ([0, 0, 1], [], {0: 0, 1: 0, 2: 1}),
+        ([], [1, 0], {4: 1, 5: 0}),
+        ([0, 1, 0], [0, 1, 2], dict(enumerate([0, 1, 0, 0, 1, 2]))),
+    ],
+)
+def test_tables_may_be_at_one_end_alone_or_everywhere(build_gpt, rows, first, last, tables):
+    model = build_gpt(*ON[:2], f"value_embedding.first={first}", f"value_embedding.last={last}", noise=0.3)
+    assert model.value_embedding.table_of == tables and model(rows((12,))).isfinite().all()
+
+
 def test_zero_tables_are_no_tables(build_gpt, rows):
     tokens = rows((12,), (5, 7))
     without = build_gpt("model.layers=6", "attention.output_init_scale=1.0")
@@ -69,6 +82,7 @@ def test_tables_are_counted_as_embeddings(build_gpt):
         (("value_embedding.first=[0]", "value_embedding.last=[2]"), r"without a gap, got \[0\] and \[2\]"),
         (("value_embedding.first=[0,0,0]", "value_embedding.last=[0,0,0,0]"), "name 7 layers, but 6 have attention"),
         (("value_embedding.gate_inputs=17",), "gate_inputs must be between 1 and model.dim = 16"),
+        (("value_embedding.gate_inputs=0",), "gate_inputs must be between 1 and model.dim = 16, or null, got 0"),
         (("value_embedding.init_std=-1.0",), "init_std must be >= 0"),
     ],
 )
