@@ -60,15 +60,15 @@ def add(into: Tensor, x: Tensor, factor: Factor) -> Tensor:
 
 def accumulate(gradients: list[Tensor], momentum: Tensor, *, beta: Factor, nesterov: bool) -> Tensor:
     """momentum (N, m, n) <- lerp(momentum, gradients, 1 - beta), in place; returns it, or a new lerp(gradients, momentum, beta)."""
-    if compiled := _compiled(momentum, gradients):
+    compiled, on_cuda = _compiled(momentum, gradients), _on_cuda(momentum, gradients)
+    if compiled or on_cuda:
         used = torch.empty_like(momentum) if nesterov else None
-        compiled.accumulate(gradients, _sizes(gradients), len(gradients), momentum, used, float(beta))
-        return momentum if used is None else used
-    if _on_cuda(momentum, gradients):
-        from ramen.ops import bank_triton
+        if compiled:
+            compiled.accumulate(gradients, _sizes(gradients), len(gradients), momentum, used, float(beta))
+        else:
+            from ramen.ops import bank_triton
 
-        used = torch.empty_like(momentum) if nesterov else None
-        bank_triton.accumulate(gradients, momentum, used, beta)
+            bank_triton.accumulate(gradients, momentum, used, beta)
         return momentum if used is None else used
     if isinstance(beta, Tensor):
         beta = beta.to(momentum.dtype)

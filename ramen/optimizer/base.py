@@ -101,8 +101,9 @@ class MatrixOptimizer(torch.optim.Optimizer):
         if vectors:
             raise ValueError(f"{type(self).__name__} takes matrices (..., m, n), got a parameter of shape {vectors[0]}")
         for group in self.param_groups:
-            own = {key: group[key] for key in ("nesterov", "cautious")}
-            warm(group["params"][0], decay=group["weight_decay"], **own)
+            warm(
+                group["params"][0], nesterov=group["nesterov"], decay=group["weight_decay"], cautious=group["cautious"]
+            )  # fmt: skip
 
     def direction(self, momentum: Tensor, state: State, group: Group) -> Tensor:
         """The step's direction (N, m, n) for momentum (N, m, n); may update banks of `state` in place."""

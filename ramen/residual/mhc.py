@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from ramen.ops.doubly_stochastic import orthostochastic, sinkhorn_knopp
-from ramen.ops.ranges import at_least, counts
+from ramen.ops.ranges import at_least, counts, one_of
 from ramen.residual.base import Init, Manifold, eye_like
 
 Projection = Literal["sinkhorn", "orthostochastic"]
@@ -43,8 +43,7 @@ class MHC(Manifold):
     ):
         at_least(2, streams=streams)
         counts(iterations=iterations)
-        if projection not in ("sinkhorn", "orthostochastic"):
-            raise ValueError(f"projection must be sinkhorn or orthostochastic, got {projection!r}")
+        one_of("sinkhorn", "orthostochastic", projection=projection)
         if identity_mix is not None and not 0 < identity_mix < 1:
             raise ValueError(f"identity_mix must be in (0, 1) or null, got {identity_mix}")
         start = _start(streams, projection, near_identity=identity_mix is None).flatten()

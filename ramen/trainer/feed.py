@@ -27,7 +27,7 @@ class Feed(Prefetch[DeviceBatch]):
     """The batches of a run, on its device; `depth` are made ahead (auto: 2 for CUDA, 0 for a CPU)."""
 
     def __init__(self, batches: Batches, device: torch.device, depth: int | Literal["auto"]):
-        self.device, self.pinned, self.bos = device, device.type == "cuda", batches.bos
+        self.device, self.pinned = device, device.type == "cuda"
         super().__init__(batches, self._on_host, 2 * self.pinned if depth == "auto" else depth)
 
     def _on_host(self, batch: Batch) -> DeviceBatch:
@@ -35,7 +35,9 @@ class Feed(Prefetch[DeviceBatch]):
         if self.pinned:  # torch's allocator gives pinned memory out again only when copies from it are done
             with torch.cuda.device(self.device):  # a thread of its own begins at device 0
                 tokens, targets = tokens.pin_memory(), targets.pin_memory()
-        documents = 1 + (batch.tokens[:, 1:] == self.bos).sum(axis=1)  # a row begins one, whatever it begins with
+        documents = 1 + (batch.tokens[:, 1:] == self._batches.bos).sum(
+            axis=1
+        )  # a row begins one, whatever it begins with
         return DeviceBatch(tokens, targets, batch.counted, tuple(documents.tolist()))
 
     def take(self, rows: int) -> DeviceBatch:
