@@ -90,14 +90,24 @@ class DocumentMask:
             seen = (block <= block[:, None]) & (last >= lowest[:, first, None])  # (B, T / 128, T / 128)
             whole = (last < first[:, None]) & (first >= lowest[:, last.clamp_max(time - 1), None])
             whole &= (last < time)[:, None]  # a query beyond the row sees nothing
-            parts = (*_ordered(seen & ~whole), *_ordered(whole))
-            self._blocks[window] = BlockMask.from_kv_blocks(
-                *parts, BLOCK_SIZE=BLOCK, mask_mod=allow, seq_lengths=(time, time)
+            some = seen & ~whole
+            self._blocks[window] = BlockMask(
+                (time, time),
+                *_ordered(some),
+                *_ordered(whole),
+                *_ordered(some.mT),
+                *_ordered(whole.mT),
+                BLOCK_SIZE=(BLOCK, BLOCK),
+                mask_mod=allow,
             )
         return self._blocks[window]
 
 
 def _ordered(blocks: Tensor) -> tuple[Tensor, Tensor]:
-    """How many blocks of keys each block of queries has, int32 (B, 1, n), and which, those first, int32 (B, 1, n, n)."""
-    marked = blocks.int().unsqueeze(1)
-    return marked.sum(-1, dtype=torch.int32), marked.argsort(dim=-1, descending=True, stable=True).int()
+    """How many blocks (B, n, n) each row has, int32 (B, 1, n), and which, those first, int32 (B, 1, n, n)."""
+    marked = blocks.int().contiguous()
+    number, which = marked.sum(-1, dtype=torch.int32), marked.argsort(dim=-1, descending=True, stable=True).int()
+    # FlexAttention's kernel finds a row of the batch by the stride of the heads' axis, which torch 2.11's compiler, when it makes
+    # the tensor itself, takes for free, as the axis is one long: in evaluation all rows but the first then had a wrong mask.
+    batch, n = number.shape
+    return number.as_strided((batch, 1, n), (n, n, 1)), which.as_strided((batch, 1, n, n), (n * n, n * n, n, 1))

@@ -4,6 +4,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.attention.flex_attention import create_block_mask
 
 from ramen.ops.document_mask import DocumentMask
@@ -73,6 +74,17 @@ def test_blocks_are_right_at_their_borders(window):
     """Where one pair of a block is seen, or one is not."""
     for begins in (0, 1, 127, 128, 129, 255, 256):
         blocks_are_right((torch.arange(385) >= begins).long().repeat(2, 1), window)
+
+
+def test_a_compiler_may_not_lay_blocks_out_as_it_likes():
+    """FlexAttention's kernel finds a row of the batch by the stride of the heads' axis, which is one long."""
+
+    def listed(documents):
+        return [x for x in DocumentMask(documents).blocks(100).as_tuple() if torch.is_tensor(x)]
+
+    outputs = make_fx(listed)(torch.zeros(3, 300, dtype=torch.long)).graph.output_node().args[0]
+    assert [node.target for node in outputs] == 8 * [torch.ops.aten.as_strided.default]
+    assert [node.args[1:] for node in outputs] == 4 * [([3, 1, 3], [3, 3, 1]), ([3, 1, 3, 3], [9, 9, 3, 1])]
 
 
 def blocks_are_right(documents, window):
