@@ -75,8 +75,9 @@ def coefficients(steps: int, lower: float, safety: float, cushion: float) -> tup
 
 def _minimax_quintic(lower: float, upper: float) -> Quintic:
     """The (a, b, c) that minimises max |1 - (ax + bx^3 + cx^5)| over [lower, upper]: Remez exchange on four points."""
-    if lower / upper > 1 - 5e-6:  # the limit; the linear system below is singular there
-        return 15 / 8 / upper, -10 / 8 / upper**3, 3 / 8 / upper**5
+    if lower / upper > 1 - 1e-3:  # the limit, to 3e-10; rounding makes the linear system below singular there
+        middle = (lower + upper) / 2
+        return 15 / 8 / middle, -10 / 8 / middle**3, 3 / 8 / middle**5
     inner = np.array([3 * lower + upper, lower + 3 * upper]) / 4  # exact as lower -> upper
     error = math.inf
     for _ in range(100):

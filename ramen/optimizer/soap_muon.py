@@ -9,8 +9,9 @@ Sources: github.com/KellerJordan/modded-nanogpt, pull requests 278 and 321; SOAP
 Cost: Muon's plus 6 (m + n) m n for the turns and means, and about 5 (m^3 + n^3) for each refresh (`sides: short`: that side's
 part of it). State: 2 m n + 2 m^2 + 2 n^2 + 1 (short: 2 m n + 2 min(m, n)^2 + 1), float32.
 Differs from the sources: the bases start as the identity and are turned by orthogonal iteration from the first step, without an
-eigendecomposition; `sides: short` preconditions the shorter side alone; momentum and means are of gradients in units of the first
-one's largest entry, so their squares neither over- nor underflow.
+eigendecomposition (as with one, rounding chooses among directions that no gradient has reached); `sides: short` preconditions the
+shorter side alone; momentum and means are of gradients in units of the first one's largest entry, so their squares neither over-
+nor underflow.
 """
 
 from collections.abc import Hashable

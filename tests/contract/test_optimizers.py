@@ -310,13 +310,15 @@ def test_extreme_gradients_of_any_shape_give_steps_of_the_usual_size(ours, begin
 
 
 def test_leading_axes_are_a_batch(ours, begin):
-    stacked, optimizer = begin(ours, shapes=((3, 7, 4),))
+    # SOAP-Muon's long side begins with directions that no gradient has reached: rounding chooses among them.
+    known = {"sides": "short"} if ours == "soap_muon" else {}
+    stacked, optimizer = begin(ours, shapes=((3, 7, 4),), **known)
     apart = []
     for k in range(3):
         parts = [nn.Parameter(p[k].detach().clone()) for p in stacked]
         if ours in PAIRED:
             declare_factors(*parts)
-        apart.append(begin(ours, parts))
+        apart.append(begin(ours, parts, **known))
     for step in range(3):
         set_gradients(stacked, step, lambda g, step=step: g * torch.tensor([100.0**step, 1, 1])[:, None, None])
         optimizer.step()

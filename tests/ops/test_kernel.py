@@ -117,7 +117,7 @@ def test_strides_and_broadcast_gradients(twins, function):
 
 
 @here
-def test_nothing_depends_on_the_number_of_threads_or_the_run():
+def test_nothing_depends_on_the_run_and_only_matrix_products_on_the_number_of_threads():
     x, grad = values(700, 96), values(700, 96, seed=1)
     run, inputs = head(torch.float32, CAPS["sigmoid"])
     found = []
@@ -128,8 +128,9 @@ def test_nothing_depends_on_the_number_of_threads_or_the_run():
             found.append([*with_gradient(rms_norm)(x, grad), *with_gradient(relu_squared)(x, grad), *run(*inputs)])
     finally:
         torch.set_num_threads(threads)
-    for other in found[1:]:
-        assert all(torch.equal(a, b) for a, b in zip(found[0], other, strict=True))
+    ours = len(found[0]) - 2  # the head's gradients are of matrix products: torch's, whose sums depend on the threads
+    for other, same in ((found[1], ours), (found[2], ours + 2)):
+        assert all(torch.equal(a, b) for a, b in zip(found[0][:same], other[:same], strict=True))
 
 
 @here

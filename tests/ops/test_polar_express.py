@@ -79,7 +79,7 @@ def test_coefficients_refuse_nonsense(arguments):
         coefficients(*arguments)
 
 
-@pytest.mark.parametrize("lower", [0.9999999, 0.5, 1e-2, 1e-5, 1e-8])
+@pytest.mark.parametrize("lower", [0.9999999, 0.9999, 0.9991, 0.999, 0.99, 0.5, 1e-2, 1e-5, 1e-8])
 @pytest.mark.parametrize("cushion", [0.0, 0.02, 0.5])
 def test_coefficients_exist_for_any_interval(lower, cushion):
     assert torch.tensor(coefficients(30, lower=lower, safety=1.01, cushion=cushion)).isfinite().all()

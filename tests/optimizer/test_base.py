@@ -269,7 +269,9 @@ def test_a_group_s_own_value_is_what_steps(build, random, name):
 def test_a_matrix_does_not_see_how_large_its_neighbours_are(build, random, name):
     """Gradients of the first of a bank grow a million times over; the second steps as it does alone."""
     together, alone = nn.Parameter(random(2, 9, 5)), nn.Parameter(random(2, 9, 5)[1].clone())
-    optimizers = [build(name, [p]) for p in (together, alone)]
+    # SOAP-Muon's long side begins with directions that no gradient has reached: rounding chooses among them.
+    known = {"sides": "short"} if name == "soap_muon" else {}
+    optimizers = [build(name, [p], **known) for p in (together, alone)]
     for step in range(4):
         together.grad = random(2, 9, 5, seed=step)
         alone.grad = together.grad[1].clone()
