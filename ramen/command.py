@@ -21,7 +21,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, flag_override
 from omegaconf.errors import OmegaConfBaseException
 
-from ramen import secret, sweep
+from ramen import composition, secret, sweep
+from ramen.composition import COMPOSITIONS
 from ramen.errors import EXIT_CODE, ConfigError, RamenError, a_reader_may_leave
 from ramen.logger.folder import ENDED, OVERRIDES
 from ramen.registry import CONF
@@ -42,6 +43,7 @@ def _job_folder(overrides: str, *, _root_: DictConfig) -> str:
     return sweep.job_folder(Path(str(_root_.hydra.sweep.dir)), overrides, config)
 
 
+composition.install()
 OmegaConf.register_new_resolver("ramen.folder", sweep.folder_name, replace=True)
 OmegaConf.register_new_resolver("ramen.job_folder", _job_folder, replace=True)
 
@@ -78,7 +80,7 @@ def overrides_of(arguments: list[str]) -> list[str]:
 
 def without_plus(word: str) -> str:
     """`+sweep=optimizers` as many Hydra projects want it; here these groups are in the defaults list, and take no plus."""
-    return re.sub(r"^[+](?=(experiment|sweep|debug)=)", "", word)
+    return re.sub(rf"^[+](?=({'|'.join(COMPOSITIONS)})=)", "", word)
 
 
 def refuse_secrets(words: list[str]) -> None:

@@ -60,7 +60,8 @@ def settings(config: Mapping[str, Any]) -> Settings:
 
 def suggest(wrong: object, known: Iterable[str]) -> str:
     """'; did you mean X? allowed are A, B' for a name that is not among the known ones."""
-    known = sorted(known)
+    if not (known := sorted(known)):
+        return "; there are none"
     close = difflib.get_close_matches(str(wrong), known, n=1)
     return (f"; did you mean '{close[0]}'?" if close else ";") + f" allowed are {', '.join(known)}"
 

@@ -81,7 +81,6 @@ def test_a_small_stand_in_runs(
     compose: Callable[..., dict[str, Any]], train_small: Callable[..., dict[str, Any]], tmp_path: Path, name: str
 ) -> None:
     """The same parts and schedules on byte tokens; six steps reach every stage, the last of them too."""
-    needless = [word for word in ("~data.shards",) if "shards" in compose(f"experiment={name}")["data"]]
     words = (f"experiment={name}", "data=shakespeare", "compile=off", "trainer.tokens=null")
-    summary = train_small(tmp_path / "run", *words, *NARROW, *needless)
+    summary = train_small(tmp_path / "run", *words, *NARROW)
     assert summary["status"] == "finished" and summary["steps"] == 6

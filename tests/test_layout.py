@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 import yaml
 
+from ramen.composition import COMPOSITIONS
 from ramen.config import SCHEDULE_SUFFIX, parameters
 from ramen.registry import kinds, locate, options
 
 ROOT = Path(__file__).resolve().parent.parent
 TREES = {path: ast.parse(path.read_text()) for path in sorted((ROOT / "ramen").rglob("*.py"))}
-COMPOSITIONS = ("experiment", "sweep", "debug")  # kinds whose options build nothing: they choose other options
 ELSEWHERE = {
     "auxiliary": "ramen.optimizer",
     "routing": "ramen.routing",

@@ -10,6 +10,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from ramen import assemble
 from ramen.command import sweep_values
+from ramen.composition import COMPOSITIONS
 from ramen.config import check
 from ramen.errors import ConfigError
 from ramen.model.gpt import Text
@@ -20,7 +21,6 @@ BOS, VOCABULARY, LENGTH = 0, 37, 16
 TEXT = Text(VOCABULARY, BOS, LENGTH)
 TINY = ("model.layers=2", "model.dim=16", "model.heads=2")
 OF_THE_MODEL = ("model", *assemble.PARTS)
-COMPOSITIONS = ("experiment", "sweep", "debug")
 OF_THE_STEP = ("optimizer", "auxiliary", "routing")
 
 
