@@ -145,6 +145,7 @@ def _run(command: Command) -> dict[str, Any]:
     facts = _facts(command, intent, dataset)
     screen = ConsoleLogger(console)
     screen.show(start_table(config, facts, intent.sketch.groups, plan, device, precision))
+    _warn_of_little_memory(facts, device)
     environment = {
         **machine.describe(device), **_code(), "precision": str(precision).removeprefix("torch."), "data_hash": dataset.hash,
         "choices": command.choices, "job": command.job,  # from the start: a report of a sweep that is not done needs them
@@ -314,6 +315,18 @@ def _out_of_memory(config: dict[str, Any], error: BaseException) -> RamenError |
         f"trainer.micro_batch_tokens: memory is not enough, got {now} ({reason}); lower it, which leaves the result "
         f"as it is, down to data.sequence_length={least} if need be; or take a smaller model"
     )
+
+
+def _warn_of_little_memory(facts: dict[str, Any], device: torch.device) -> None:
+    """CUDA tells when it runs out; the system ends a process without a word."""
+    needed, free = facts["memory_peak"], machine.free_memory(device)
+    if device.type == "cpu" and needed > free:
+        log.warning(
+            "trainer.micro_batch_tokens: about %s MB are needed and %s MB are free, so that the system may kill this run; "
+            "lower it or give auto, which leaves the result as it is",
+            f"{needed / 1e6:,.0f}",
+            f"{free / 1e6:,.0f}",
+        )
 
 
 def _write_failure(command: Command, error: BaseException, seconds: float) -> None:

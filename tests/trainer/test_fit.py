@@ -73,3 +73,16 @@ def test_recomputed_activations_give_the_same_run_bit_for_bit(
     more = ("trainer.steps=3", "precision=bf16", "stream=modded", "mlp=nff", "trainer.micro_batch_tokens=128")
     train("kept", *more), train("again", *more, "trainer.activation_checkpointing=true")
     assert_bitwise("kept", "again")
+
+
+@pytest.mark.parametrize("free", [10**7, 10**11])
+def test_a_run_that_a_system_may_kill_for_its_memory_says_so_first(
+    train_small: Callable[..., dict[str, Any]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    free: int,
+) -> None:
+    monkeypatch.setattr(machine, "free_memory", lambda device: free)
+    assert train_small(tmp_path / "run")["status"] == "finished"
+    assert ("the system may kill this run" in caplog.text) == (free == 10**7)
