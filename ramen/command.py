@@ -184,6 +184,10 @@ def diagnose(words: list[str], error: Exception) -> str:
     accepted: list[str] = []
     if _first_line(error).startswith("Ambiguous value"):
         found.append(f"{_first_line(error)}; several values are a sweep, which wants -m, or a list, as key=[1,2]")
+    if _first_line(error).startswith("BasicSweeper does not support"):
+        found.append(
+            f"{_first_line(error)}; an interval is for a search: add sweep=optuna, or give values or range(a,b,step)"
+        )
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         # Groups first: keys depend on them.
@@ -271,6 +275,11 @@ class RunCallback(Callback):
         from ramen.config import NO_TEXT, flatten, is_text
 
         folder = Path(str(config.hydra.run.dir))
+        chosen = OmegaConf.select(config, "hydra.runtime.choices.sweep")
+        if chosen and config.get("resume") is None:  # a sweep's job goes on by itself
+            raise ConfigError(
+                f"sweep={chosen}: is several runs, which want -m; without it one would run, of the defaults"
+            )
         if not is_text(str(folder)):
             raise ConfigError(f"hydra.run.dir: {NO_TEXT}, got {str(folder)!r}")
         written: Any = OmegaConf.to_container(config, resolve=False)  # by Hydra, as it stands here

@@ -54,6 +54,8 @@ def one_line(text: str) -> str:
         (["resume=/nonexistent"], ["resume: /nonexistent is not a run folder"]),
         (["resume=/a", "resume=auto"], ["resume: goes on with one run or sweep, got resume=/a resume=auto"]),
         (["seed=0,1"], ["Ambiguous value for argument 'seed=0,1'; several values are a sweep, which wants -m"]),
+        (["sweep=optimizers"], ["sweep=optimizers: is several runs, which want -m"]),
+        (["-m", "optimizer.lr=interval(0.01,0.03)"], ["INTERVAL_SWEEP; an interval is for a search: add sweep=optuna"]),
         (["-m", "optimizer=muon,bam", "mlp=default,nf", "optimizer.lr=0.1,fast"],
          ["optimizer.lr: input should be a valid number, got 'fast'", "mlp: no such option, got 'nf'"]),
     ],
