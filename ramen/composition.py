@@ -54,13 +54,12 @@ class FittingRepository:
         fitting = copy.deepcopy(values)
         for section, path in self.at_hand.items():
             written_for = meant.get(section, path)
-            if written_for == path or not OmegaConf.is_dict(fitting.get(section)):
+            said = OmegaConf.select(fitting, section)
+            if written_for == path or not OmegaConf.is_dict(said):
                 continue
-            if section in OPTIMIZERS:
-                del fitting[section]
-                continue
-            for key in self._keys(written_for) - self._keys(path):
-                fitting[section].pop(key, None)
+            gone = set(said) if section in OPTIMIZERS else self._keys(written_for) - self._keys(path)
+            for key in gone:
+                said.pop(key, None)
         return fitting
 
     def _keys(self, path: str) -> set[str]:

@@ -77,8 +77,9 @@ def test_the_command_line_has_the_last_word(compose: Compose) -> None:
 def test_ones_own_experiments_inherit_and_their_mistakes_are_refused(tmp_path: Path) -> None:
     """`depth` is a key of mlp=ff, which this experiment does not choose."""
     (tmp_path / "experiment").mkdir()
-    inherits = "defaults: [baseline, override /optimizer: bam]\nmlp: {activation: gelu}"
-    for name, text in {"mine": inherits, "wrong": "mlp: {depth: 3}"}.items():
+    inherits = "defaults: [baseline, override /optimizer: bam]"
+    says = "mlp: {activation: gelu}\noptimizer: {momentum_schedule: {start: 0.5}}"
+    for name, text in {"mine": f"{inherits}\n{says}", "wrong": "mlp: {depth: 3}"}.items():
         (tmp_path / "experiment" / f"{name}.yaml").write_text(f"# @package _global_\n{text}\n")
 
     def composed(*words: str) -> dict[str, Any]:
@@ -86,7 +87,9 @@ def test_ones_own_experiments_inherit_and_their_mistakes_are_refused(tmp_path: P
             return plain(hydra_compose("config", [f"hydra.searchpath=['file://{tmp_path}']", *words]))
 
     mine = composed("experiment=mine")
-    assert mine["optimizer"] == composed("optimizer=bam")["optimizer"]
+    own = composed("optimizer=bam")["optimizer"]
+    assert mine["optimizer"] == own | {"momentum_schedule": own["momentum_schedule"] | {"start": 0.5}}
+    check(composed("experiment=mine", "schedule@optimizer.momentum_schedule=constant"))
     assert mine["mlp"]["init_scale"] == 0.5 and mine["embedding"]["split_at"] == 0.9
     assert composed("experiment=mine", "mlp=nff")["mlp"]["activation"] == "gelu"
     for word in ("mlp=default", "mlp=nff"):
