@@ -22,10 +22,9 @@ from omegaconf import DictConfig, OmegaConf, flag_override
 from omegaconf.errors import OmegaConfBaseException
 
 from ramen import composition, secret, sweep
-from ramen.composition import COMPOSITIONS
 from ramen.errors import EXIT_CODE, ConfigError, RamenError, a_reader_may_leave
 from ramen.logger.folder import ENDED, OVERRIDES
-from ramen.registry import CONF
+from ramen.registry import COMPOSITIONS, CONF
 
 AUTO = "auto"
 MULTIRUN = {"-m", "--multirun"}

@@ -21,9 +21,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.plugins.config_source import ConfigResult
 from omegaconf import DictConfig, OmegaConf
 
-from ramen.registry import OPTIMIZERS
-
-COMPOSITIONS = ("experiment", "sweep", "debug")  # groups whose options build nothing: they choose others and set values
+from ramen.registry import COMPOSITIONS, OPTIMIZERS
 
 
 class FittingRepository:

@@ -22,6 +22,7 @@ from ramen.errors import ConfigError
 EXTRAS = {"pytorch_optimizer": "pytorch-optimizer>=4.1,<5"}  # package -> what to install for it
 TRUSTED = ("ramen", "torch.optim", *EXTRAS)
 CONF = Path(__file__).resolve().parent.parent / "conf"
+COMPOSITIONS = ("experiment", "sweep", "debug")  # groups whose options build nothing: they choose others and set values
 OPTIMIZERS, OPTIMIZER = ("optimizer", "auxiliary"), ("torch.optim.optimizer", "Optimizer")
 
 

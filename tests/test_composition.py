@@ -11,10 +11,9 @@ from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 
 from ramen.command import plain
-from ramen.composition import COMPOSITIONS
 from ramen.config import check
 from ramen.errors import ConfigError
-from ramen.registry import CONF, kinds, options
+from ramen.registry import COMPOSITIONS, CONF, kinds, options
 
 Compose = Callable[..., dict[str, Any]]
 

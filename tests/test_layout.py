@@ -10,9 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ramen.composition import COMPOSITIONS
 from ramen.config import SCHEDULE_SUFFIX, parameters
-from ramen.registry import kinds, locate, options
+from ramen.registry import COMPOSITIONS, kinds, locate, options
 
 ROOT = Path(__file__).resolve().parent.parent
 TREES = {path: ast.parse(path.read_text()) for path in sorted((ROOT / "ramen").rglob("*.py"))}

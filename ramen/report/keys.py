@@ -5,12 +5,14 @@ from collections.abc import Iterable
 
 from ramen.config import computed
 from ramen.errors import DataError
+from ramen.registry import COMPOSITIONS
 from ramen.report.runs import Run, Value
 
 METHOD_KINDS = (
     "optimizer", "mlp", "attention", "residual", "position", "embedding", "value_embedding", "stream", "linear",
 )  # fmt: skip
 CONTEXT_KINDS = ("model", "schedule", "auxiliary", "routing")
+EXPERIMENT = "experiment"
 MOST_CONFIG_KEYS = 3  # more varying keys than this are a search, not a comparison
 
 
@@ -59,19 +61,28 @@ def suggestion(word: str, known: Iterable[str]) -> str:
 
 
 def default_by(runs: list[Run]) -> list[str]:
-    """What varies other than seed and learning rate: method choices, else other choices, else config keys.
+    """What varies other than seed and learning rate: experiments, method choices, else other choices, else config keys.
 
     A choice that follows from the ones already taken (every bam run also has another mlp) is not a second axis of
-    the comparison: it stays out and the fairness checks report it.
+    the comparison: it stays out and the fairness checks report it. Experiments are an axis unless one method is all that
+    follows from them, which is then what is compared.
     """
-    choices = set(varying_choices(runs))
-    for kinds in (METHOD_KINDS, CONTEXT_KINDS):
-        by: list[str] = []
+    choices = varying_choices(runs)
+    methods = [kind for kind in METHOD_KINDS if kind in choices]
+    context = [kind for kind in CONTEXT_KINDS if kind in choices]
+    others = [kind for kind in choices if kind not in (*METHOD_KINDS, *CONTEXT_KINDS, *COMPOSITIONS) and computed(kind)]
+    by: list[str] = []
+    if EXPERIMENT in choices and sum(_follows(kind, [EXPERIMENT], runs) for kind in methods) != 1:
+        by.append(EXPERIMENT)
+    for kinds in (methods, context, others):
+        taken = len(by)
         for kind in kinds:
-            if kind in choices and not _follows(kind, by, runs):
+            if not _follows(kind, by, runs):
                 by.append(kind)
-        if by:
+        if len(by) > taken:
             return by
+    if by:
+        return by
     keys = [key for key in varying(runs) if not key.endswith((".lr", "._target_"))]
     return keys if 0 < len(keys) <= MOST_CONFIG_KEYS else ["optimizer"]
 

@@ -10,12 +10,11 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from ramen import assemble
 from ramen.command import sweep_values
-from ramen.composition import COMPOSITIONS
 from ramen.config import check
 from ramen.errors import ConfigError
 from ramen.model.gpt import Text
 from ramen.ops.parameter import generator, initialise
-from ramen.registry import CONF, factory, kinds, options
+from ramen.registry import COMPOSITIONS, CONF, factory, kinds, options
 
 BOS, VOCABULARY, LENGTH = 0, 37, 16
 TEXT = Text(VOCABULARY, BOS, LENGTH)

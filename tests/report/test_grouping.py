@@ -62,6 +62,19 @@ def test_unknown_key_suggests(tmp_path, write_run, read, key, hint):
         ([{"choices": {"schedule": "linear"}}, {}], ["schedule"]),
         ([{"optimizer": "bam", "choices": {"schedule": "linear", "mlp": "nff"}}, {}], ["optimizer"]),
         ([{"optimizer": "bam"}, {"choices": {"mlp": "nff"}}, {}], ["optimizer", "mlp"]),
+        (
+            [{"choices": {"batch_schedule": name}, "config": {"batch_schedule.values": name}} for name in "ab"],
+            ["batch_schedule"],
+        ),
+        (
+            [{"choices": {"logger": "wandb"}, "config": {"model.dim": 8}}, {"choices": {"logger": "none"}}],
+            ["model.dim"],
+        ),
+        ([{"choices": dict.fromkeys(("experiment", "mlp", "position"), name)} for name in "ab"], ["experiment"]),
+        ([{"choices": dict.fromkeys(("experiment", "mlp"), name)} for name in "ab"], ["mlp"]),
+        ([{"choices": {"experiment": name}} for name in "ab"], ["experiment"]),
+        ([{"choices": {"experiment": a, "schedule": b}} for a in "ab" for b in "ab"], ["experiment", "schedule"]),
+        ([{"choices": {"experiment": a, "mlp": b}} for a in "ab" for b in "ab"], ["experiment", "mlp"]),
         ([{"config": {"logger.project": "x", "trainer.record_every_steps": 3}}, {}], ["optimizer"]),
     ],
 )
