@@ -1,4 +1,4 @@
-"""The command line: composition by Hydra, errors a user can act on, and the jobs of a sweep.
+"""The command line: a run or the jobs of a sweep, and what is wrong with a command (ramen.diagnosis).
 
 Imports no torch: --help and tab completion answer at once. Every problem of a command is told together, without a traceback,
 with exit code 2; a job of a sweep that fails is recorded and does not stop the others (ramen.sweep).
@@ -7,30 +7,26 @@ with exit code 2; a job of a sweep that fails is recorded and does not stop the 
 import os
 import re
 import sys
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, flag_override
 from omegaconf.errors import OmegaConfBaseException
 
-from ramen import composition, secret, sweep
+from ramen import secret, sweep
+from ramen.composition import plain
 from ramen.errors import EXIT_CODE, ConfigError, RamenError, a_reader_may_leave
 from ramen.logger.folder import ENDED, OVERRIDES
 from ramen.registry import COMPOSITIONS, CONF
 
 AUTO = "auto"
-MULTIRUN = {"-m", "--multirun"}
-SEARCH = "hydra.searchpath"
 INTERRUPTED = 130  # what a shell reports of a process ended by Ctrl-C
-PLUGINS = {"hydra/sweeper/optuna": "optuna", "hydra/launcher/submitit": "slurm"}  # what is not found -> what brings it
 BASIC = ["BasicLauncher", "BasicSweeper"]
 _failure: list[Exception] = []  # of a single run; Hydra would announce it in its own words if it saw it
 _failed_jobs: list[Path] = []  # sweeps' folders in which some job failed
@@ -42,7 +38,6 @@ def _job_folder(overrides: str, *, _root_: DictConfig) -> str:
     return sweep.job_folder(Path(str(_root_.hydra.sweep.dir)), overrides, config)
 
 
-composition.install()
 OmegaConf.register_new_resolver("ramen.folder", sweep.folder_name, replace=True)
 OmegaConf.register_new_resolver("ramen.job_folder", _job_folder, replace=True)
 
@@ -53,12 +48,14 @@ def main() -> None:
     try:
         refuse_secrets(sys.argv[1:])
         words = with_resume([without_plus(word) for word in sys.argv[1:]])
-        sys.argv[1:] = sorted(words, key=lambda word: word not in MULTIRUN)  # argparse wants it first
+        sys.argv[1:] = sorted(words, key=lambda word: word not in sweep.MULTIRUN)  # argparse wants it first
         with a_reader_may_leave():
             _hydra_main()
         if _failure:
             raise _failure[0]
     except (HydraException, OmegaConfBaseException) as error:
+        from ramen.diagnosis import diagnose, overrides_of
+
         fail(diagnose(overrides_of(sys.argv), error))
     except (RamenError, OSError) as error:  # OSError: of the output folder, before a job has one
         fail(error)
@@ -67,14 +64,6 @@ def main() -> None:
         sys.exit(INTERRUPTED)
     if _failed_jobs:
         sys.exit(1)
-
-
-def overrides_of(arguments: list[str]) -> list[str]:
-    """The overrides among a process's arguments; another folder of config is one, too."""
-    pairs = list(pairwise(arguments))  # what an option takes, as `--cfg job`, is no override
-    taken = [word for before, word in pairs if before[:1] == "-" and before not in MULTIRUN and "=" not in word]
-    own = [f"{SEARCH}=['file://{word}']" for before, word in pairs if before in ("--config-dir", "-cd")]
-    return own + [word for word in arguments[1:] if word[:1] != "-" and word not in taken]
 
 
 def without_plus(word: str) -> str:
@@ -138,14 +127,6 @@ def job(cfg: DictConfig) -> float | None:
     raise RuntimeError(f"{summary['status']}: {summary.get('error')}")
 
 
-def plain(cfg: DictConfig) -> dict[str, Any]:
-    """The config as plain values, interpolations resolved. ConfigError names what is still missing."""
-    missing = sorted(OmegaConf.missing_keys(cfg))
-    if missing:
-        raise ConfigError(*(f"{key}: must be given, got nothing; write {key}=VALUE" for key in missing))
-    return OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)  # type: ignore[return-value]
-
-
 def with_resume(words: list[str]) -> list[str]:
     """`resume=FOLDER` becomes the command of that run or sweep, in its folder: the same config, and what else is given."""
     given = [word for word in words if word.startswith("resume=")]
@@ -154,7 +135,7 @@ def with_resume(words: list[str]) -> list[str]:
     if not given or given[0] in ("resume=", "resume=null"):
         return words
     folder = Path(given[-1].removeprefix("resume=").strip("'\""))
-    if MULTIRUN & set(words):
+    if sweep.MULTIRUN & set(words):
         raise ConfigError("resume: knows whether its folder is a run's or a sweep's; leave out -m")
     if str(folder) == AUTO:
         return words  # RunCallback looks for it, with the config at hand
@@ -172,85 +153,6 @@ def with_resume(words: list[str]) -> list[str]:
 def _words(*saved: Any) -> list[str]:
     own = ("resume=", "hydra.mode=", "hydra.sweep.dir=", "hydra.run.dir=")
     return [word for word in sweep.saved_words(*saved) if not word.startswith(own)]
-
-
-def diagnose(words: list[str], error: Exception) -> str:
-    """Every problem of a command that could not be composed, one a line; Hydra itself stops at the first."""
-    from hydra import compose, initialize_config_dir
-    from hydra.core.global_hydra import GlobalHydra
-
-    found: list[str] = []
-    accepted: list[str] = []
-    if _first_line(error).startswith("Ambiguous value"):
-        found.append(f"{_first_line(error)}; several values are a sweep, which wants -m, or a list, as key=[1,2]")
-    if _first_line(error).startswith("BasicSweeper does not support"):
-        found.append(
-            f"{_first_line(error)}; an interval is for a search: add sweep=optuna, or give values or range(a,b,step)"
-        )
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        # Groups first: keys depend on them.
-        for word in sorted(words, key=lambda w: (SEARCH not in w, not _is_group(w))):
-            try:
-                override = OverridesParser.create().parse_override(word)
-                for single in sweep_values(override):
-                    compose("config", [*accepted, single])
-                accepted.append(sweep_values(override)[0])
-            except HydraException as problem:
-                found.append(_explain(word, problem, accepted))
-        try:
-            from ramen.config import check
-
-            check(plain(compose("config", accepted)))
-        except ConfigError as problem:
-            found.extend(problem.problems)
-        except (HydraException, OmegaConfBaseException) as problem:
-            found.append(_first_line(problem))
-    return "\n".join(found or [_first_line(error)])
-
-
-def _is_group(word: str) -> bool:
-    return (CONF / word.lstrip("+~").partition("=")[0].partition("@")[0]).is_dir()
-
-
-def sweep_values(override: Override) -> list[str]:
-    """The override once for each value of its sweep."""
-    if not override.is_sweep_override():
-        return [override.input_line or ""]
-    if not override.is_discrete_sweep():  # an interval, of a search: its ends
-        return [f"{override.get_key_element()}={end}" for end in (override._value.start, override._value.end)]  # type: ignore
-    return [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
-
-
-def _explain(word: str, problem: Exception, accepted: list[str]) -> str:
-    from hydra import compose
-
-    from ramen.config import suggest
-
-    for plugin, extra in PLUGINS.items():
-        if re.search(f"Could not (find|load) '{plugin}", str(problem)):
-            return f"{word}: needs a plugin of Hydra that is not installed: pip install 'ramen[{extra}]'"
-    key, _, value = word.lstrip("+~").partition("=")
-    group = key.partition("@")[0]
-    if _is_group(word) and value:
-        options = sorted(path.stem for path in (CONF / group).glob("*.yaml"))
-        wrong = [v for v in value.split(",") if v not in options]
-        if wrong:
-            return f"{key}: no such option, got {', '.join(map(repr, wrong))}{suggest(wrong[0], options)}"
-    node: Any = compose("config", accepted)
-    path: list[str] = []
-    for name in key.split("."):
-        if not OmegaConf.is_dict(node) or name == "hydra":  # whose own keys a composed config does not show
-            break
-        if name not in node:
-            return f"{'.'.join([*path, name])}: no such key{suggest(name, map(str, node))}"
-        path.append(name)
-        node = node[name]
-    return f"{word}: {_first_line(problem)}"
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0]
 
 
 def _name_by_what_varies(config: DictConfig, constant: list[str]) -> None:
@@ -310,6 +212,7 @@ class SweepCallback(Callback):
         from hydra import compose
 
         from ramen.config import NO_TEXT, check, is_text
+        from ramen.diagnosis import explain, is_group, sweep_values
 
         if not is_text(str(config.hydra.sweep.dir)):
             fail(f"hydra.sweep.dir: {NO_TEXT}, got {str(config.hydra.sweep.dir)!r}")
@@ -317,7 +220,7 @@ class SweepCallback(Callback):
         words = [f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items()]
         words += list(config.hydra.overrides.task)
         by_key = {override.get_key_element(): override for override in parser.parse_overrides(words)}
-        parsed = sorted(by_key.values(), key=lambda o: not _is_group(o.input_line or ""))
+        parsed = sorted(by_key.values(), key=lambda o: not is_group(o.input_line or ""))
         constant = [key for key, override in by_key.items() if not override.is_sweep_override()]
         if len(constant) < len(parsed):
             _name_by_what_varies(config, constant)
@@ -332,7 +235,7 @@ class SweepCallback(Callback):
             except (HydraException, OmegaConfBaseException) as error:
                 if value in first:  # Hydra composes all jobs itself and the error comes to main
                     return
-                problems[_explain(value, error, first[:index])] = None
+                problems[explain(value, error, first[:index])] = None
         if problems:
             fail("\n".join(problems))  # an exit, for Hydra only warns of a callback's exceptions
 

@@ -1,4 +1,4 @@
-"""What an experiment says of an option the command line replaces: without this, no experiment could be ablated.
+"""Composed configs: their plain values, and what an experiment says of an option the command line replaces.
 
 `experiment=baseline optimizer=bam` is the ablation ramen is for, and plain Hydra would give BAM the keys of NorMuon that the
 experiment sets. Here an experiment's values hold as far as the option at hand has such a key, and an optimizer's hold for
@@ -21,6 +21,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.plugins.config_source import ConfigResult
 from omegaconf import DictConfig, OmegaConf
 
+from ramen.errors import ConfigError
 from ramen.registry import COMPOSITIONS, OPTIMIZERS
 
 
@@ -70,12 +71,19 @@ def _options(defaults: Sequence[ResultDefault]) -> dict[str, str]:
     return {default.package: default.config_path for default in defaults if default.package and default.config_path}
 
 
-def install() -> None:
-    """Have every composition of this process obey the rule."""
-    plain = ConfigLoaderImpl._compose_config_from_defaults_list
+def _composed(self: ConfigLoaderImpl, defaults: list[ResultDefault], repo: IConfigRepository) -> DictConfig:
+    fitting: Any = FittingRepository(repo, defaults)
+    return _hydras(self, defaults, fitting)
 
-    def composed(self: ConfigLoaderImpl, defaults: list[ResultDefault], repo: IConfigRepository) -> DictConfig:
-        fitting: Any = FittingRepository(repo, defaults)
-        return plain(self, defaults, fitting)
 
-    ConfigLoaderImpl._compose_config_from_defaults_list = composed  # type: ignore[method-assign]
+# Whoever composes a config imports this module for `plain`, and so has the rule.
+_hydras = ConfigLoaderImpl._compose_config_from_defaults_list
+ConfigLoaderImpl._compose_config_from_defaults_list = _composed  # type: ignore[method-assign]
+
+
+def plain(cfg: DictConfig) -> dict[str, Any]:
+    """The config as plain values, interpolations resolved. ConfigError names what is still missing."""
+    missing = sorted(OmegaConf.missing_keys(cfg))
+    if missing:
+        raise ConfigError(*(f"{key}: must be given, got nothing; write {key}=VALUE" for key in missing))
+    return OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)  # type: ignore[return-value]

@@ -16,7 +16,7 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from ramen import assemble
-from ramen.command import diagnose, plain
+from ramen.composition import plain
 from ramen.config import check
 from ramen.data.batches import validation_rows
 from ramen.data.examine import ShardRecord, examine
@@ -29,6 +29,7 @@ from ramen.data.tokenize import chunks, tokenize
 from ramen.data.tokenizer import Tokenizer, load_tokenizer
 from ramen.data.verified import Verified
 from ramen.data.writer import SplitWriter
+from ramen.diagnosis import diagnose
 from ramen.errors import ConfigError, DataError
 from ramen.loading import Run
 from ramen.registry import CONF

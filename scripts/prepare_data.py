@@ -13,7 +13,9 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from ramen.command import INTERRUPTED, diagnose, fail, plain
+from ramen.command import INTERRUPTED, fail
+from ramen.composition import plain
+from ramen.diagnosis import diagnose
 from ramen.errors import ConfigError, RamenError, a_reader_may_leave
 
 if TYPE_CHECKING:

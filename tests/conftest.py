@@ -22,7 +22,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import settings
 
 from ramen import assemble
-from ramen.command import plain
+from ramen.composition import plain
 from ramen.data.shard import header_of
 from ramen.errors import ConfigError
 from ramen.model.gpt import GPT, Text

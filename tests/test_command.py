@@ -16,7 +16,7 @@ import yaml
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
-from ramen import command
+from ramen import command, diagnosis
 from ramen.errors import ConfigError, a_reader_may_leave
 from ramen.run import intend
 
@@ -54,6 +54,11 @@ def one_line(text: str) -> str:
         (["resume=/nonexistent"], ["resume: /nonexistent is not a run folder"]),
         (["resume=/a", "resume=auto"], ["resume: goes on with one run or sweep, got resume=/a resume=auto"]),
         (["seed=0,1"], ["Ambiguous value for argument 'seed=0,1'; several values are a sweep, which wants -m"]),
+        (["optimizer=adamw", "schedule@optimizer.momentum_schedule=constant", "schedule@bach_schedule=stepped",
+          "schedule@optimiser.lr_schedule=wsd"],
+         ["schedule@optimizer.momentum_schedule: no such schedule of optimizer; there are none; +schedule@optimizer.lr_schedule=",
+          "schedule@bach_schedule: no such schedule of the config; did you mean 'batch_schedule'?",
+          "optimiser: no such key; did you mean 'optimizer'?"]),
         (["sweep=optimizers"], ["sweep=optimizers: is several runs, which want -m"]),
         (["-m", "optimizer.lr=interval(0.01,0.03)"], ["INTERVAL_SWEEP; an interval is for a search: add sweep=optuna"]),
         (["-m", "optimizer=muon,bam", "mlp=default,nf", "optimizer.lr=0.1,fast"],
@@ -132,13 +137,13 @@ def test_a_mistake_beside_a_folder_of_ones_own_config_is_the_only_one_told(tmp_p
     (tmp_path / "experiment").mkdir()
     (tmp_path / "experiment" / "mine.yaml").write_text("# @package _global_\nseed: 3\n")
     words = ["train.py", "-m", "experiment=mine", "mlp=nf", "--config-dir", str(tmp_path), "--cfg", "job"]
-    told = command.diagnose(command.overrides_of(words), HydraException("experiment=mine"))
+    told = diagnosis.diagnose(diagnosis.overrides_of(words), HydraException("experiment=mine"))
     assert told.startswith("mlp: no such option, got 'nf'") and "\n" not in told
 
 
 def test_a_plugin_that_is_not_installed_is_named() -> None:
     error = HydraException("In 'sweep/optuna': Could not find 'hydra/sweeper/optuna'\n\nAvailable options: basic")
-    assert command._explain("sweep=optuna", error, []).endswith("not installed: pip install 'ramen[optuna]'")
+    assert diagnosis.explain("sweep=optuna", error, []).endswith("not installed: pip install 'ramen[optuna]'")
 
 
 def test_a_sweep_survives_a_failing_job_says_why_and_is_continued_by_its_folder(

@@ -10,7 +10,7 @@ import yaml
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 
-from ramen.command import plain
+from ramen.composition import plain
 from ramen.config import check
 from ramen.errors import ConfigError
 from ramen.registry import COMPOSITIONS, CONF, kinds, options

@@ -13,8 +13,8 @@ import torch
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from ramen.command import sweep_values
 from ramen.config import check, parameters
+from ramen.diagnosis import sweep_values
 from ramen.registry import options
 
 ROOT = Path(__file__).resolve().parent.parent

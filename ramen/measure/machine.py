@@ -18,7 +18,7 @@ from typing import Any, Literal
 import torch
 from hydra import compose, initialize_config_dir
 
-from ramen.command import plain
+from ramen.composition import plain
 from ramen.config import check
 from ramen.errors import ConfigError
 from ramen.registry import CONF

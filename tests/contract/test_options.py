@@ -9,8 +9,8 @@ import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from ramen import assemble
-from ramen.command import sweep_values
 from ramen.config import check
+from ramen.diagnosis import sweep_values
 from ramen.errors import ConfigError
 from ramen.model.gpt import Text
 from ramen.ops.parameter import generator, initialise
