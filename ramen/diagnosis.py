@@ -61,6 +61,7 @@ def diagnose(words: list[str], error: Exception) -> str:
 
 
 def is_group(word: str) -> bool:
+    """Whether an override chooses an option of a config group."""
     return (CONF / word.lstrip("+~").partition("=")[0].partition("@")[0]).is_dir()
 
 
@@ -74,6 +75,7 @@ def sweep_values(override: Override) -> list[str]:
 
 
 def explain(word: str, problem: Exception, accepted: list[str]) -> str:
+    """What is wrong with this override after the `accepted` ones, and what is allowed there."""
     for plugin, extra in PLUGINS.items():
         if re.search(f"Could not (find|load) '{plugin}", str(problem)):
             return f"{word}: needs a plugin of Hydra that is not installed: pip install 'ramen[{extra}]'"
@@ -88,8 +90,8 @@ def explain(word: str, problem: Exception, accepted: list[str]) -> str:
     if place := key.partition("@")[2]:
         section, _, name = place.rpartition(".")
         owner = OmegaConf.select(node, section)
-        if OmegaConf.is_dict(owner):
-            how = f"; +{group}@{section}.lr_{group}={value} adds one" if section else ""
+        if OmegaConf.is_dict(owner) and name not in owner:
+            how = f"; +schedule@{section}.lr_schedule={value} adds one" if group == "schedule" and section else ""
             known = [str(own) for own in owner if str(own).endswith(group)]
             return f"{key}: no such {group} of {section or 'the config'}{suggest(name, known)}{how}"
         key = place
@@ -105,4 +107,5 @@ def explain(word: str, problem: Exception, accepted: list[str]) -> str:
 
 
 def first_line(error: Exception) -> str:
+    """Hydra's and OmegaConf's errors go on about their own insides after it."""
     return str(error).strip().splitlines()[0]

@@ -319,13 +319,10 @@ def _out_of_memory(config: dict[str, Any], error: BaseException) -> RamenError |
 
 def _warn_of_little_memory(facts: dict[str, Any], device: torch.device) -> None:
     """CUDA tells when it runs out; the system ends a process without a word."""
-    needed, free = facts["memory_peak"], machine.free_memory(device)
-    if device.type == "cpu" and needed > free:
+    if device.type == "cpu" and (needed := facts["memory_peak"]) > (free := machine.free_memory(device)):
         log.warning(
-            "trainer.micro_batch_tokens: about %s MB are needed and %s MB are free, so that the system may kill this run; "
-            "lower it or give auto, which leaves the result as it is",
-            f"{needed / 1e6:,.0f}",
-            f"{free / 1e6:,.0f}",
+            f"trainer.micro_batch_tokens: about {needed / 1e6:,.0f} MB are needed and {free / 1e6:,.0f} MB are free, so that "
+            "the system may kill this run; lower it or give auto, which leaves the result as it is"
         )
 
 

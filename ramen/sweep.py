@@ -24,7 +24,7 @@ from ramen.logger.folder import ENDED, OVERRIDES
 if TYPE_CHECKING:
     from ramen.run import Command
 
-MULTIRUN = {"-m", "--multirun"}
+MULTIRUN = {"-m", "--multirun"}  # what makes a command a sweep
 FOLDER_NAME_LENGTH = 120
 HASH_DIGITS = 8  # of the config hash, in a folder's name
 _failures: dict[Path, str] = {}  # of this process's jobs

@@ -75,12 +75,12 @@ def default_by(runs: list[Run]) -> list[str]:
     if EXPERIMENT in choices and sum(_follows(kind, [EXPERIMENT], runs) for kind in methods) != 1:
         by.append(EXPERIMENT)
     for kinds in (methods, context, others):
-        taken = len(by)
+        before = len(by)
         for kind in kinds:
             if not _follows(kind, by, runs):
                 by.append(kind)
-        if len(by) > taken:
-            return by
+        if len(by) > before:
+            break
     if by:
         return by
     keys = [key for key in varying(runs) if not key.endswith((".lr", "._target_"))]
