@@ -170,18 +170,24 @@ def small(data_folder: Path) -> tuple[str, ...]:
 
 
 @pytest.fixture(scope="session")
-def train_small(small: tuple[str, ...]) -> Callable[..., dict[str, Any]]:
-    """train_small(folder, *overrides, job=): a small run in this process; its summary. `resume=here` is that of the folder."""
+def train() -> Callable[..., dict[str, Any]]:
+    """train(folder, *overrides, job=): a run in this process; its summary. `resume=here` is that of the folder."""
 
     def train(folder: Path, *overrides: str, job: int | None = None) -> dict[str, Any]:
         folder.mkdir(parents=True, exist_ok=True)
-        config = _compose(*small, *overrides)
+        config = _compose(*overrides)
         if config["resume"]:
             config["resume"] = str(folder)
         choices = {"optimizer": config["optimizer"]["_target_"].split(".")[-2], "mlp": "default"}
         return run(Command(config, folder, choices, list(overrides), job))
 
     return train
+
+
+@pytest.fixture(scope="session")
+def train_small(small: tuple[str, ...], train: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
+    """train_small(folder, *overrides, job=): a run as small as they come."""
+    return lambda folder, *overrides, job=None: train(folder, *small, *overrides, job=job)
 
 
 @pytest.fixture(scope="session")
