@@ -32,7 +32,7 @@ check: $(VENV)/.dev  ## Style, types and import floors
 	$(VENV)/bin/lint-imports
 
 bench: install  ## Tokens a second, FLOP/s and share of this machine's matmul peak
-	$(RUN) scripts/benchmark.py
+	$(RUN) -m benchmarks
 
 clean:  ## Remove caches and build files; .venv and outputs stay
 	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -print | xargs rm -rf

@@ -8,13 +8,13 @@ S residual streams, L layers, N matrices of one shape stacked into a bank, m row
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ramen.loading import Run
+    from ramen.inference.load import Run
 
 __version__ = "0.1.0"
 
 
 def load(run_folder: Any, device: Any = "cpu", step: Any = None) -> "Run":
-    """A trained run, opened again: config, model, tokenizer; encode, generate, loss (see ramen.loading)."""
-    from ramen.loading import open_run  # here, so that `import ramen` imports no torch
+    """A trained run, opened again: config, model, tokenizer; encode, generate, loss (see ramen.inference.load)."""
+    from ramen.inference.load import open_run  # here, so that `import ramen` imports no torch
 
     return open_run(run_folder, device, step)

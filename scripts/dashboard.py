@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ramen.dashboard import build, plan, send
+from ramen.cli.dashboard import build, plan, send
 from ramen.errors import EXIT_CODE, RamenError, a_reader_may_leave
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from ramen.errors import EXIT_CODE, DataError, RamenError, a_reader_may_leave
 
 if TYPE_CHECKING:
-    from ramen.evaluation import Evaluation
+    from ramen.inference.evaluate import Evaluation
 
 KEPT = "evaluations.jsonl"
 
@@ -35,8 +35,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
     try:
-        from ramen.evaluation import evaluate_on
-        from ramen.loading import open_run
+        from ramen.inference.evaluate import evaluate_on
+        from ramen.inference.load import open_run
 
         run = open_run(options.run_folder, options.device, options.step)
         found = evaluate_on(run, *options.on)

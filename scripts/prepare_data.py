@@ -13,9 +13,9 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from ramen.command import INTERRUPTED, fail
-from ramen.composition import plain
-from ramen.diagnosis import diagnose
+from ramen.cli.command import INTERRUPTED, fail
+from ramen.cli.diagnosis import diagnose
+from ramen.config.composition import plain
 from ramen.errors import ConfigError, RamenError, a_reader_may_leave
 
 if TYPE_CHECKING:
@@ -29,8 +29,8 @@ NO_LOG = ["hydra/job_logging=disabled", "hydra/hydra_logging=disabled"]
 @hydra.main(version_base="1.3", config_path="../conf", config_name="config")
 def main(config: DictConfig) -> None:
     """Prepare `data` of the config and print what it holds."""
-    from ramen.config import check_node
-    from ramen.registry import build
+    from ramen.config.check import check_node
+    from ramen.config.registry import build
 
     try:
         node = plain(config)["data"]

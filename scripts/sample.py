@@ -26,8 +26,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
     try:
-        from ramen.loading import open_run
-        from ramen.sample import sample
+        from ramen.inference.load import open_run
+        from ramen.inference.sample import sample
 
         run = open_run(options.run_folder, options.device, options.step)
         drawn = sample(

@@ -5,6 +5,7 @@ Fixtures hand out functions, because test modules cannot import one another unde
 
 import copy
 import functools
+import json
 import operator
 import re
 import subprocess
@@ -20,15 +21,18 @@ from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import settings
+from safetensors.torch import load_file
+from torch import Tensor
 
-from ramen import assemble
-from ramen.composition import plain
+from ramen.build import assemble
+from ramen.build.run import Command, run
+from ramen.config.composition import plain
+from ramen.config.registry import CONF, factory
 from ramen.data.shard import header_of
 from ramen.errors import ConfigError
-from ramen.model.gpt import GPT, Text
-from ramen.ops.parameter import generator, initialise
-from ramen.registry import CONF, factory
-from ramen.run import Command, run
+from ramen.nn.gpt import GPT, Text
+from ramen.nn.parameter import generator, initialise
+from ramen.runs import checkpoint
 
 torch.set_num_threads(1)
 settings.register_profile("ramen", deadline=None)
@@ -170,8 +174,8 @@ def small(data_folder: Path) -> tuple[str, ...]:
 
 
 @pytest.fixture(scope="session")
-def train() -> Callable[..., dict[str, Any]]:
-    """train(folder, *overrides, job=): a run in this process; its summary. `resume=here` is that of the folder."""
+def train_config() -> Callable[..., dict[str, Any]]:
+    """train_config(folder, *overrides, job=): a run in this process; its summary. `resume=here` is that of the folder."""
 
     def train(folder: Path, *overrides: str, job: int | None = None) -> dict[str, Any]:
         folder.mkdir(parents=True, exist_ok=True)
@@ -185,9 +189,9 @@ def train() -> Callable[..., dict[str, Any]]:
 
 
 @pytest.fixture(scope="session")
-def train_small(small: tuple[str, ...], train: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
+def train_small(small: tuple[str, ...], train_config: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
     """train_small(folder, *overrides, job=): a run as small as they come."""
-    return lambda folder, *overrides, job=None: train(folder, *small, *overrides, job=job)
+    return lambda folder, *overrides, job=None: train_config(folder, *small, *overrides, job=job)
 
 
 @pytest.fixture(scope="session")
@@ -212,3 +216,42 @@ def _dry(config: dict[str, Any]) -> assemble.Sketch:
 def dry() -> Callable[..., assemble.Sketch]:
     """dry(config): the sketch of a run on a tiny text."""
     return _dry
+
+
+CLOCKS = ("seconds", "tokens_per_second", "peak_memory")
+
+
+@pytest.fixture
+def train(train_small: Callable[..., dict[str, Any]], tmp_path: Path) -> Callable[..., dict[str, Any]]:
+    """train(name, *overrides): a small run of eight steps; its summary."""
+    return lambda name, *overrides: train_small(
+        tmp_path / name, "trainer.record_every_steps=2", "trainer.steps=8", *overrides
+    )
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Callable[[str], dict[str, Tensor]]:
+    """weights(name): those of a run's newest checkpoint."""
+    return lambda name: load_file(checkpoint.latest(tmp_path / name) / checkpoint.WEIGHTS)
+
+
+@pytest.fixture
+def records(tmp_path: Path) -> Callable[[str], list[dict[str, Any]]]:
+    """records(name): a run's records, without what clocks have measured."""
+
+    def records(name: str) -> list[dict[str, Any]]:
+        lines = [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
+        return [{key: value for key, value in line.items() if key not in CLOCKS} for line in lines]
+
+    return records
+
+
+@pytest.fixture
+def assert_bitwise(weights: Any, records: Any) -> Callable[[str, str], None]:
+    """assert_bitwise(name, other): two runs have the same records, and the same weights bit for bit."""
+
+    def assert_bitwise(name: str, other: str) -> None:
+        assert records(name) == records(other)
+        torch.testing.assert_close(weights(name), weights(other), rtol=0, atol=0)
+
+    return assert_bitwise

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from ramen import assemble
-from ramen.model.gpt import Text
-from ramen.registry import CONF, options
-from ramen.trainer.job import Progress
+from ramen.build import assemble
+from ramen.config.registry import CONF, options
+from ramen.nn.gpt import Text
+from ramen.training.setup import Progress
 
 CARDS = {f"gpu_{size}": size for size in (8, 16, 24, 80)}
 NARROW = (

@@ -18,11 +18,11 @@ from typing import Any
 import pytest
 import torch
 
-from ramen.data.lock import exclusive
 from ramen.errors import ConfigError, DataError
-from ramen.resume import summary
-from ramen.trainer import checkpoint
-from ramen.trainer.loop import Trainer
+from ramen.runs import checkpoint
+from ramen.runs.lock import exclusive
+from ramen.runs.resume import summary
+from ramen.training.loop import Trainer
 
 ROOT = Path(__file__).resolve().parent.parent
 DISK = 8 << 20  # bytes; a run's folder holds the diff of the checkout
@@ -73,8 +73,8 @@ def test_a_folder_has_one_process_and_its_lock_goes_with_it(tmp_path: Path, smal
 def test_a_second_ctrl_c_ends_at_once_with_the_shells_code(tmp_path: Path, small: tuple[str, ...]) -> None:
     code = """
 import os, signal
-from ramen.trainer.loop import Trainer
-from ramen.command import main
+from ramen.training.loop import Trainer
+from ramen.cli.command import main
 real = Trainer._step
 def step(self):
     if self.progress.step == 3:

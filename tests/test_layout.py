@@ -10,22 +10,28 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ramen.config import SCHEDULE_SUFFIX, parameters
-from ramen.registry import COMPOSITIONS, kinds, locate, options
+from ramen.config.check import SCHEDULE_SUFFIX, parameters
+from ramen.config.registry import COMPOSITIONS, kinds, locate, options
 
 ROOT = Path(__file__).resolve().parent.parent
 TREES = {path: ast.parse(path.read_text()) for path in sorted((ROOT / "ramen").rglob("*.py"))}
 ELSEWHERE = {
+    "model": "ramen.nn",
     "auxiliary": "ramen.optimizer",
-    "routing": "ramen.routing",
-    "trainer": "ramen.trainer.plan",
-    "diagnostics": "ramen.trainer.diagnostics",
+    "routing": "ramen.build.param_groups",
+    "trainer": "ramen.training.config",
+    "diagnostics": "ramen.training.diagnostics",
 }
 FOREIGN = ("torch.optim.", "pytorch_optimizer.")
 OPTIONS = [(kind, name) for kind in kinds() for name in options(kind)]
+MODEL_KINDS = {path.name for path in (ROOT / "ramen" / "nn").iterdir() if path.is_dir()}
 BUILDING = [(kind, name) for kind, name in OPTIONS if kind not in COMPOSITIONS]
 # A module name that says nothing of what is inside.
 BANNED = {"utils", "util", "helpers", "helper", "common", "misc"}
+
+
+def package(kind: str) -> str:
+    return ELSEWHERE.get(kind) or (f"ramen.nn.{kind}" if kind in MODEL_KINDS else f"ramen.{kind}")
 
 
 def target(kind: str, name: str) -> str:
@@ -44,10 +50,9 @@ def test_an_option_opens_with_a_line_that_says_what_it_is(kind, name):
 @pytest.mark.parametrize(("kind", "name"), BUILDING)
 def test_an_option_builds_something_of_its_own_kind(kind, name):
     path = target(kind, name)
-    package = ELSEWHERE.get(kind, f"ramen.{kind}")
     if kind in ("optimizer", "auxiliary") and path.startswith(FOREIGN):
         return
-    assert path.startswith(f"{package}.")
+    assert path.startswith(f"{package(kind)}.")
 
 
 @pytest.mark.parametrize(("kind", "name"), [o for o in OPTIONS if o[0] in COMPOSITIONS])
@@ -74,14 +79,16 @@ def test_every_method_has_an_option_of_its_name(kind):
     """A module of a kind's package is some option's target, and one of the same name; or another module's support."""
     targets = {path.rpartition(".")[0]: name for name in options(kind) if (path := target(kind, name))}
     imported = "\n".join(path.read_text() for path in TREES)
-    for path in (ROOT / "ramen" / kind).glob("*.py"):
-        module = f"ramen.{kind}.{path.stem}"
+    for path in (ROOT / package(kind).replace(".", "/")).glob("*.py"):
+        module = f"{package(kind)}.{path.stem}"
         if module in targets:
             assert target(kind, path.stem).startswith(f"{module}."), (
                 f"conf/{kind}/{path.stem}.yaml builds another module"
             )
         elif path.stem != "__init__":
-            used = re.search(rf"from {re.escape(module)} import|from ramen\.{kind} import .*\b{path.stem}\b", imported)
+            used = re.search(
+                rf"from {re.escape(module)} import|from {re.escape(package(kind))} import .*\b{path.stem}\b", imported
+            )
             assert used, f"{module}: neither an option of conf/{kind} nor imported"
 
 
@@ -143,11 +150,11 @@ def test_imports_go_down_only():
     ("module", "heavy"),
     [
         ("ramen", ("torch", "hydra", "numpy")),
-        ("ramen.command", ("torch", "numpy", "pydantic", "rich")),
-        ("ramen.config", ("torch", "numpy")),
+        ("ramen.cli.command", ("torch", "numpy", "pydantic", "rich")),
+        ("ramen.config.check", ("torch", "numpy")),
         ("ramen.report", ("torch", "hydra")),
-        ("ramen.run", ("wandb", "datasets", "matplotlib", "pandas")),
-        ("ramen.loading", ("torch._dynamo",)),
+        ("ramen.build.run", ("wandb", "datasets", "matplotlib", "pandas")),
+        ("ramen.inference.load", ("torch._dynamo",)),
     ],
 )
 def test_a_door_imports_only_what_it_needs(module, heavy):

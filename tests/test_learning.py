@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ramen.build.run import Command, run
 from ramen.data.manifest import open_dataset
 from ramen.data.shard import open_shard
-from ramen.run import Command, run
 
 QUICK = (
     "data.tokenizer=byte", "data.validation_tokens=20000", "model.layers=2", "model.dim=64", "model.heads=2", "device=cpu",

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import torch
 
-from ramen.registry import options
-from ramen.trainer.loop import Trainer
+from ramen.config.registry import options
+from ramen.training.loop import Trainer
 
 METHODS = [name for name, option in options("optimizer").items() if str(option.target).startswith("ramen.")]
 ARCHITECTURES = (

@@ -13,9 +13,9 @@ import torch
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from ramen.config import check, parameters
-from ramen.diagnosis import sweep_values
-from ramen.registry import options
+from ramen.cli.diagnosis import sweep_values
+from ramen.config.check import check, parameters
+from ramen.config.registry import options
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()

@@ -5,10 +5,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ramen.atomic import read_json, write_atomically
 from ramen.data.manifest import check_seal, sealed
 from ramen.data.split import Survey
 from ramen.errors import DataError
+from ramen.runs.atomic import read_json, write_atomically
 
 JOURNAL = "progress.json"
 

@@ -11,14 +11,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ramen.atomic import read_json, write_atomically
-from ramen.config import is_text
+from ramen.config.check import is_text
 from ramen.data.dataset import Dataset
 from ramen.data.examine import ShardRecord
 from ramen.data.shard import open_shard
 from ramen.data.tokenizer import Tokenizer, load_tokenizer
 from ramen.data.verified import Verified
 from ramen.errors import DataError
+from ramen.runs.atomic import read_json, write_atomically
 
 FORMAT = 2
 MANIFEST = "manifest.json"

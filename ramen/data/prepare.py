@@ -16,7 +16,6 @@ from ramen.data.bpe import train_bpe
 from ramen.data.display import Display
 from ramen.data.gpt2 import gpt2_tokenizer
 from ramen.data.journal import JOURNAL, Journal, load_journal
-from ramen.data.lock import LOCK, discard, exclusive
 from ramen.data.manifest import TOKENIZER, write_manifest
 from ramen.data.split import Survey, held_out
 from ramen.data.tokenize import PausedError, chunks, refuse_inside_a_worker, tokenize_all
@@ -24,6 +23,7 @@ from ramen.data.tokenizer import Tokenizer, byte_tokenizer, load_tokenizer
 from ramen.data.verified import Verified
 from ramen.data.writer import SplitWriter
 from ramen.errors import DataError, RamenError
+from ramen.runs.lock import LOCK, discard, exclusive
 
 if TYPE_CHECKING:
     from ramen.data.source import TextSource

@@ -12,18 +12,18 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from ramen.atomic import read_json, write_atomically
 from ramen.data.dataset import Dataset
 from ramen.data.download import download, stated_by_hub
 from ramen.data.examine import ShardRecord
 from ramen.data.gpt2 import gpt2_tokenizer
-from ramen.data.lock import exclusive
 from ramen.data.manifest import MANIFEST, check_seal, dataset_of, record_from, sealed
 from ramen.data.shard import open_shard
 from ramen.data.source import FIXED_VOCABULARIES, Source, check_range
 from ramen.data.tokenizer import Tokenizer
 from ramen.data.verified import Verified
 from ramen.errors import ConfigError, DataError
+from ramen.runs.atomic import read_json, write_atomically
+from ramen.runs.lock import exclusive
 
 REMEDY = "delete it to have the shards read again"
 

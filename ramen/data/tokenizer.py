@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ramen.atomic import read_json, write_atomically
 from ramen.data.shard import LARGEST_ID
 from ramen.errors import DataError
+from ramen.runs.atomic import read_json, write_atomically
 
 if TYPE_CHECKING:
     import tiktoken

@@ -11,10 +11,10 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
-from ramen.atomic import read_json, write_atomically
 from ramen.data.examine import ShardRecord, examine
 from ramen.data.tokenizer import Tokenizer
 from ramen.errors import DataError
+from ramen.runs.atomic import read_json, write_atomically
 
 VERIFIED = "verified.json"
 THREADS = 4

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from ramen.ops.kernel import Library, kernels
+from ramen.kernels.cpu.library import Library, kernels
 
 BSILU_SHIFT = 1.67
 NELU_HEIGHT = 0.05

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 
-from ramen.ops.kernel import kernels, triton_serves
+from ramen.kernels.cpu.library import kernels, triton_serves
 
 Tensors = list[Tensor]
 
@@ -26,7 +26,7 @@ def one_pass(weights: Tensors, gradients: Tensors) -> Callable[..., None] | None
     if not weights or not all(t.dtype == torch.float32 and t.is_contiguous() for t in (*weights, *gradients)):
         return None
     if triton_serves(weights[0].device) and not isinstance(weights[0], FakeTensor):
-        from ramen.ops.adamw_triton import cautious_adamw as on_cuda
+        from ramen.kernels.cuda.adamw import cautious_adamw as on_cuda
 
         return functools.partial(cautious_adamw, on_cuda)
     library = kernels("adamw", *weights, *gradients)

@@ -19,8 +19,8 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from ramen.device import compute_dtype
+from ramen.kernels.cpu.library import kernels, serves
 from ramen.ops.document_mask import DocumentMask
-from ramen.ops.kernel import kernels, serves
 from ramen.ops.rms_norm import rms_norm
 from ramen.ops.rotary import positions
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 
-from ramen.ops.kernel import Library, kernels, triton_serves
+from ramen.kernels.cpu.library import Library, kernels, triton_serves
 
 Factor = float | Tensor
 
@@ -66,7 +66,7 @@ def accumulate(gradients: list[Tensor], momentum: Tensor, *, beta: Factor, neste
         if compiled:
             compiled.accumulate(gradients, _sizes(gradients), len(gradients), momentum, used, float(beta))
         else:
-            from ramen.ops import bank_triton
+            from ramen.kernels.cuda import bank as bank_triton
 
             bank_triton.accumulate(gradients, momentum, used, beta)
         return momentum if used is None else used
@@ -97,7 +97,7 @@ def descend(
         )  # fmt: skip
         return
     if radius is None and _on_cuda(direction, weights, *operands):
-        from ramen.ops import bank_triton
+        from ramen.kernels.cuda import bank as bank_triton
 
         decaying = None if is_zero(decay) else decay
         bank_triton.descend(weights, direction, decayed, pace, direction[0].numel(), rate, decaying, cautious)

@@ -18,8 +18,8 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from ramen.device import bfloat16_speed, compute_dtype
-from ramen.ops.ahead import Ahead
-from ramen.ops.kernel import Library, kernels, triton_serves
+from ramen.kernels.cpu.library import Library, kernels, triton_serves
+from ramen.ops.multi_token_prediction import Ahead
 from ramen.ops.softcap import Softcap
 
 IGNORED = -100
@@ -53,7 +53,7 @@ def linear_cross_entropy(
     """Summed cross-entropy (float32 scalar, nats) of x (N, D) against targets (N,) under logits x weight^T (weight (V padded, D)).
 
     Targets of -100 count nothing; rows of the weight from `vocabulary` on never enter the softmax. `ahead`: further targets (N, m)
-    and the weights (m,) of their losses (ramen.ops.ahead).
+    and the weights (m,) of their losses (ramen.ops.multi_token_prediction).
     """
     if chunk_tokens is None:
         chunk_tokens = max(1, CHUNK_LOGITS.get(_kind(x), 1 << 24) // len(weight))
@@ -211,7 +211,7 @@ def _triton_rows(
     logits: Tensor, targets: Tensor, vocabulary: int, softcap: Softcap | None, differentiated: bool
 ) -> tuple[Tensor, Tensor | None]:
     """The same on CUDA, in the memory of the logits."""
-    from ramen.ops.cross_entropy_triton import cross_entropy_rows
+    from ramen.kernels.cuda.cross_entropy import cross_entropy_rows
 
     losses = cross_entropy_rows(logits, targets, vocabulary, *_numbers(softcap), differentiated)
     return losses, logits if differentiated else None

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from ramen.ops.kernel import triton_serves
+from ramen.kernels.cpu.library import triton_serves
 
 FLOOR = 1e-30  # keeps divisors above zero in float32
 LEAST = 1e-9  # entry before Sinkhorn's scaling, beside a row's sum of 1: keeps the squares of scales in float32's range
@@ -57,7 +57,7 @@ def _on_triton(k: Tensor) -> Any:
     """The kernels for matrices like these, or None."""
     if not triton_serves(k.device) or k.dtype != torch.float32:
         return None
-    from ramen.ops import doubly_stochastic_triton as kernels
+    from ramen.kernels.cuda import doubly_stochastic as kernels
 
     return kernels if len(k) <= kernels.LARGEST else None
 

@@ -27,8 +27,8 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from ramen.kernels.cpu.library import kernels
 from ramen.ops.bank import largest
-from ramen.ops.kernel import kernels
 
 Quintic = tuple[float, float, float]
 Form = Literal["auto", "plain", "gram"]

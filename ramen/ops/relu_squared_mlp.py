@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from ramen.ops.kernel import kernels, serves
+from ramen.kernels.cpu.library import kernels, serves
 
 CHUNK = 1024  # tokens; fewer make small products, more leave the cache
 

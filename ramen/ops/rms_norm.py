@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from ramen.device import compute_dtype
-from ramen.ops.kernel import Library, kernels
+from ramen.kernels.cpu.library import Library, kernels
 
 EPS = torch.finfo(torch.float32).eps
 

@@ -15,8 +15,8 @@ import math
 import torch
 from torch import Tensor
 
+from ramen.kernels.cpu.library import kernels
 from ramen.ops.bank import largest, wide
-from ramen.ops.kernel import kernels
 
 
 def balance_axes(x: Tensor, *, steps: int = 1, half: bool = False) -> Tensor:

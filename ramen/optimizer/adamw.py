@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ramen.ops.adamw import one_pass, warm
-from ramen.ops.ranges import at_least, within
+from ramen.ops.checks import at_least, within
 
 
 class AdamW(torch.optim.AdamW):

@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 
 from ramen.ops.bank import largest
+from ramen.ops.checks import above, at_least, counts, one_of
 from ramen.ops.orthonormal import orthonormal_factor
-from ramen.ops.ranges import above, at_least, counts, one_of
 from ramen.ops.sinkhorn import sinkhorn
 from ramen.optimizer.base import Group, MatrixOptimizer, State
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ramen.ops.ranges import counts
+from ramen.ops.checks import counts
 from ramen.ops.sinkhorn import balance_axes
 from ramen.optimizer.base import Group, MatrixOptimizer, Scaling, State
 

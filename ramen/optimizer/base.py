@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from ramen.ops.bank import accumulate, descend, is_zero, stack, unstack, warm
-from ramen.ops.ranges import at_least, one_of, within
+from ramen.ops.checks import at_least, one_of, within
 
 Scaling = Literal["spectral", "rms", "none"]
 IterationType = Literal["auto", "bfloat16", "float32"]

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ramen.ops.checks import counts, within
 from ramen.ops.power_iteration import spectral_norm, start_vector
-from ramen.ops.ranges import counts, within
 from ramen.optimizer.base import Group, State
 from ramen.optimizer.muon import Muon, orthogonalise
 

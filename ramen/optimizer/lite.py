@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 
 from ramen.ops.bank import Factor, add, frobenius, is_zero
+from ramen.ops.checks import within
 from ramen.ops.polar_express import polar_express
-from ramen.ops.ranges import within
 from ramen.optimizer.base import Bank, Group, IterationType, MatrixOptimizer, Scaling, State, iteration_type
 from ramen.optimizer.muon import check_iteration
 

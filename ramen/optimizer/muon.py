@@ -10,9 +10,9 @@ from typing import Any, Literal
 
 from torch import Tensor
 
+from ramen.ops.checks import counts, one_of
 from ramen.ops.newton_schulz import newton_schulz
 from ramen.ops.polar_express import polar_express
-from ramen.ops.ranges import counts, one_of
 from ramen.optimizer.base import Group, IterationType, MatrixOptimizer, Scaling, State, iteration_type
 
 Method = Literal["polar_express", "newton_schulz"]

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from ramen.ops.ranges import one_of, within
+from ramen.ops.checks import one_of, within
 from ramen.optimizer.base import Group, State
 from ramen.optimizer.muon import Muon, orthogonalise
 

@@ -2,8 +2,8 @@
 
 A first step of its kind runs as it is, which stacks banks and sets libraries up; when the next is of that kind too it is recorded,
 and later ones are one launch. What tells kinds apart is `begin` (see ramen.optimizer.base), where gradients lie in memory, which
-graphs of the micro-batch keep in one place (ramen.trainer.graphs), and scheduled hyperparameters that are numbers. The others are
-tensors (ramen.routing), so a graph reads what they hold when it is replayed. Bit for bit what runs without graphs.
+graphs of the micro-batch keep in one place (ramen.training.graphs), and scheduled hyperparameters that are numbers. The others are
+tensors (ramen.build.param_groups), so a graph reads what they hold when it is replayed. Bit for bit what runs without graphs.
 Memory: the largest step's working copies of banks, kept from step to step.
 """
 

@@ -21,8 +21,8 @@ import torch
 from torch import Tensor
 
 from ramen.ops.bank import accumulate, largest
+from ramen.ops.checks import at_least, one_of, within
 from ramen.ops.orthonormal import orthonormal_factor
-from ramen.ops.ranges import at_least, one_of, within
 from ramen.optimizer.base import MOMENTUM, Bank, Group, State
 from ramen.optimizer.muon import Muon, orthogonalise
 

@@ -8,18 +8,18 @@ Source: Janson et al. 2026, arXiv 2602.12429.
 Cost: Muon's on each factor, 20 r^2 m + 10 r^3, and 2 r^2 (m + n) for the Gram matrices. State: (m + n) r + 2 r, float32.
 Differs from the source: Polar Express for Newton-Schulz, of 6 steps so that the bound holds to 0.2 % (5 steps: 14 %), and the power
 iteration starts from 20 steps, not from a random vector. Decay is lr x weight_decay, as everywhere, outside the bound.
-Needs factor pairs (ramen.ops.parameter.declare_factors), as linear=low_rank declares them.
+Needs factor pairs (ramen.nn.parameter.declare_factors), as linear=low_rank declares them.
 """
 
+from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ramen.ops.parameter import factor_pairs
+from ramen.ops.checks import counts
 from ramen.ops.power_iteration import spectral_norm, start_vector
-from ramen.ops.ranges import counts
 from ramen.optimizer.base import Group, IterationType, MatrixOptimizer, State
 from ramen.optimizer.muon import Method, check_iteration, orthogonalise
 
@@ -82,3 +82,10 @@ def _pace(a: Tensor, b: Tensor, state: State, group: Group) -> Tensor:
     squares, vectors = spectral_norm(_grams(a, b), state[POWER], steps=group["power_steps"])  # (N, 2), (N, 2, r)
     state[POWER].copy_(vectors)
     return squares.sqrt_().sum(dim=1).add_(1).reciprocal_()[:, None, None]
+
+
+def factor_pairs(parameters: Iterable[Tensor]) -> list[tuple[Tensor, Tensor]]:
+    """The declared (left, right) pairs of which both are among the parameters."""
+    held = {id(p): p for p in parameters}
+    partners = ((p, getattr(p, "right_factor", None)) for p in held.values())
+    return [(left, right) for left, right in partners if right is not None and id(right) in held]

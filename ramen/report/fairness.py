@@ -12,8 +12,8 @@ from itertools import combinations
 
 from ramen.report.keys import varying
 from ramen.report.method import LR, Method, value_text
-from ramen.report.runs import Run
 from ramen.report.tuning import LrCurve
+from ramen.runs.read import Run
 
 LEAST_SEEDS = 3
 SAME_SIZE = 1.02  # largest over smallest number of parameters; a width is a whole number

@@ -5,7 +5,7 @@ from collections import Counter
 from ramen.errors import DataError
 from ramen.report.keys import suggestion, varying, varying_choices
 from ramen.report.method import LR, Method, sort_into_cells, value_text
-from ramen.report.runs import Run, Value
+from ramen.runs.read import Run, Value
 
 
 def group(runs: list[Run], by: list[str], metric: str) -> list[Method]:

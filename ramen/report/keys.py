@@ -3,10 +3,10 @@
 import difflib
 from collections.abc import Iterable
 
-from ramen.config import computed
+from ramen.config.check import computed
+from ramen.config.registry import COMPOSITIONS
 from ramen.errors import DataError
-from ramen.registry import COMPOSITIONS
-from ramen.report.runs import Run, Value
+from ramen.runs.read import Run, Value
 
 METHOD_KINDS = (
     "optimizer", "mlp", "attention", "residual", "position", "embedding", "value_embedding", "stream", "linear",

@@ -4,8 +4,8 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from ramen.report.runs import Run, Value
 from ramen.report.statistics import Spread, spread
+from ramen.runs.read import Run, Value
 
 LR = "optimizer.lr"
 HIGHER_IS_BETTER = {"tokens_per_second", "mfu"}

@@ -10,16 +10,16 @@ import pandas as pd
 
 from ramen.errors import DataError
 from ramen.report import html, narrative, tables
-from ramen.report.discover import read_runs
 from ramen.report.document import document
 from ramen.report.fairness import unfairness
 from ramen.report.figures import draw
 from ramen.report.grouping import find_baseline, group
 from ramen.report.keys import default_by, parse_by, suggestion
 from ramen.report.method import LR, Method
-from ramen.report.runs import Run
 from ramen.report.target import targets_table
 from ramen.report.tuning import LrCurve, lr_curves
+from ramen.runs.find import read_runs
+from ramen.runs.read import Run
 
 Folder = str | os.PathLike[str]
 

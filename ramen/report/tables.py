@@ -6,9 +6,9 @@ from dataclasses import asdict
 import pandas as pd
 
 from ramen.report.method import HIGHER_IS_BETTER, LR, Method, usable
-from ramen.report.runs import STATUSES, Run
 from ramen.report.statistics import Difference, difference, holm, spread
 from ramen.report.tuning import LrCurve, lr_in
+from ramen.runs.read import STATUSES, Run
 
 COSTS = ("tokens_per_second", "peak_memory", "train_seconds", "tokens", "parameters")
 SURE, LIKELY = 0.01, 0.05  # Holm-corrected p below which a difference is called real, or probable

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
+from ramen.config.registry import factory, options
+from ramen.nn.parameter import initialise
 from ramen.ops.document_mask import DocumentMask
-from ramen.ops.parameter import initialise
-from ramen.registry import factory, options
 
 ATTENTIONS, POSITIONS = options("attention"), options("position")
 WINDOWS = [None, 1, 3, 50]

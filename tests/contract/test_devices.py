@@ -18,11 +18,11 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from ramen import assemble
-from ramen.model.gpt import Text
+from ramen.build import assemble
+from ramen.config.registry import options
+from ramen.kernels.cpu.library import plain_torch
+from ramen.nn.gpt import Text
 from ramen.ops import attention
-from ramen.ops.kernel import plain_torch
-from ramen.registry import options
 
 CUDA, TEXT = torch.device("cuda"), Text(37, 0, 16)
 TINY = ("model.layers=4", "model.dim=32", "model.heads=2")

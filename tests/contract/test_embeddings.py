@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from ramen.ops.parameter import initialise
-from ramen.registry import factory, options
+from ramen.config.registry import factory, options
+from ramen.nn.parameter import initialise
 
 VOCABULARY, DIM = 37, 16
 

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from ramen.build.run import intend
+from ramen.config.registry import kinds, options
 from ramen.errors import RamenError
-from ramen.registry import kinds, options
-from ramen.run import intend
 
 CASES = int(os.environ.get("FUZZ_CASES", "40"))  # a campaign is FUZZ_CASES=5000 pytest tests/contract/test_fuzz.py
 SMALL = (

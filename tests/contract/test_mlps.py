@@ -5,8 +5,8 @@ from typing import get_args
 import pytest
 import torch
 
+from ramen.config.registry import options
 from ramen.ops.activation import Activation
-from ramen.registry import options
 
 DIM, ROWS, TIME = 24, 2, 6
 ACTIVATIONS = get_args(Activation)

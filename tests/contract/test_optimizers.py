@@ -12,13 +12,14 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ramen.config import parameters, schedules, without_schedules
+from ramen.build.param_groups import build_optimizers, make_optimizer
+from ramen.config.check import parameters, schedules, without_schedules
+from ramen.config.registry import EXTRAS, locate, options
 from ramen.errors import ConfigError
-from ramen.ops.kernel import plain_torch
-from ramen.ops.parameter import declare_factors
+from ramen.kernels.cpu.library import plain_torch
+from ramen.nn.parameter import declare_factors
 from ramen.optimizer.base import MatrixOptimizer
-from ramen.registry import EXTRAS, locate, options
-from ramen.routing import Group, Optimizers, make_optimizer
+from ramen.optimizer.optimizers import Group
 
 SHAPES = ((12, 5), (5, 12), (8, 8), (3, 6, 4), (2, 2, 4, 6))
 PAIRED = ("spectron",)  # steps on factor pairs
@@ -136,7 +137,7 @@ def test_is_built_by_the_router_and_its_schedules_are_told(name, compose):
     config = compose(f"optimizer={name}")
     params, lr = matrices(name), config["optimizer"]["lr"]
     group = Group("matrix", "optimizer", tuple(map(str, range(len(params)))), tuple(params), lr, 0.1)
-    built = Optimizers([group], config["optimizer"], config["auxiliary"], config["allow_targets"])
+    built = build_optimizers([group], config["optimizer"], config["auxiliary"], config["allow_targets"])
     told = [built.schedule(progress, 0.5) for progress in (0.0, 0.5, 1.0)]
     assert all(t["lr"] == 0.5 * lr for t in told)
     for key in schedules(config["optimizer"]):
@@ -388,7 +389,7 @@ def test_a_range_error_is_the_config_s(name, compose):
     config = compose(f"optimizer={name}", "optimizer.lr=-1")
     group = Group("matrix", "optimizer", ("w",), tuple(matrices(name)), -1.0, 0.1)
     with pytest.raises(ConfigError, match=r"(?i)^optimizer: .*(lr|learning rate)"):
-        Optimizers([group], config["optimizer"], config["auxiliary"], [])
+        build_optimizers([group], config["optimizer"], config["auxiliary"], [])
 
 
 def test_a_package_that_is_missing_is_told_with_the_command(compose, monkeypatch):

@@ -8,13 +8,13 @@ import torch
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from ramen import assemble
-from ramen.config import check
-from ramen.diagnosis import sweep_values
+from ramen.build import assemble
+from ramen.cli.diagnosis import sweep_values
+from ramen.config.check import check
+from ramen.config.registry import COMPOSITIONS, CONF, factory, kinds, options
 from ramen.errors import ConfigError
-from ramen.model.gpt import Text
-from ramen.ops.parameter import generator, initialise
-from ramen.registry import COMPOSITIONS, CONF, factory, kinds, options
+from ramen.nn.gpt import Text
+from ramen.nn.parameter import generator, initialise
 
 BOS, VOCABULARY, LENGTH = 0, 37, 16
 TEXT = Text(VOCABULARY, BOS, LENGTH)

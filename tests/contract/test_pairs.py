@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 import torch
 
-from ramen import assemble
+from ramen.build import assemble
+from ramen.config.registry import options
 from ramen.errors import ConfigError
-from ramen.model.gpt import Text
-from ramen.ops.parameter import generator, initialise
-from ramen.registry import options
+from ramen.nn.gpt import Text
+from ramen.nn.parameter import generator, initialise
 
 BOS, VOCABULARY, LENGTH = 0, 37, 24
 SIZE = ("model.layers=4", "model.dim=16", "model.heads=2")

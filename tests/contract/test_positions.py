@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from ramen.registry import factory, options
+from ramen.config.registry import factory, options
 
 WIDTH, LENGTH = 8, 24
 

@@ -6,7 +6,7 @@ Variants with `init: identity` and `hc` start as `standard`, with projections th
 import pytest
 import torch
 
-from ramen.registry import options
+from ramen.config.registry import options
 
 DIM, ROWS, TIME = 12, 2, 6
 START_AS_STANDARD = [

@@ -6,8 +6,8 @@ import math
 
 import pytest
 
-from ramen.config import check, schedules
-from ramen.registry import factory, locate, options
+from ramen.config.check import check, schedules
+from ramen.config.registry import factory, locate, options
 
 STEPS = 5000
 GRID = [i / STEPS for i in range(STEPS + 1)]

@@ -5,8 +5,8 @@ from typing import Any, Literal, get_args, get_origin
 import pytest
 import torch
 
-from ramen.config import parameters
-from ramen.registry import locate, options
+from ramen.config.check import parameters
+from ramen.config.registry import locate, options
 
 DIM, ROWS, TIME = 24, 2, 6
 # Keys that show, or are allowed, only beside another: a plain MLP is what others are matched with.

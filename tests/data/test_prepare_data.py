@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ramen.data.lock import exclusive
+from ramen.runs.lock import exclusive
 
 ROOT = Path(__file__).resolve().parents[2]
 

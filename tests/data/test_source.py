@@ -3,9 +3,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from ramen.config.registry import build
 from ramen.data.batches import validation_rows
 from ramen.data.source import Source
-from ramen.registry import build
 
 CONF = Path(__file__).resolve().parents[2] / "conf" / "data"
 

@@ -18,7 +18,14 @@ import yaml
 
 HERE = Path(__file__).parent
 CASES = yaml.safe_load((HERE / "cases.yaml").read_text())
-DEMO = ("experiment=demo", "device=cpu", "precision=fp32", "threads=1", "trainer.steps=40", "data.validation_tokens=8000")
+DEMO = (
+    "experiment=demo",
+    "device=cpu",
+    "precision=fp32",
+    "threads=1",
+    "trainer.steps=40",
+    "data.validation_tokens=8000",
+)
 DEMO_METHODS = ("adamw", "normuon", "bam")
 RECORDS = HERE / "losses.json"
 ELSEWHERE = 0.02  # relative, where rounding differs
@@ -65,6 +72,6 @@ def test_small_runs(name, train_small, tmp_path):
 
 
 @pytest.mark.parametrize("method", DEMO_METHODS)
-def test_the_demo(method, train, data_folder, tmp_path):
-    train(tmp_path / "run", *DEMO, f"optimizer={method}", f"data.folder={data_folder}")
+def test_the_demo(method, train_config, data_folder, tmp_path):
+    train_config(tmp_path / "run", *DEMO, f"optimizer={method}", f"data.folder={data_folder}")
     compare(f"demo {method}", losses(tmp_path / "run"))

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from ramen.config import flatten
-from ramen.dashboard import build, plan
+from ramen.cli.dashboard import build, plan
+from ramen.config.check import flatten
 from ramen.errors import ConfigError
 from scripts.dashboard import main
 

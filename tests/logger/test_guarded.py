@@ -99,7 +99,7 @@ def test_a_run_ends_as_if_the_service_were_not_there(
     train_small: Callable[..., dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hang: Callable[[], Any],
     method: str,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr("ramen.run.NoLogger", type("Another", (), {}))  # so that the planted one is guarded
+    monkeypatch.setattr("ramen.build.run.NoLogger", type("Another", (), {}))  # so that the planted one is guarded
     monkeypatch.setattr("ramen.logger.guarded.PATIENCE_SECONDS", 0.05)
     for name in METHODS:
         monkeypatch.setattr(none.NoLogger, name, lambda *arguments, name=name: hang() if name == method else None)

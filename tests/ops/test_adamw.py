@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from ramen.kernels.cpu.library import plain_torch, status
 from ramen.ops import adamw
-from ramen.ops.kernel import plain_torch, status
 from ramen.optimizer.adamw import AdamW
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
@@ -30,7 +30,7 @@ def test_the_cuda_kernel_under_the_interpreter(under_the_interpreter: Callable[[
 @pytest.mark.skipif(INTERPRETED or find_spec("triton") is None, reason="needs triton's compiler")
 @pytest.mark.parametrize("capability", [80, 90])
 def test_it_compiles_for_gpus_that_are_not_here(compiled_for: Callable[..., Any], capability: int) -> None:
-    from ramen.ops.adamw_triton import BLOCK, _step
+    from ramen.kernels.cuda.adamw import BLOCK, _step
 
     pointers = ("weights", "gradients", "firsts", "seconds", "corrections", "lr")
     types = dict.fromkeys(_step.arg_names[:-1], "fp32") | dict.fromkeys(pointers, "*fp32")

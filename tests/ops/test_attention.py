@@ -9,8 +9,8 @@ import torch
 from torch.nn import functional as F
 from torch.nn.attention import flex_attention, varlen
 
+from ramen.kernels.cpu import library as kernel
 from ramen.ops import attention as module
-from ramen.ops import kernel
 from ramen.ops.attention import BACKENDS, attention
 from ramen.ops.document_mask import DocumentMask
 from ramen.ops.rotary import rotate, rotation_table

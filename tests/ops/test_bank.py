@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
+from ramen.kernels.cpu.library import plain_torch
 from ramen.ops.bank import accumulate, descend, frobenius, stack, unstack
-from ramen.ops.kernel import plain_torch
 
 SHAPES = [(5, 7), (2, 5, 7), (1, 5, 7), (3, 2, 5, 7)]  # of one bank of 10 matrices
 DTYPES = [torch.float32, torch.bfloat16, torch.float64]

@@ -8,9 +8,9 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
+from ramen.kernels.cpu.library import plain_torch
 from ramen.ops import cross_entropy
 from ramen.ops.cross_entropy import IGNORED, linear_cross_entropy
-from ramen.ops.kernel import plain_torch
 from ramen.ops.softcap import Softcap
 
 TOKENS, DIM, VOCABULARY, ROWS = 23, 12, 37, 48  # ROWS - VOCABULARY rows are padding

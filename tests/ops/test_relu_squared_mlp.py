@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ramen.ops.kernel import plain_torch
+from ramen.kernels.cpu.library import plain_torch
 from ramen.ops.relu_squared_mlp import CHUNK, chunks_serve, relu_squared_mlp
 
 

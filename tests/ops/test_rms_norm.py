@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from ramen.ops.kernel import plain_torch
+from ramen.kernels.cpu.library import plain_torch
 from ramen.ops.rms_norm import EPS, rms_norm
 
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 2e-6, torch.bfloat16: 2e-2}

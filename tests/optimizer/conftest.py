@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ramen.config import without_schedules
-from ramen.registry import factory
+from ramen.config.check import without_schedules
+from ramen.config.registry import factory
 
 
 def _random(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from ramen.config import schedules
+from ramen.config.check import schedules
+from ramen.config.registry import factory
 from ramen.ops.polar_express import polar_express
-from ramen.registry import factory
 
 SHAPES = [(48, 12), (12, 48), (20, 20)]
 MUON = {"beta1": 0.0, "beta2": 0.0, "chi": 1.0}

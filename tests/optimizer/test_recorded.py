@@ -10,11 +10,12 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from ramen.ops.kernel import plain_torch
-from ramen.ops.parameter import declare_factors
+from ramen.build.param_groups import build_optimizers
+from ramen.config.registry import options
+from ramen.kernels.cpu.library import plain_torch
+from ramen.nn.parameter import declare_factors
+from ramen.optimizer.optimizers import Group, Optimizers
 from ramen.optimizer.recorded import Recorded
-from ramen.registry import options
-from ramen.routing import Group, Optimizers
 
 SHAPES = ((12, 5), (5, 12), (2, 6, 4), (2, 6, 4))
 FOREIGN = "torch_muon"
@@ -68,7 +69,7 @@ def build(compose) -> Callable[..., tuple[Optimizers, list[nn.Parameter]]]:
         lr = config["auxiliary"]["lr"]
         groups = [Group("matrix", "optimizer", ("m",) * len(matrices), tuple(matrices), config["optimizer"]["lr"], 0.3)]
         groups += [Group("embedding", "auxiliary", ("o",) * 2, tuple(others), lr, 0.3)]
-        made = Optimizers(groups, config["optimizer"], config["auxiliary"], config["allow_targets"])
+        made = build_optimizers(groups, config["optimizer"], config["auxiliary"], config["allow_targets"])
         made.place(torch.device("cpu"))
         return made, matrices + others
 

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from ramen.config import without_schedules
-from ramen.ops.parameter import declare_factors
-from ramen.routing import make_optimizer
+from ramen.build.param_groups import make_optimizer
+from ramen.config.check import without_schedules
+from ramen.nn.parameter import declare_factors
 
 
 def pair(
@@ -148,12 +148,12 @@ def test_a_rate_above_one_is_refused(build, random, compose):
 
 
 def test_trains_a_model_of_low_rank_maps(build_gpt, compose, rows):
-    from ramen.routing import Optimizers, Routing, route
+    from ramen.build.param_groups import Routing, build_optimizers, route
 
     config = compose("optimizer=spectron", "linear=low_rank")
     model, tokens = build_gpt("linear=low_rank", "attention.output_init_scale=1"), rows((16, 16), (32,))
     routing = Routing(**{key: value for key, value in config["routing"].items() if key != "_target_"})
-    optimizers = Optimizers(
+    optimizers = build_optimizers(
         route(model, routing, config["optimizer"], config["auxiliary"]), config["optimizer"], config["auxiliary"], []
     )
     losses = []

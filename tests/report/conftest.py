@@ -13,16 +13,16 @@ from typing import Any
 import pytest
 import yaml
 
-from ramen.report.discover import read_runs
 from ramen.report.grouping import group
+from ramen.runs.find import read_runs
 
 CONFIG: dict[str, Any] = {
     "seed": 0,
     "name": "run",
-    "model": {"_target_": "ramen.model.gpt.GPT", "layers": 4, "dim": 128, "heads": 4},
-    "mlp": {"_target_": "ramen.mlp.relu2.ReLU2", "expansion": 4},
-    "attention": {"_target_": "ramen.attention.multi_head.MultiHead", "window_tokens": None},
-    "residual": {"_target_": "ramen.residual.standard.Standard"},
+    "model": {"_target_": "ramen.nn.gpt.GPT", "layers": 4, "dim": 128, "heads": 4},
+    "mlp": {"_target_": "ramen.nn.mlp.relu2.ReLU2", "expansion": 4},
+    "attention": {"_target_": "ramen.nn.attention.multi_head.MultiHead", "window_tokens": None},
+    "residual": {"_target_": "ramen.nn.residual.standard.Standard"},
     "optimizer": {"_target_": "ramen.optimizer.adamw.AdamW", "lr": 0.01, "weight_decay": 0.1},
     "auxiliary": {"_target_": "torch.optim.AdamW", "lr": 0.003, "betas": [0.9, 0.95]},
     "routing": {"matrix": {"to": "optimizer"}, "embedding": {"to": "auxiliary", "lr_scale": 1.0}},

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ramen.report.metrics import MOST_LINES, number, read_metrics
+from ramen.runs.metrics import MOST_LINES, number, read_metrics
 
 RECORDS = [
     {

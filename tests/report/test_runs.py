@@ -3,8 +3,8 @@
 import pytest
 
 from ramen.errors import DataError
-from ramen.report.discover import discover
-from ramen.report.runs import read_run
+from ramen.runs.find import discover
+from ramen.runs.read import read_run
 
 
 def test_runs_are_found_at_any_depth_and_once(tmp_path, write_run):

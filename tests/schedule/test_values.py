@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from ramen.registry import factory
+from ramen.config.registry import factory
 
 RAMP = {"start": 0.1, "final": 0.2, "warmup_fraction": 0.1}
 TABLE = {

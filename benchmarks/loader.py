@@ -1,0 +1,72 @@
+"""The data loader: tokens a second of the config's data set, and of a set of sparse shards too large for memory."""
+
+import statistics
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.machine import Machine, Row, Workload, process_kilobytes
+from ramen.build import assemble
+from ramen.data.batches import Batches
+from ramen.data.shard import HEADER_BYTES, header_of
+
+BATCH_TOKENS = 65536
+BOS, DOCUMENT, LENGTH = 65535, 65536, 1024  # of the sparse shards
+READ_SHARDS = 4
+
+
+def loader(work: Workload, here: Machine) -> list[Row]:
+    """Both; of the second also the memory after its first shard and after some more, which must be the same."""
+    source = assemble.section(work.config(), "data")
+    dataset = source.dataset(progress=False)
+    own = Batches(
+        dataset.train,
+        bos=source.vocabulary - 1,
+        sequence_length=source.sequence_length,
+        seed=0,
+        shuffle=True,
+        long_documents=source.long_documents,
+    )
+    rows = max(1, BATCH_TOKENS // source.sequence_length)
+    seconds = statistics.median(here.rounds({"take": lambda: own.take(rows)}, work.rounds)["take"])
+    return [
+        {"name": "the config's data", "tokens_per_second": rows * source.sequence_length / seconds},
+        _large(here, work.loader_gigabytes),
+    ]
+
+
+def _large(here: Machine, gigabytes: float) -> Row:
+    with tempfile.TemporaryDirectory() as folder:
+        shards = _sparse_shards(Path(folder), gigabytes)
+        batches = Batches(shards, bos=BOS, sequence_length=LENGTH, seed=0, shuffle=True, long_documents="split")
+        per_shard = shards[0].stat().st_size // 2
+        held, paces = [], []
+        for _ in range(min(READ_SHARDS, len(shards) - 1)):
+            taken = 0
+            while taken < per_shard:
+                paces.append(BATCH_TOKENS / here.seconds(lambda: batches.take(BATCH_TOKENS // LENGTH)))
+                taken += BATCH_TOKENS
+            held.append(process_kilobytes("RssAnon") / 1e3)
+    return {
+        "name": f"{gigabytes:g} GB of sparse shards",
+        "tokens_per_second": statistics.median(paces),
+        "megabytes_after_first_shard": held[0],
+        "megabytes_at_the_end": held[-1],
+    }
+
+
+def _sparse_shards(folder: Path, gigabytes: float) -> list[Path]:
+    """Shards that are holes but for where documents begin: a hundredth of their size on disk."""
+    count = max(2, round(gigabytes * 5))
+    tokens = int(gigabytes * 5e8 / count) // DOCUMENT * DOCUMENT or DOCUMENT
+    paths = []
+    for number in range(count):
+        paths.append(folder / f"{number:03}.bin")
+        with paths[-1].open("wb") as file:
+            file.write(header_of(tokens))
+            for start in range(0, tokens, DOCUMENT):
+                file.seek(HEADER_BYTES + 2 * start)
+                file.write(np.array([BOS], dtype="<u2").tobytes())
+            file.truncate(HEADER_BYTES + 2 * tokens)
+    return paths

@@ -1,0 +1,1 @@
+"""A checked config -> a dry run on fake tensors -> the objects of a run."""

@@ -1,0 +1,134 @@
+"""Parameter -> role -> optimizer group, with the proof that every trainable parameter is in exactly one group.
+
+A role is declared where a parameter is born (ramen.nn.parameter) or derived: `matrix` with two axes or more, else `scalar`.
+`conf/routing` sends each role to `optimizer`, the method under comparison, or to `auxiliary`, the same for all methods.
+"""
+
+import logging
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from typing_extensions import TypedDict
+
+from ramen.config.check import schedules, without_schedules
+from ramen.config.registry import factory
+from ramen.errors import ConfigError
+from ramen.nn.parameter import role
+from ramen.optimizer.external import Foreign
+from ramen.optimizer.optimizers import Group, Optimizers, Owner
+
+log = logging.getLogger("ramen")
+
+
+class Route(TypedDict, closed=True):
+    """Where a role goes, and what its learning rate and weight decay are multiplied by."""
+
+    to: Owner
+    lr_scale: float
+    wd_scale: float
+
+
+@dataclass(kw_only=True)
+class Routing:
+    """The route of each role."""
+
+    matrix: Route
+    embedding: Route
+    head: Route
+    value_embedding: Route
+    gate: Route
+    scalar: Route
+
+    def __post_init__(self) -> None:
+        for name, route in vars(self).items():
+            for key in ("lr_scale", "wd_scale"):
+                if route[key] < 0:
+                    raise ValueError(f"{name}.{key} must be >= 0, got {route[key]}")
+
+
+def route(
+    model: nn.Module, routing: Routing, optimizer: Mapping[str, Any], auxiliary: Mapping[str, Any]
+) -> list[Group]:
+    """One group a role that the model has. ConfigError names a role without a route and a matrix optimizer fed vectors."""
+    by_role: dict[str, list[tuple[str, nn.Parameter]]] = {}
+    for name, value in model.named_parameters():
+        if value.requires_grad:
+            by_role.setdefault(role(value), []).append((name, value))
+    routes: dict[str, Route] = vars(routing)
+    unknown = [
+        f"routing.{r}: no route for {', '.join(n for n, _ in held)}" for r, held in by_role.items() if r not in routes
+    ]
+    if unknown:
+        raise ConfigError(*unknown)
+    groups = []
+    for r, held in by_role.items():
+        where = routes[r]
+        node = optimizer if where["to"] == "optimizer" else auxiliary
+        wrong = {key: node[key] for key in ("lr", "weight_decay") if type(node.get(key, 0.0)) not in (int, float)}
+        if wrong:  # a foreign optimizer has no annotations that would have told
+            raise ConfigError(
+                *(f"{where['to']}.{key}: must be a number, got {value!r}" for key, value in wrong.items())
+            )
+        groups.append(
+            Group(
+                role=r,
+                to=where["to"],
+                names=tuple(name for name, _ in held),
+                parameters=tuple(value for _, value in held),
+                lr=node.get("lr", 0.0) * where["lr_scale"],
+                weight_decay=node.get("weight_decay", 0.0) * where["wd_scale"],
+            )
+        )
+    prove_complete(model, groups)
+    return groups
+
+
+def prove_complete(model: nn.Module, groups: list[Group]) -> None:
+    """ConfigError unless every trainable parameter is in exactly one group."""
+    held = Counter(id(p) for group in groups for p in group.parameters)
+    wrong = [
+        f"{name} (in {held[id(p)]} groups)"
+        for name, p in model.named_parameters()
+        if p.requires_grad and held[id(p)] != 1
+    ]
+    if wrong:
+        raise ConfigError(
+            f"routing: every trainable parameter must be in exactly one optimizer group, got {', '.join(wrong)}"
+        )
+
+
+def make_optimizer(node: Mapping[str, Any], params: list[dict[str, Any]], allow: list[str]) -> torch.optim.Optimizer:
+    """An optimizer for groups of parameters; one that is not ramen's own sees each matrix as a parameter of its own."""
+    make = factory(without_schedules(node), allow)
+    built = make(params) if str(node["_target_"]).startswith("ramen.") else Foreign(params, make)
+    if not isinstance(built, torch.optim.Optimizer):
+        raise TypeError(f"{node['_target_']} is not a torch.optim.Optimizer")
+    return built
+
+
+def build_optimizers(
+    groups: list[Group], optimizer: Mapping[str, Any], auxiliary: Mapping[str, Any], allow: list[str]
+) -> Optimizers:
+    """The optimizers of these groups under the config's two nodes, with the schedules of their hyperparameters."""
+    by_name, curves = {}, {}
+    for name, node in (("optimizer", optimizer), ("auxiliary", auxiliary)):
+        mine = [group for group in groups if group.to == name]
+        if not mine:
+            continue
+        params = []
+        for group in mine:
+            own = {"lr": group.lr, "weight_decay": group.weight_decay}
+            params.append({"params": list(group.parameters), **{key: own[key] for key in own if key in node}})
+        try:
+            by_name[name] = make_optimizer(node, params, allow)
+        except (ValueError, TypeError) as error:
+            raise ConfigError(f"{name}: {error}") from error
+        curves[name] = {key: factory(curve, allow) for key, curve in schedules(node).items()}
+    try:
+        return Optimizers(by_name, curves)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error

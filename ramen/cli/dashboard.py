@@ -1,0 +1,173 @@
+"""A W&B workspace that compares the runs of sweeps, made through W&B's own library (wandb-workspaces).
+
+Every key it refers to is one that ramen.logger.wandb logs. Imports the library only when a workspace is built.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ramen.errors import ConfigError, DataError, RamenError, told
+from ramen.logger.wandb import group_name
+from ramen.report.grouping import group, setting_keys
+from ramen.report.keys import default_by, parse_by
+from ramen.runs.find import read_runs
+from ramen.runs.read import Run
+
+AXES = {"Step": "step", "tokens": "tokens of training", "seconds": "seconds of training alone"}
+MOST_RUNS = 200  # drawn in a panel
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Where the workspace goes and what it compares."""
+
+    entity: str | None
+    project: str
+    by: list[str]  # as scripts/compare.py groups
+    settings: list[str]  # what varies within a method besides the seed, as the learning rate: never averaged over
+    groups: list[str]  # of W&B: the sweeps
+    choices: frozenset[str]  # keys that are config groups
+    warnings: list[str]  # what could not be read, or not all of it
+
+    def config_key(self, key: str) -> str:
+        """The name of a grouping key in W&B's config."""
+        return f"choice.{key.replace('.', '_')}" if key in self.choices else key
+
+
+def plan(tops: Sequence[Path], by: Sequence[str] | None, entity: str | None, project: str | None) -> Plan:
+    """What the run folders below `tops` say of themselves. DataError where they were not logged to one W&B project."""
+    found, warnings = read_runs(tops)
+    runs = [run for run in found if run.value("logger._target_") == "ramen.logger.wandb.WandB"]
+    if not runs:
+        raise DataError(f"{tops[0]}: holds no run that W&B knows, got none with logger=wandb; train with it")
+    keys = parse_by(by, runs) or default_by(runs)
+    settings = dict.fromkeys(
+        key
+        for method in group(runs, keys, "final_val_loss")
+        for key in setting_keys(method.runs, keys)
+        if len({run.value(key) for run in method.runs}) > 1
+    )
+    return Plan(
+        entity=entity or _same(runs, "entity", "--entity"),
+        project=project or _same(runs, "project", "--project") or "",
+        by=keys,
+        settings=list(settings),
+        groups=list(dict.fromkeys(_group(run) for run in runs)),
+        choices=frozenset(key for key in (*keys, *settings) if any(key in run.choices for run in runs)),
+        warnings=warnings,
+    )
+
+
+def _same(runs: list[Run], key: str, option: str) -> str | None:
+    found = {run.value(f"logger.{key}") for run in runs}
+    if len(found) > 1:
+        raise DataError(f"{option}: the runs were logged to {', '.join(sorted(map(str, found)))}; name one")
+    return next(str(value) if value is not None else None for value in found)
+
+
+def _group(run: Run) -> str:
+    given = run.value("logger.group")
+    return str(given) if given is not None else group_name(run.folder.resolve(), run.in_sweep)
+
+
+def build(plan: Plan) -> Any:
+    """The workspace: runs of these sweeps, grouped by method, best first, and the panels of a comparison."""
+    try:
+        import wandb_workspaces.workspaces as spaces
+        from wandb_workspaces import expr
+    except ImportError as error:
+        raise ConfigError(f"dashboard: cannot be built: {error}; pip install -e '.[dashboard]'") from error
+
+    keys = [plan.config_key(key) for key in (*plan.by, *plan.settings)]
+    shown = ["summary:final_val_loss", "summary:final_val_bits_per_byte", "summary:status"]
+    shown += [f"config:{_stored(key)}" for key in dict.fromkeys([*keys, "optimizer.lr", "seed"])]
+    return spaces.Workspace(
+        entity=plan.entity or "",
+        project=plan.project,
+        name=f"{' and '.join(plan.by)}: {', '.join(plan.groups)}"[:120],
+        sections=[
+            spaces.Section(name=name, panels=made, is_open=True, layout_settings=spaces.SectionLayoutSettings(3, rows))
+            for name, made in _sections(keys).items()
+            for rows in [-(-len(made) // 3)]
+        ],
+        settings=spaces.WorkspaceSettings(max_runs=MOST_RUNS),
+        runset_settings=spaces.RunsetSettings(
+            filters=expr.And(expr.Metric("Group").isin(plan.groups)),
+            groupby=[expr.Config(key) for key in keys],
+            order=[expr.Ordering(expr.Summary("final_val_loss"), ascending=True)],
+            pinned_columns=shown,
+        ),
+    )
+
+
+def _sections(keys: list[str]) -> dict[str, list[Any]]:
+    """Section -> its panels, for runs grouped by these config keys."""
+    import wandb_workspaces.reports.v2 as panels
+
+    # A panel takes one key; with several it follows the grouping of the run table.
+    grouped: dict[str, Any] = {"groupby_aggfunc": "mean", "groupby_rangefunc": "stddev", "max_runs_to_show": MOST_RUNS}
+    grouped |= {"groupby": panels.Config(keys[0])} if len(keys) == 1 else {}
+
+    def over(metric: str, axis: str, **more: Any) -> Any:
+        title = f"{metric} over {AXES[axis]}"
+        return panels.LinePlot(title=title, x=axis, y=[metric], title_x=AXES[axis], **grouped, **more)
+
+    def bars(metric: str) -> Any:
+        return panels.BarPlot(title=f"{metric}, mean and standard deviation", metrics=[metric], **grouped)
+
+    def spread(key: str, log: bool) -> Any:
+        return panels.ScatterPlot(
+            title=f"final_val_loss against {key}",
+            x=panels.Config(key),
+            y=panels.SummaryMetric("final_val_loss"),
+            log_x=log or None,
+        )
+
+    columns = [panels.Config(key) for key in dict.fromkeys([*keys, "optimizer.lr"])]
+    parallel = [
+        *(panels.ParallelCoordinatesPlotColumn(column, log=column.name.endswith(".lr") or None) for column in columns),
+        panels.ParallelCoordinatesPlotColumn(panels.SummaryMetric("tokens_per_second")),
+        panels.ParallelCoordinatesPlotColumn(panels.SummaryMetric("final_val_loss")),
+    ]
+    return {
+        "Which is better": [
+            over("val_loss", "tokens", ignore_outliers=True),
+            over("val_loss", "seconds", ignore_outliers=True),
+            bars("final_val_loss"),
+            over("val_bits_per_byte", "tokens", ignore_outliers=True),
+            over("val_loss", "Step", ignore_outliers=True),
+            bars("final_val_bits_per_byte"),
+        ],
+        "Is each tuned": [
+            spread("optimizer.lr", log=True),
+            spread("seed", log=False),
+            panels.ParallelCoordinatesPlot(title="settings", columns=parallel),
+        ],
+        "How it trained": [over(key, "Step") for key in ("train_loss", "grad_norm", "lr")],
+        "What it costs": [bars(key) for key in ("tokens_per_second", "train_seconds", "peak_memory")],
+    }
+
+
+def _stored(key: str) -> str:
+    """Where W&B keeps `optimizer.lr`: below the value of its first word."""
+    first, dot, rest = key.partition(".")
+    return f"{first}.value{dot}{rest}"
+
+
+def send(workspace: Any) -> str:
+    """Save it in W&B; its address. ConfigError when there is no login or no way to W&B."""
+    import wandb
+
+    try:
+        if not wandb.login(prompt=False, verify=True):
+            raise ConfigError("dashboard: not logged in to W&B; wandb login, or --dry-run to see what would be sent")
+        workspace.entity = workspace.entity or wandb.Api(timeout=20).default_entity
+        return str(workspace.save().url)
+    except RamenError:
+        raise
+    except Exception as error:  # wandb raises many kinds for a refused key, no network, no such project
+        raise ConfigError(
+            f"dashboard: W&B did not take it, got {told(error)}; it needs wandb login and a network, or use --dry-run"
+        ) from error

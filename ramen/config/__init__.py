@@ -1,0 +1,1 @@
+"""The config: its kinds, what may be built, and the checks."""

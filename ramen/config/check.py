@@ -1,0 +1,260 @@
+"""Constructor signatures are the schema: a config is checked against what it is going to build, before anything heavy.
+
+Every keyword-only parameter of a `_target_` is a key of its yaml, every key is such a parameter, and every value fits the
+parameter's annotation. All problems are told at once. A key `<hyperparameter>_schedule` holds a schedule node: a multiplier
+of that hyperparameter over the run's progress (methods declare theirs in their own yaml).
+"""
+
+import difflib
+import hashlib
+import inspect
+import json
+import math
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from enum import IntEnum
+from typing import Any, Literal, get_type_hints
+
+from pydantic import TypeAdapter, ValidationError, conlist
+
+from ramen.config import secret
+from ramen.config.registry import locate, of_python
+from ramen.errors import ConfigError
+
+SCHEDULE_SUFFIX = "_schedule"
+NO_TEXT = "must be text that a file can be named by, without NUL and lone surrogates"
+FOLDER_NAME = re.compile(r"(?!\.)[\w.,=@+-]{1,100}", re.ASCII)
+SECTIONS = (
+    "model", "attention", "mlp", "residual", "stream", "position", "embedding", "value_embedding", "linear",
+    "optimizer", "auxiliary", "routing", "schedule", "batch_schedule", "long_window_schedule",
+    "short_window_schedule", "ahead_schedule", "data", "trainer", "diagnostics", "logger",
+)  # fmt: skip
+# What a run is called, where it runs and is written, who watches it and how its data comes in do not change what is computed.
+NOT_HASHED = (
+    "name", "logger", "diagnostics", "resume", "data.folder", "data.workers", "data.downloads", "device", "threads",
+    "trainer.stop_after_steps", "trainer.checkpoint_every_steps", "trainer.checkpoint_at_end", "trainer.keep_checkpoints",
+    "trainer.keep_best", "trainer.prefetch_batches",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The keys of the root that belong to no component."""
+
+    seed: int
+    name: str
+    device: str
+    precision: Literal["auto", "fp32", "bf16"]
+    compile: Literal["auto", "on", "off", "regional"]
+    threads: int | None
+    resume: str | None
+    allow_targets: list[str]
+
+
+def settings(config: Mapping[str, Any]) -> Settings:
+    """The root's own keys of a checked config."""
+    return Settings(**{field.name: config[field.name] for field in fields(Settings)})
+
+
+def suggest(wrong: object, known: Iterable[str]) -> str:
+    """'; did you mean X? allowed are A, B' for a name that is not among the known ones."""
+    if not (known := sorted(known)):
+        return "; there are none"
+    close = difflib.get_close_matches(str(wrong), known, n=1)
+    return (f"; did you mean '{close[0]}'?" if close else ";") + f" allowed are {', '.join(known)}"
+
+
+def check(config: dict[str, Any]) -> None:
+    """Raise one ConfigError that tells every problem of a plain (resolved) config. Whole floats become ints in place."""
+    problems = []
+    hints = get_type_hints(Settings)
+    given = config.get("allow_targets")
+    allow = [name for name in given if isinstance(name, str)] if isinstance(given, list) else []
+    for key, value in config.items():
+        if key in hints:
+            problems += _check_value(config, key, key, value, hints[key])
+        elif key in SECTIONS and isinstance(value, dict) and "_target_" in value:
+            problems += check_node(value, key, allow)
+        elif key in SECTIONS:
+            way = f"; choose one by schedule@{key}=NAME" if key.endswith(SCHEDULE_SUFFIX) else ""
+            problems.append(f"{key}: must be a section with a _target_, got {value!r}{way}")
+        else:
+            problems.append(
+                f"{key}: is not a section of this program, got {value!r}{suggest(key, [*hints, *SECTIONS])}"
+            )
+    problems += [f"{key}: is missing" for key in (*hints, *SECTIONS) if key not in config]
+    name = config.get("name")
+    if isinstance(name, str) and not FOLDER_NAME.fullmatch(name):
+        problems.append(
+            f"name: must name one folder, got {name!r}; allowed are letters, digits and _.,=@+-, no dot first"
+        )
+    if own := sorted(filter(of_python, allow)):
+        problems.append(f"allow_targets: Python's own modules hold no components, got {', '.join(map(repr, own))}")
+    problems += secret.problems(flatten(config).items())
+    if problems:
+        raise ConfigError(*problems)
+
+
+def check_node(node: dict[str, Any], path: str, allow: Sequence[str] = ()) -> list[str]:
+    """The problems of one component's node; `path` is where it stands in the config."""
+    kind = path.rpartition(".")[2]
+    try:
+        target = locate(node["_target_"], allow, "schedule" if kind.endswith(SCHEDULE_SUFFIX) else kind)
+    except ConfigError as error:
+        return [f"{path}.{problem}" for problem in error.problems]
+    known, required = parameters(target)
+    problems = []
+    for key, value in node.items():
+        where = f"{path}.{key}"
+        if key == "_target_":
+            continue
+        if _is_schedule(key, value) and key.removesuffix(SCHEDULE_SUFFIX) in known:
+            problems += check_node(value, where, allow)
+            if known[key.removesuffix(SCHEDULE_SUFFIX)] in (int, bool):
+                problems.append(f"{where}: only a number can follow a schedule, and no count or switch")
+        elif str(key).endswith(SCHEDULE_SUFFIX) and key.removesuffix(SCHEDULE_SUFFIX) in known:
+            problems.append(f"{where}: must be a schedule, got {value!r}; choose one, as schedule@{where}=constant")
+        elif key not in known:
+            problems.append(f"{where}: no such key of {path}{suggest(key, known)}")
+        else:
+            problems += _check_value(node, key, where, value, known[key])
+    problems += [f"{path}.{key}: is missing" for key in sorted(required - node.keys())]
+    return problems
+
+
+def parameters(target: Callable[..., Any]) -> tuple[dict[str, Any], set[str]]:
+    """(name -> annotation, names without a default) of what config supplies to `target`.
+
+    ramen's own components take config by keyword only, and a constructor with `**base` takes its base class's keywords too; a
+    foreign target takes any named parameter but the first.
+    """
+    if not getattr(target, "__module__", "").startswith("ramen."):
+        kinds = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+        foreign = [p for p in inspect.signature(target).parameters.values() if p.kind in kinds]
+        return {p.name: _like(p.default) for p in foreign[1:]}, set()
+    known: dict[str, Any] = {}
+    required: set[str] = set()
+    for function in _constructors(target):
+        hints = get_type_hints(function, include_extras=True)
+        for p in inspect.signature(function).parameters.values():
+            if p.kind is inspect.Parameter.KEYWORD_ONLY and p.name not in known:
+                known[p.name] = hints.get(p.name, Any)
+                if p.default is inspect.Parameter.empty:
+                    required.add(p.name)
+    return known, required
+
+
+def _like(default: Any) -> Any:
+    """What a foreign target's default tells of a value: how many numbers, which choices; else Any."""
+    if isinstance(default, tuple):
+        return conlist(float, min_length=len(default), max_length=len(default))
+    return Literal[tuple(map(int, type(default)))] if isinstance(default, IntEnum) else Any
+
+
+def _constructors(target: Callable[..., Any]) -> Iterator[Callable[..., Any]]:
+    """The function itself, or a class's constructor and, as long as it hands on `**base`, those of ramen's classes above it."""
+    if not inspect.isclass(target):
+        yield target
+        return
+    for owner in target.__mro__:
+        if owner.__module__.startswith("ramen.") and "__init__" in vars(owner):
+            constructor = vars(owner)["__init__"]
+            yield constructor
+            if all(
+                p.kind is not inspect.Parameter.VAR_KEYWORD for p in inspect.signature(constructor).parameters.values()
+            ):
+                return
+
+
+def _check_value(node: dict[str, Any], key: str, where: str, value: Any, annotation: Any) -> list[str]:
+    if any(isinstance(leaf, float) and not math.isfinite(leaf) for leaf in _leaves(value)):
+        return [f"{where}: must be finite, got {value!r}"]
+    if any(isinstance(leaf, str) and not is_text(leaf) for leaf in _leaves(value)):
+        return [f"{where}: {NO_TEXT}, got {value!r}"]
+    if annotation is Any:
+        return []
+    complaint = _fits(value, annotation)
+    if complaint and isinstance(value, float) and value.is_integer() and not _fits(int(value), annotation):
+        node[key] = int(value)  # 5e6 tokens is how people write five million
+        return []
+    return [] if complaint is None else [f"{where}: {complaint}, got {value!r}"]
+
+
+def _fits(value: Any, annotation: Any) -> str | None:
+    """None, or what is wrong with the value, in pydantic's words. Strict: a yes is no number and "3" is no 3."""
+    try:
+        TypeAdapter(annotation).validate_python(value, strict=True)
+    except ValidationError as error:
+        told = dict.fromkeys(_tell(problem, value) for problem in error.errors(include_url=False))
+        return "; ".join(told)
+    return None
+
+
+def _tell(problem: Mapping[str, Any], value: Any) -> str:
+    if problem["type"] == "literal_error" and isinstance(problem["input"], str):
+        allowed = re.findall(r"'([^']*)'", problem["ctx"]["expected"])
+        return f"no such choice{suggest(problem['input'], allowed)}"
+    inside = ".".join(str(part) for part in problem["loc"] if isinstance(value, dict) and part in value)
+    message = problem["msg"][0].lower() + problem["msg"][1:]
+    return f"{inside} {message}".strip()
+
+
+def is_text(value: str) -> bool:
+    """Whether it can be written to a file and name one: yaml's "\\0" and half a surrogate pair cannot."""
+    try:
+        return b"\0" not in os.fsencode(value)
+    except UnicodeEncodeError:
+        return False
+
+
+def _leaves(value: Any) -> Iterator[Any]:
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, list):
+        for part in value:
+            yield from _leaves(part)
+    else:
+        yield value
+
+
+def _is_schedule(key: Any, value: Any) -> bool:
+    return isinstance(key, str) and key.endswith(SCHEDULE_SUFFIX) and isinstance(value, Mapping) and "_target_" in value
+
+
+def schedules(node: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """Hyperparameter -> schedule node, for the `<hyperparameter>_schedule` keys of an optimizer's node."""
+    return {key.removesuffix(SCHEDULE_SUFFIX): value for key, value in node.items() if _is_schedule(key, value)}
+
+
+def without_schedules(node: Mapping[str, Any]) -> dict[str, Any]:
+    """The node as its constructor takes it."""
+    return {key: value for key, value in node.items() if not _is_schedule(key, value)}
+
+
+def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{'optimizer': {'lr': 1}} -> {'optimizer.lr': 1}: what people filter, group and compare by."""
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return flat
+
+
+def computed(key: str) -> bool:
+    """Whether a dotted key says something of what is computed."""
+    return key not in NOT_HASHED and key.partition(".")[0] not in NOT_HASHED
+
+
+def config_hash(config: Mapping[str, Any]) -> str:
+    """Twelve hexadecimal digits that name what is computed: equal for runs that differ in name, folder or logger only."""
+    flat = flatten(config)
+    kept = {key: value for key, value in flat.items() if computed(key)}
+    return hashlib.sha256(json.dumps(_whole(kept), sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _whole(value: Any) -> Any:
+    """1.0 is 1, so that a config has one hash before and after `check`."""
+    if isinstance(value, dict | list):
+        return {k: _whole(v) for k, v in value.items()} if isinstance(value, dict) else [_whole(v) for v in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value

@@ -1,0 +1,1 @@
+"""The operations of ramen.ops, faster: cpu/ in C, cuda/ in Triton."""

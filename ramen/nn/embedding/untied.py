@@ -1,0 +1,23 @@
+"""Untied embeddings: a table for the input and another matrix for the output head.
+
+The head starts at (nearly) zero, so the first prediction is uniform.
+"""
+
+from torch import Tensor
+
+from ramen.nn.embedding.base import Embedding
+from ramen.nn.parameter import normal, parameter
+from ramen.ops.checks import at_least
+
+
+class Untied(Embedding):
+    """Two tables (V padded, D)."""
+
+    def __init__(self, vocabulary: int, dim: int, *, init_std: float, head_init_std: float, pad_to_multiple: int):
+        super().__init__(vocabulary, dim, init_std=init_std, pad_to_multiple=pad_to_multiple)
+        at_least(0, head_init_std=head_init_std)
+        self.head_weight = parameter(tuple(self.weight.shape), normal(head_init_std), "head")
+
+    def head(self) -> Tensor:
+        """The output matrix (V padded, D)."""
+        return self.head_weight

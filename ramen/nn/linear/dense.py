@@ -1,0 +1,28 @@
+"""Dense linear maps without bias: the ordinary full-rank parametrisation.
+
+Cost: 2 rows x columns FLOPs a token and matrix.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ramen.nn.parameter import parameter, stacked, uniform
+
+
+class Dense(nn.Module):
+    """A bank of independent matrices (N, rows, columns), one for each entry of `stds`: uniform of that standard deviation."""
+
+    def __init__(self, rows: int, columns: int, stds: tuple[float, ...]):
+        super().__init__()
+        initial = stacked(*(uniform(std) for std in stds))
+        self.weight = parameter((len(stds), rows, columns), initial, "matrix")
+
+    def forward(self, x: Tensor, first: int = 0, last: int | None = None) -> Tensor:
+        """(..., columns) -> (..., n x rows): matrices first to last applied to x, side by side."""
+        return F.linear(x, self.weight[first:last].flatten(0, 1))
+
+    @torch.no_grad()
+    def normalise(self, axis: int) -> None:
+        """Bring rows (axis -1) or columns (axis -2) of every matrix to unit length, in place."""
+        self.weight.copy_(F.normalize(self.weight, dim=axis))

@@ -1,0 +1,53 @@
+"""Stacked feed-forward: `depth` narrow MLPs in one sublayer, each with a norm and a residual of its own.
+
+    x <- x + down_i(activation(up_i(norm_i(x)))),  i = 1 .. depth;  the module returns what was added
+
+Source: the pre-norm residual MLP (Xiong et al. 2020, arXiv 2002.04745), stacked; `ff` of ramenGPT.
+Cost: 4 D F FLOPs a token and layer (GLU: 6 D F); with matched parameters a plain MLP's in all.
+Differs from ramenGPT: the sum of the layers' outputs is returned, without the input.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ramen.nn.mlp.base import input_maps, output_map
+from ramen.nn.mlp.hidden_width import hidden_width
+from ramen.nn.parameter import constant, parameter
+from ramen.ops.activation import Activation, nonlinearity
+from ramen.ops.checks import counts
+from ramen.ops.rms_gain import rms_norm_gain
+
+
+class FF(nn.Module):
+    """A stack of `depth` pre-norm MLPs of width F."""
+
+    def __init__(
+        self,
+        dim: int,
+        linear: Callable[..., Any],
+        *,
+        activation: Activation,
+        depth: int,
+        expansion: float,
+        match_parameters: bool,
+        init_scale: float,
+        output_init_scale: float,
+    ):
+        super().__init__()
+        counts(depth=depth)
+        self.activation = nonlinearity(activation)
+        maps = self.activation.maps
+        count = (lambda width: depth * ((maps + 1) * dim * width + dim)) if match_parameters else None
+        hidden = hidden_width(dim, expansion, count)
+        self.gain = parameter((depth, dim), constant(0.0), "scalar")
+        self.up = nn.ModuleList(input_maps(linear, hidden, dim, init_scale, maps) for _ in range(depth))
+        self.down = nn.ModuleList(output_map(linear, dim, hidden, output_init_scale) for _ in range(depth))
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, T, D) -> (B, T, D)
+        added = torch.zeros_like(x)
+        for gain, up, down in zip(self.gain, self.up, self.down, strict=True):
+            added = added + down(self.activation(up(rms_norm_gain(x + added, gain))))
+        return added

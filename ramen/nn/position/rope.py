@@ -1,0 +1,26 @@
+"""RoPE: rotary position embedding over the whole head width.
+
+Pair i of K/2 turns by base^(-2i/K) radians a token; queries and keys meet at their difference of positions only.
+Source: Su et al. 2021, arXiv 2104.09864. Pairs are neighbours (x_2i, x_2i+1), as in the paper.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from ramen.ops.checks import above
+from ramen.ops.rotary import rotate, rotation_table
+
+
+class RoPE(nn.Module):
+    """Rotates every pair of a head."""
+
+    def __init__(self, head_width: int, sequence_length: int, *, base: float):
+        super().__init__()
+        above(1, base=base)
+        self.turning = head_width
+        frequencies = base ** (-torch.arange(0, head_width, 2, device="cpu", dtype=torch.float64) / head_width)
+        self.table: Tensor
+        self.register_buffer("table", rotation_table(frequencies, sequence_length), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, T, G, H, K) -> same
+        return rotate(x, self.table)

@@ -1,0 +1,126 @@
+"""The optimizers of a run, stepped as one, and the hyperparameters that follow a schedule."""
+
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from ramen.optimizer.recorded import Recordable, Recorded, Replay, cuda_graph
+
+log = logging.getLogger("ramen")
+Curve = Callable[[float], float]  # progress -> multiplier
+Owner = Literal["optimizer", "auxiliary"]
+
+
+@dataclass(frozen=True)
+class Group:
+    """The parameters of one role: what the start-up table shows and one optimizer group trains."""
+
+    role: str
+    to: Owner
+    names: tuple[str, ...]
+    parameters: tuple[nn.Parameter, ...]
+    lr: float
+    weight_decay: float
+
+    @property
+    def elements(self) -> int:
+        return sum(p.numel() for p in self.parameters)
+
+
+@dataclass(frozen=True)
+class _Scheduled:
+    """A hyperparameter of a group. The group is named by its index: loading a state replaces the dict itself."""
+
+    owner: str
+    group: int
+    key: str
+    base: float
+    curve: Callable[[float], float] | None  # None: the learning rate's, given each step
+
+
+class Optimizers:
+    """The optimizers of a run, stepped as one, and the hyperparameters that follow a schedule.
+
+    On a device other than the CPU those are tensors there, where a method can take them (its `tensors`), filled by one copy a step.
+    """
+
+    def __init__(self, by_name: dict[str, torch.optim.Optimizer], curves: dict[str, dict[str, Curve]]):
+        """`curves`: of each optimizer's hyperparameters that follow a schedule. ValueError where that cannot be."""
+        self.by_name = by_name
+        self._scheduled = [s for name in by_name for s in _scheduled(name, by_name[name], curves.get(name, {}))]
+        self._numbers: list[float] = []  # what is scheduled, as of now
+        self._tensor: torch.Tensor | None = None  # the same on the device
+        self._steps: dict[str, Callable[[], object]] = {name: built.step for name, built in by_name.items()}
+        device = next(iter(by_name.values())).param_groups[0]["params"][0].device
+        if device.type != "cpu":
+            self.place(device)
+
+    def place(self, device: torch.device) -> None:
+        """Keep scheduled hyperparameters on this device."""
+        self._tensor = torch.zeros(len(self._scheduled), device=device)
+
+    def record(self, record: Callable[..., Replay] = cuda_graph) -> None:
+        """Replay the launches of steps from now on, of each optimizer that tells them from what Python does."""
+        for name, built in self.by_name.items():
+            if isinstance(built, Recordable):
+                self._steps[name] = Recorded(built, partial(self._on_host, name), record).step
+            else:
+                log.warning("trainer.cuda_graphs: %s's step is launched as it is: it is not ramen's own", name)
+
+    def _on_host(self, name: str) -> tuple[float, ...]:
+        """The scheduled hyperparameters of that optimizer that are numbers, as of now."""
+        now, tensors = zip(self._scheduled, self._numbers, strict=True), getattr(self.by_name[name], "tensors", ())
+        return tuple(number for s, number in now if s.owner == name and s.key not in tensors)
+
+    def schedule(self, progress: float, lr_multiplier: float) -> dict[str, float]:
+        """Set what follows a schedule for this step; return the values of the first group of each optimizer, by name."""
+        told = {}
+        self._numbers = [s.base * (lr_multiplier if s.curve is None else s.curve(progress)) for s in self._scheduled]
+        if self._tensor is not None:
+            pinned = self._tensor.is_cuda  # from where a copy does not make the loop wait
+            self._tensor.copy_(torch.tensor(self._numbers, pin_memory=pinned), non_blocking=True)
+        for index, (s, number) in enumerate(zip(self._scheduled, self._numbers, strict=True)):
+            built = self.by_name[s.owner]
+            on_device = self._tensor is not None and s.key in getattr(built, "tensors", ())
+            built.param_groups[s.group][s.key] = self._tensor[index] if on_device else number  # type: ignore[index]
+            if s.group == 0:
+                told[s.key if s.owner == "optimizer" else f"{s.owner}_{s.key}"] = number
+        return told
+
+    def step(self) -> None:
+        for step in self._steps.values():
+            step()
+
+    def copy_state(self, source: torch.Tensor, target: torch.Tensor) -> None:
+        """Give `target` a copy of the state that `source` has in the optimizer of both."""
+        for built in self.by_name.values():
+            if source in built.state:
+                state = built.state[source].items()
+                built.state[target] = {k: v.clone() if isinstance(v, torch.Tensor) else v for k, v in state}
+
+    def state_dict(self) -> dict[str, Any]:
+        state = {name: built.state_dict() for name, built in self.by_name.items()}
+        for s, number in zip(self._scheduled, self._numbers, strict=False):  # there are none before the first step
+            state[s.owner]["param_groups"][s.group][s.key] = number
+        return state
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for name, built in self.by_name.items():
+            built.load_state_dict(state[name])
+
+
+def _scheduled(name: str, built: torch.optim.Optimizer, curves: dict[str, Curve]) -> Iterator[_Scheduled]:
+    for index, group in enumerate(built.param_groups):
+        if "lr" in group:
+            yield _Scheduled(name, index, "lr", float(group["lr"]), None)
+        for key, curve in curves.items():
+            if key not in group:
+                raise ValueError(f"{name}.{key}_schedule: {type(built).__name__} has no hyperparameter {key}")
+            if not isinstance(group[key], int | float) or isinstance(group[key], bool):
+                raise ValueError(f"{name}.{key}_schedule: only a number can follow a schedule, got {group[key]!r}")
+            yield _Scheduled(name, index, key, float(group[key]), curve)

@@ -1,0 +1,63 @@
+"""Which folders are runs: config.yaml together with metrics.jsonl or summary.json, at any depth; and all of them read."""
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from ramen.errors import DataError
+from ramen.runs.read import Run, read_run
+
+NEVER_RUNS = {"checkpoint", "checkpoints", "wandb"}  # large, or full of foreign files named like ours
+
+
+def discover(folders: Iterable[Path]) -> tuple[list[Path], list[str]]:
+    """Run folders below `folders`, each once and sorted, and one warning for each folder that only resembles a run.
+
+    Errors: DataError if a folder given does not exist, or if there is no run at all.
+    """
+    folders = list(folders)
+    runs: dict[Path, Path] = {}
+    warnings: list[str] = []
+    for top in folders:
+        if not top.is_dir():
+            raise DataError(f"{top}: no such folder; give run folders, or folders that hold runs at any depth")
+        before = len(runs)
+        for folder, files in _walk(top, warnings):
+            if "config.yaml" in files and files & {"metrics.jsonl", "summary.json"}:
+                runs.setdefault(folder.resolve(), folder)
+            elif "config.yaml" in files:
+                warnings.append(f"{folder}: skipped, has config.yaml but neither metrics.jsonl nor summary.json")
+            elif "metrics.jsonl" in files:
+                warnings.append(f"{folder}: skipped, has metrics.jsonl but no config.yaml")
+        if len(runs) == before and len(folders) > 1:
+            warnings.append(f"{top}: holds no run that is not already counted")
+    if not runs:
+        places = ", ".join(map(str, folders)) or "no folder"
+        seen = "".join(f"\n  {line}" for line in warnings[:5])
+        raise DataError(
+            f"{places}: no runs found; a run is a folder with config.yaml and metrics.jsonl or summary.json{seen}"
+        )
+    return sorted(runs.values()), warnings
+
+
+def read_runs(folders: Iterable[Path]) -> tuple[list[Run], list[str]]:
+    """What `discover` finds, read, and the warnings; a run that cannot be read is one. Errors: DataError if none can."""
+    found, warnings = discover(folders)
+    runs = []
+    for folder in found:
+        try:
+            runs.append(read_run(folder))
+        except (ValueError, OSError) as error:
+            warnings.append(f"{folder}: skipped, {error}")
+    if not runs:
+        raise DataError("no readable run:\n  " + "\n  ".join(warnings[:10]))
+    return runs, [*warnings, *(line for run in runs for line in run.warnings)]
+
+
+def _walk(top: Path, warnings: list[str]) -> Iterable[tuple[Path, set[str]]]:
+    def unreadable(error: OSError) -> None:
+        warnings.append(f"{error.filename}: skipped, {error.strerror}")
+
+    for folder, names, files in os.walk(top, onerror=unreadable):
+        names[:] = sorted(n for n in names if n not in NEVER_RUNS and not n.startswith("."))
+        yield Path(folder), set(files)

@@ -1,0 +1,174 @@
+"""One run folder as one record: what was asked for, how it ended, and its curve."""
+
+import json
+import math
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ramen.config.check import flatten
+from ramen.runs.metrics import Curve, number, read_metrics
+
+Value = str | int | float | bool | None
+STATUSES = ("finished", "stopped", "diverged", "failed", "unfinished")
+_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+MOST_NESTED = 1000
+_EXPONENT = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")  # YAML 1.1 reads 1e-3 as text
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder, read once. `config` is flat (dotted keys); `summary` holds the numbers of summary.json."""
+
+    folder: Path
+    seed: int | None
+    status: str  # one of STATUSES
+    reason: str  # why it is not finished; empty if it is
+    choices: dict[str, str]
+    in_sweep: bool
+    config: dict[str, Value]
+    summary: dict[str, float]
+    data_hash: str | None
+    commit: str | None
+    device: str | None
+    precision: str | None  # that `auto` became
+    curve: Curve
+    warnings: list[str] = field(default_factory=list)
+
+    def value(self, key: str) -> Value:
+        """The chosen option of a config group, or the value of a dotted config key; None if there is neither."""
+        return self.choices[key] if key in self.choices else self.config.get(key)
+
+    def metric(self, name: str) -> float:
+        return self.summary.get(name, math.nan)
+
+    @property
+    def place(self) -> str:
+        """The folder, to be written down."""
+        return _writable(str(self.folder))
+
+    @property
+    def pairing(self) -> int | str:
+        """What pairs this run with runs of other methods: its seed, or (seed unknown) nothing but itself."""
+        return self.seed if self.seed is not None else str(self.folder)
+
+
+def read_run(folder: Path) -> Run:
+    """Read one run folder. Errors: ValueError if config.yaml is not a mapping that can be read; OSError."""
+    config = _read_config(folder / "config.yaml")
+    warnings: list[str] = []
+    summary = _read_object(folder / "summary.json", warnings)
+    started = _read_object(folder / "environment.json", warnings)
+    curve = read_metrics(folder / "metrics.jsonl")
+    if curve.bad_lines:
+        warnings.append(f"{folder}: {curve.bad_lines} unreadable lines of metrics.jsonl ignored")
+    numbers = {key: value for key, given in summary.items() if not math.isnan(value := number(given))}
+    warnings += _disagreement(folder, numbers, curve)
+    status, reason = _status(summary, curve)
+    seed = summary.get("seed", config.get("seed"))
+    return Run(
+        folder=folder,
+        seed=seed if type(seed) is int and abs(seed) < 2**63 else None,
+        status=status,
+        reason=reason,
+        choices=_choices(summary.get("choices") or started.get("choices")),
+        in_sweep=(summary or started).get("job") is not None,
+        config=config,
+        summary=numbers,
+        data_hash=_text(summary.get("data_hash")),
+        commit=_text(started.get("git_commit")),
+        device=_text(started.get("device")),
+        precision=_text(started.get("precision")),
+        curve=curve,
+        warnings=warnings,
+    )
+
+
+def _read_config(path: Path) -> dict[str, Value]:
+    if not path.is_file():  # a pipe would be waited for, a device read for ever
+        raise ValueError("config.yaml is not a file")
+    try:
+        content = path.read_bytes()
+        # Nested without end, a text brings the quick loader's process down; the slow one says that it is too deep.
+        deep = sum(map(content.count, (b"[", b"{", b"- ", b"? "))) > MOST_NESTED
+        config = yaml.load(content, Loader=yaml.SafeLoader if deep else _Loader)
+        if not isinstance(config, dict):
+            raise ValueError(f"not a mapping but {type(config).__name__}")
+        return _with_rate({key: _canonical(value) for key, value in flatten(config).items()})
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        raise ValueError(f"config.yaml unreadable ({str(error).splitlines()[0]})") from error
+
+
+def _with_rate(config: dict[str, Value]) -> dict[str, Value]:
+    """optimizer.lr as the matrices get it: a grid of routing.matrix.lr_scale is a grid of learning rates."""
+    lr, scale = config.get("optimizer.lr"), config.get("routing.matrix.lr_scale", 1)
+    if (
+        config.get("routing.matrix.to") == "optimizer"
+        and isinstance(lr, int | float)
+        and isinstance(scale, int | float)
+    ):
+        config |= {"optimizer.lr": _canonical(float(f"{lr * scale:.12g}")), "routing.matrix.lr_scale": 1}
+    return config
+
+
+def _read_object(path: Path, warnings: list[str]) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        content = json.loads(path.read_bytes())
+    except (ValueError, RecursionError):
+        content = None
+    if isinstance(content, dict):
+        return content
+    warnings.append(f"{path}: unreadable, treated as missing")
+    return {}
+
+
+def _canonical(value: Any) -> Value:
+    """1.0 and 1 are one value, `1e-3` is a number, a list is its text."""
+    if isinstance(value, str):
+        return _canonical(float(value)) if _EXPONENT.fullmatch(value) else _writable(value)
+    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
+        return int(value)
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    return json.dumps(value, default=str)
+
+
+def _choices(choices: Any) -> dict[str, str]:
+    found = choices.items() if isinstance(choices, dict) else ()
+    return {str(kind): str(option) for kind, option in found if option is not None}
+
+
+def _status(summary: dict[str, Any], curve: Curve) -> tuple[str, str]:
+    last = f"last record at step {int(curve.step[-1])}" if len(curve.step) else "no record"
+    if not summary:
+        return "unfinished", f"no summary.json: still running or killed; {last}"
+    status, error = summary.get("status"), _text(summary.get("error"))
+    if status == "finished":
+        return "finished", ""
+    if status in STATUSES:
+        return str(status), error or f"no reason recorded; {last}"
+    return "unfinished", f"summary.json has status {status!r}, not one of {', '.join(STATUSES[:4])}; {last}"
+
+
+def _disagreement(folder: Path, numbers: dict[str, float], curve: Curve) -> list[str]:
+    steps, losses = curve.series("step", "val_loss")
+    final = numbers.get("final_val_loss", math.nan)
+    if not len(steps) or steps[-1] != numbers.get("steps") or not math.isfinite(final):
+        return []
+    if abs(final - losses[-1]) <= 1e-3 * abs(losses[-1]):
+        return []
+    return [f"{folder}: summary.json says final_val_loss {final:.4f}, metrics.jsonl ends with {losses[-1]:.4f}"]
+
+
+def _text(value: Any) -> str | None:
+    return _writable(" ".join(str(value).split())) if value not in (None, "") else None
+
+
+def _writable(text: str) -> str:
+    """As UTF-8 can have it: the name of a folder may be of another encoding, and an error may quote it."""
+    return text.encode(errors="backslashreplace").decode()

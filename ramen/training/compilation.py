@@ -1,0 +1,95 @@
+"""How the forward pass is run: as it is, compiled whole or block by block, and with activations kept or computed again.
+
+on: the model is one graph. regional: a block is one graph, which all layers share: it compiles in the time of a block. auto: on for
+CUDA, off on a CPU, where half a minute of compiling gains a few percent over the C kernels (docs/performance.md).
+Graphs hold no weights and no hyperparameters, so the jobs of a sweep share them; what the compiler makes is kept in the user's
+cache folder for later processes. A model that does not compile, or compiles ever anew, is an error: nothing runs eagerly unasked.
+Recomputation: Chen et al. 2016, arXiv 1604.06174. A block keeps its input alone and runs again in the backward pass: a third more
+FLOPs, gradients bitwise the same.
+"""
+
+import functools
+import logging
+import os
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from ramen.errors import ConfigError
+from ramen.kernels.cpu.library import cache_folder
+
+log = logging.getLogger("ramen")
+How = Literal["on", "off", "regional"]
+RECOMPILE_LIMIT = 64  # of one function: batch sizes x windows x modes of all jobs of a process
+
+
+def choose(choice: Literal["auto", "on", "off", "regional"], device: torch.device) -> How:
+    """What `auto` means on a device; anything else is meant as it is said."""
+    if choice == "auto":
+        return "on" if device.type == "cuda" else "off"
+    return choice
+
+
+def forward(model: nn.Module, how: How, recompute: bool) -> Callable[..., Tensor]:
+    """The model's loss as a function of tokens, targets and, if known, the number of documents; changes how blocks run."""
+    made: Any = model
+    if how != "off":
+        _prepare()
+    for block in made.blocks:
+        kind: Any = type(block)
+        if block.attention is not None:
+            block.attention.compiled = how == "regional"
+        run = functools.partial(_shared(kind), block) if how == "regional" else block.forward
+        if recompute:
+            run = functools.partial(_again, run)
+        if run is not block.forward:
+            block.forward = run
+    if how != "on":
+        return model
+    graph = torch.compile(model, dynamic=False, fullgraph=True)
+    return lambda tokens, targets, documents=None: graph(tokens, targets)  # which is the same for any number of them
+
+
+def _again(run: Callable[..., Tensor], *inputs: Any) -> Tensor:
+    from torch.utils.checkpoint import checkpoint
+
+    return checkpoint(run, *inputs, use_reentrant=False, preserve_rng_state=False)  # there is no dropout
+
+
+@functools.cache
+def _shared(block: Any) -> Callable[..., Tensor]:
+    return torch.compile(block.forward, dynamic=False, fullgraph=True)
+
+
+def _prepare() -> None:
+    keep_products()
+    import torch._dynamo
+
+    torch._dynamo.config.recompile_limit = RECOMPILE_LIMIT
+    torch._dynamo.config.accumulated_recompile_limit = 16 * RECOMPILE_LIMIT
+    torch._dynamo.config.fail_on_recompile_limit_hit = True
+
+
+@contextmanager
+def loud() -> Iterator[None]:
+    """Tell a model that cannot be compiled in one sentence; what the compiler says goes to the log."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+            raise
+        log.info("compilation failed:\n%s", "".join(traceback.format_exception(error)))
+        told = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise ConfigError(
+            f"compile: this model does not compile here ({told.strip()[:300]}), got on or regional; allowed is off"
+        ) from error
+
+
+def keep_products() -> None:
+    """Let compiled code outlive the process, unless the user's environment says where; before torch looks."""
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "inductor"))
+    os.environ.setdefault("TRITON_CACHE_DIR", str(cache_folder() / "triton"))

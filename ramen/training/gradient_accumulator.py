@@ -1,0 +1,52 @@
+"""Loss and gradients of a batch, a micro-batch at a time: the device's part of a training step that is not the optimizer's."""
+
+from collections.abc import Callable, Hashable
+
+import torch
+from torch import Tensor, nn
+
+from ramen.training.device_loader import DeviceBatch
+from ramen.training.graphs import Graphs
+
+
+class Differentiate:
+    """Adds the gradients of a batch's mean loss to those of the parameters."""
+
+    def __init__(self, loss: Callable[..., Tensor], micro_rows: int, precision: torch.dtype, device: torch.device):
+        self.loss, self.micro_rows, self.precision, self.device = loss, micro_rows, precision, device
+        self.graphs: Graphs | None = None
+
+    def record(self, parameters: list[nn.Parameter], stage: Callable[[], Hashable]) -> None:
+        """Run micro-batches as CUDA graphs from now on, one for each value of `stage`. ConfigError without a GPU."""
+        self.graphs = Graphs(self._run, parameters, stage, self.device)
+
+    def __call__(self, batch: DeviceBatch) -> Tensor:
+        """The summed loss (float32 scalar on the device). Nothing is read back."""
+        if self.graphs:
+            self.graphs.begin()
+        total = torch.zeros((), device=self.device)
+        for start in range(0, len(batch.tokens), self.micro_rows):
+            rows = slice(start, start + self.micro_rows)
+            documents = sum(batch.documents[rows]) if batch.documents else None
+            total += self.micro_batch(batch.tokens[rows], batch.targets[rows], batch.counted, documents)
+        return total
+
+    def micro_batch(self, tokens: Tensor, targets: Tensor, counted: int, documents: int | None = None) -> Tensor:
+        """The summed loss of some rows of so many documents, with the gradients of its share of the mean over `counted` targets."""
+        share = torch.full((), 1 / counted, device=self.device)
+        if self.graphs:  # one for any number of documents
+            return self.graphs.micro_batch(tokens, targets, share)
+        return self._run(tokens, targets, share, documents)
+
+    def _run(self, tokens: Tensor, targets: Tensor, share: Tensor, documents: int | None = None) -> Tensor:
+        with self.autocast():
+            loss = self.loss(tokens, targets, documents)
+        loss.backward(gradient=share)
+        return loss.detach()
+
+    def sizes(self, rows: int) -> list[int]:
+        """The different numbers of rows that micro-batches of a batch of `rows` have."""
+        return sorted({min(rows, self.micro_rows), rows % self.micro_rows or min(rows, self.micro_rows)})
+
+    def autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32)

@@ -1,0 +1,89 @@
+"""Micro-batches that fit: by the estimate, by trying, and with the same result whatever was found."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from ramen import device as machine
+from ramen.build.fit import estimated_rows
+from ramen.errors import ConfigError
+from ramen.training.micro_batch import tried_rows
+
+CPU = torch.device("cpu")
+
+
+def sizes(rows: int) -> dict[str, int]:
+    return {"parameters": 10**8, "activations": 10**8 * rows}
+
+
+@pytest.mark.parametrize(("free", "rows"), [(10**10, 12), (10**9, 3), (6 * 10**8, 2), (4 * 10**8, 1)])
+def test_a_batch_is_halved_until_its_estimate_is_free(monkeypatch: pytest.MonkeyPatch, free: float, rows: int) -> None:
+    monkeypatch.setattr(machine, "free_memory", lambda device: free)
+    assert estimated_rows(12, sizes, CPU) == rows
+
+
+def test_a_row_that_does_not_fit_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "free_memory", lambda device: 2 * 10**8)
+    with pytest.raises(ConfigError, match=r"trainer\.micro_batch_tokens: .* got 200 MB free and 310 MB needed"):
+        estimated_rows(12, sizes, CPU)
+
+
+def test_trying_halves_what_exhausts_the_device() -> None:
+    tried = []
+
+    def step(rows: int) -> None:
+        tried.append(rows)
+        if rows > 3:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nmore")
+
+    assert tried_rows(20, step, CPU, reserved=8) == 3
+    assert tried == [20, 10, 5, 3]
+    with pytest.raises(ConfigError, match="no room for a single row, got CUDA out of memory"):
+        tried_rows(1, lambda rows: step(9), CPU, reserved=8)
+    with pytest.raises(ZeroDivisionError):
+        tried_rows(1, lambda rows: [rows / 0, None][1], CPU, reserved=8)
+
+
+def test_free_memory_is_some_of_the_machine() -> None:
+    assert 10**7 < machine.free_memory(CPU) < 10**14
+
+
+def test_auto_is_settled_recorded_and_changes_no_result(
+    train: Callable[..., dict[str, Any]], weights: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever is free: the schedule's batches stay as they are, in micro-batches that need not divide them."""
+    more = ("schedule@batch_schedule=stepped", "batch_schedule.values=[1.0,1.25,2.5,3.75]", "trainer.steps=4")
+    free = 10**11
+    monkeypatch.setattr(machine, "free_memory", lambda device: free)
+    for name, rows in (("much", 15), ("little", 8)):
+        summary = train(name, *more, "trainer.micro_batch_tokens=auto")
+        assert summary["micro_batch_tokens"] == rows * 64
+        assert json.loads((tmp_path / name / "summary.json").read_text())["micro_batch_tokens"] == rows * 64
+        assert summary["tokens"] == 64 * (4 + 5 + 10 + 15)
+        free = int(summary["memory_peak"] / 0.8) - 1000  # a little less than that takes
+    torch.testing.assert_close(weights("little"), weights("much"), rtol=2e-3, atol=2e-4)
+
+
+def test_recomputed_activations_give_the_same_run_bit_for_bit(
+    train: Callable[..., dict[str, Any]], assert_bitwise: Any
+) -> None:
+    more = ("trainer.steps=3", "precision=bf16", "stream=modded", "mlp=nff", "trainer.micro_batch_tokens=128")
+    train("kept", *more), train("again", *more, "trainer.activation_checkpointing=true")
+    assert_bitwise("kept", "again")
+
+
+@pytest.mark.parametrize("free", [10**7, 10**11])
+def test_a_run_that_a_system_may_kill_for_its_memory_says_so_first(
+    train_small: Callable[..., dict[str, Any]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    free: int,
+) -> None:
+    monkeypatch.setattr(machine, "free_memory", lambda device: free)
+    assert train_small(tmp_path / "run")["status"] == "finished"
+    assert ("the system may kill this run" in caplog.text) == (free == 10**7)

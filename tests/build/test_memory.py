@@ -1,0 +1,97 @@
+"""The estimate of a step's memory against what torch's allocator counts while the step runs."""
+
+import gc
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+from ramen.build import assemble
+from ramen.build.memory import peak_bytes
+from ramen.nn.gpt import Text
+from ramen.nn.parameter import initialise
+from ramen.training.compilation import forward
+
+TEXT = Text(101, 0, 64)
+SIZE = ("model.layers=3", "model.dim=64", "model.heads=4", "trainer.batch_tokens=512")
+CPU = torch.device("cpu")
+CASES = {
+    "default": (),
+    "accumulating": ("trainer.batch_tokens=1024",),
+    "adamw": ("optimizer=adamw",),
+    "wide": ("model.dim=128", "model.layers=1"),
+    "streams": ("residual=mhc", "mlp=nff"),
+    "aro_sinkhorn": ("optimizer=aro_sinkhorn", "mlp.activation=swiglu"),
+    "soap_muon": ("optimizer=soap_muon",),
+    "spectron": ("optimizer=spectron", "linear=low_rank", "stream=modded"),
+    "untied": ("embedding=untied", "model.softcap=null"),
+    "recomputing": ("trainer.activation_checkpointing=true", "model.layers=6"),
+}
+
+
+def measured(config: dict[str, Any], rows: int, precision: torch.dtype) -> int:
+    """Bytes that tensors take at the peak of a second step, parameters and optimizer state among them."""
+    model: Any = assemble.model(config, TEXT)
+    initialise(model, 0)
+    forward(model, "off", config["trainer"]["activation_checkpointing"])
+    optimizers = assemble.optimizers(config, assemble.groups(config, model))
+    tokens = torch.randint(1, TEXT.vocabulary, (rows, TEXT.sequence_length))
+
+    def step() -> None:
+        for _ in range(config["trainer"]["batch_tokens"] // tokens.numel()):
+            with torch.autocast("cpu", precision, enabled=precision != torch.float32):
+                loss = model(tokens, tokens)
+            loss.backward()
+            del loss
+        optimizers.step()
+        model.zero_grad(set_to_none=True)
+
+    step()
+    gc.collect()
+    held = [*model.parameters(), *model.buffers()]
+    held += [v for o in optimizers.by_name.values() for s in o.state.values() for v in s.values() if torch.is_tensor(v)]
+    before = sum({t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in held}.values())
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        step()
+    now = peak = 0
+    for event in profiler.profiler.kineto_results.events():  # type: ignore[union-attr]
+        if event.name() == "[memory]":
+            now += event.nbytes()
+            peak = max(peak, now)
+    return before + peak
+
+
+@pytest.mark.parametrize(
+    ("name", "precision"), list(zip(CASES, itertools.cycle((torch.float32, torch.bfloat16)), strict=False))
+)
+def test_the_estimate_is_within_a_fifth_of_the_peak(
+    compose: Callable[..., dict[str, Any]], name: str, precision: torch.dtype
+) -> None:
+    config = compose(*SIZE, *CASES[name])
+    sizes = assemble.memory(config, TEXT, 8, precision)
+    assert all(size > 0 for size in sizes.values())
+    assert sum(sizes.values()) == pytest.approx(measured(config, 8, precision), rel=0.2)
+
+
+def test_more_rows_take_more_and_recomputing_less(compose: Callable[..., dict[str, Any]]) -> None:
+    rows = [assemble.memory(compose(*SIZE), TEXT, n, torch.float32)["activations"] for n in (8, 16, 32)]
+    assert rows[0] < rows[1] < rows[2]
+    again = assemble.memory(compose(*SIZE, *CASES["recomputing"]), TEXT, 32, torch.float32)["activations"]
+    assert again < assemble.memory(compose(*SIZE, "model.layers=6"), TEXT, 32, torch.float32)["activations"] / 2
+
+
+def test_a_gpus_head_takes_more_logits_at_a_time(compose: Callable[..., dict[str, Any]]) -> None:
+    """1 << 28 of them, or all there are, in bfloat16; on a CPU 1 << 24."""
+    config, text, rows = compose(*SIZE), Text(1 << 19, 0, TEXT.sequence_length), 8
+    cpu, cuda = (sum(assemble.memory(config, text, rows, torch.bfloat16, kind).values()) for kind in ("cpu", "cuda"))
+    logits = min(1 << 28, rows * text.sequence_length << 19)
+    assert 0.7 < (cuda - cpu) / (2 * (logits - (1 << 24))) <= 1  # the CPU's peak is the optimizer's
+
+
+def test_what_a_process_takes_is_more_than_its_tensors_and_what_a_gpu_tells_is_not() -> None:
+    sizes = {"parameters": 10, "activations": 20}
+    assert peak_bytes(sizes, CPU) > 30
+    assert peak_bytes(sizes, torch.device("cuda")) == 30

@@ -1,0 +1,178 @@
+"""From a config node to an object: what may be built, what is told when it cannot be, and that nothing is shared."""
+
+import functools
+
+import pytest
+import torch
+
+from ramen.config.registry import build, factory, kinds, locate, options
+from ramen.errors import ConfigError
+from ramen.nn.linear.dense import Dense
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "os.system",
+        "builtins.eval",
+        "subprocess.run",
+        "pickle.loads",
+        "torch.load",
+        "torch.hub.load",
+        "torch.optimistic.Adam",
+        "ramenoodle.Soup",
+        "ramen",
+        "numpy.load",
+        "",
+        None,
+        3,
+        {"ramen.": 1},
+    ],
+)
+def test_what_is_not_trusted_is_never_imported(target):
+    with pytest.raises(ConfigError, match=r"may not be built, got .*; allowed are ramen\.\*, torch\.optim\.\*"):
+        locate(target)
+
+
+@pytest.mark.parametrize(
+    ("target", "reason"),
+    [
+        ("ramen.nn.mlp.nothing.MLP", "ModuleNotFoundError: No module named 'ramen.nn.mlp.nothing'"),
+        ("ramen.nn.mlp.default.Nothing", "AttributeError: module 'ramen.nn.mlp.default' has no attribute 'Nothing'"),
+        ("ramen.build.run.os.system", "ModuleNotFoundError"),
+        ("ramen.", "AttributeError"),
+        ("ramen..mlp", "ModuleNotFoundError"),
+        ("ramen.config.registry.CONF", "is not a class or function"),
+        ("ramen.nn.mlp", "is not a class or function"),
+        # what is in ramen and is no component
+        ("ramen.runs.lock.discard", "is no component for a config; allowed are "),
+        ("ramen.build.run.run", "is no component"),
+        ("ramen.cli.command.main", "is no component"),
+        ("ramen.runs.atomic.write_atomically", "is no component"),
+        ("ramen.config.registry.locate", "is no component"),
+        ("ramen.config.registry.import_module", "is not a class or function"),
+        ("ramen.nn.mlp.default.MLP.__init__", "ModuleNotFoundError"),
+        ("ramen.nn.mlp.default.MLP.__class__", "ModuleNotFoundError"),
+        ("ramen.nn.mlp.default.__builtins__", "is not a class or function"),
+        ("ramen.build.run.subprocess", "is not a class or function"),
+        ("ramen.build.run.Path", "is not a class or function"),
+        ("ramen.build.run.log.info", "ModuleNotFoundError"),
+        ("ramen/../os.system", "may not be built"),
+        ("ramen.__import__", "AttributeError"),
+        ("ramen.nn.mlp.default.MLP\n", "AttributeError"),
+        ("torch.optim.adam.adam", "is not a torch.optim.Optimizer"),
+        ("torch.optim.lr_scheduler.LambdaLR", "is not a torch.optim.Optimizer"),
+        ("torch.optim.optimizer.defaultdict", "is not a class or function"),
+        ("pytorch_optimizer.load_optimizer", "is not a torch.optim.Optimizer"),
+    ],
+)
+def test_what_cannot_be_built_is_told_with_the_real_reason(target, reason):
+    pytest.importorskip(target.partition(".")[0].partition("/")[0])
+    with pytest.raises(ConfigError) as caught:
+        locate(target)
+    assert repr(target) in str(caught.value) and reason in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "target"),
+    [
+        ("mlp", "ramen.nn.linear.dense.Dense"),
+        ("logger", "ramen.data.shakespeare.Shakespeare"),
+        ("schedule", "ramen.nn.mlp.nff.MLP"),
+        ("data", "torch.optim.SGD"),
+        ("optimizer", "ramen.schedule.constant.constant"),
+    ],
+)
+def test_a_component_of_another_kind_is_refused(kind, target):
+    with pytest.raises(ConfigError, match=f"is no component for {kind}|cannot be imported"):
+        locate(target, (), kind)
+
+
+def test_an_optimizer_may_be_the_auxiliary_one():
+    assert locate("ramen.optimizer.muon.Muon", (), "auxiliary") is locate("ramen.optimizer.muon.Muon", (), "optimizer")
+
+
+@pytest.mark.parametrize("name", ["os", "subprocess", "builtins", "", "os.path", "pickle"])
+def test_pythons_own_modules_cannot_be_opted_in(name):
+    with pytest.raises(ConfigError, match="may not be built, got "):
+        locate(f"{name}.system", [name])
+
+
+def test_a_function_of_a_package_that_was_opted_in_is_not_called(package):
+    with pytest.raises(ConfigError, match="is not a class"):
+        locate(f"{package}.whole.stir", [package], "mlp")
+    assert locate(f"{package}.whole.stir", [package], "schedule")
+    with pytest.raises(ConfigError, match=r"is not a torch\.optim\.Optimizer"):
+        locate(f"{package}.whole.Soup", [package], "optimizer")
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """A package of the user's own, with a module that breaks when it is imported."""
+    folder = tmp_path / "noodle_extras"
+    folder.mkdir()
+    (folder / "__init__.py").write_text("")
+    (folder / "broken.py").write_text("raise RuntimeError('needs a GPU of the year 2030')")
+    (folder / "whole.py").write_text(
+        "class Soup:\n    def __init__(self, dim, *, salt):\n        self.made = dim, salt\ndef stir(progress):\n    return 1.0"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return "noodle_extras"
+
+
+def test_a_package_is_built_from_when_the_user_opts_in(package):
+    node = {"_target_": f"{package}.whole.Soup", "salt": 2}
+    with pytest.raises(ConfigError, match="may not be built"):
+        build(node, 3)
+    assert build(node, 3, allow=[package]).made == (3, 2)
+    with pytest.raises(ConfigError, match="RuntimeError: needs a GPU of the year 2030"):
+        locate(f"{package}.broken.Soup", [package])
+
+
+def test_an_opted_in_name_is_a_whole_package_name(package):
+    with pytest.raises(ConfigError, match="may not be built"):
+        locate(f"{package}.whole.Soup", [package[:-1]])
+
+
+def test_a_factory_builds_anew_on_each_call():
+    make = factory({"_target_": "ramen.nn.linear.dense.Dense"})
+    first, second = make(2, 3, (1.0,)), make(2, 3, (1.0,))
+    assert isinstance(first, Dense) and first is not second
+    assert first.weight.data_ptr() != second.weight.data_ptr()
+
+
+def test_nested_nodes_are_handed_over_and_not_built(package):
+    """A nested object would be one object for all layers."""
+    inner = {"_target_": "ramen.nn.linear.dense.Dense"}
+    assert build({"_target_": f"{package}.whole.Soup", "salt": inner}, 3, allow=[package]).made == (3, inner)
+
+
+def test_built_things_hold_plain_values():
+    """No OmegaConf type ends in a checkpoint."""
+    from omegaconf import OmegaConf
+
+    parameter = torch.nn.Parameter(torch.zeros(2, 2))
+    node = OmegaConf.create({"_target_": "torch.optim.AdamW", "lr": 0.1, "betas": [0.8, 0.9]})
+    built = build(node, [parameter])
+    assert type(built.defaults["betas"]) in (list, tuple) and built.defaults["lr"] == 0.1
+
+
+def test_a_function_is_built_into_a_curve():
+    curve = factory({"_target_": "ramen.schedule.constant.constant"})
+    assert callable(curve) and curve(0.5) == 1.0
+
+
+def test_options_are_the_files_of_a_group():
+    found = options("position")
+    assert {"none", "rope", "half_rope"} <= found.keys() and list(found) == sorted(found)
+    rope = found["rope"]
+    assert (rope.name, rope.target) == ("rope", "ramen.nn.position.rope.RoPE")
+    assert rope.summary.startswith("RoPE:") and "#" not in rope.summary
+    assert options("no_such_kind") == {}
+
+
+def test_kinds_are_the_groups_of_the_config():
+    expected = {"attention", "auxiliary", "data", "embedding", "linear", "logger", "mlp", "model", "optimizer"}
+    expected |= {"position", "residual", "routing", "schedule", "trainer", "diagnostics"}
+    assert expected <= set(kinds()) and "hydra" not in kinds()
+    assert all(functools.reduce(set.union, [options(kind).keys()], set()) for kind in expected)

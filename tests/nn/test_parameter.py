@@ -1,0 +1,144 @@
+"""Initial values come from (seed, name) alone."""
+
+import re
+
+import pytest
+import torch
+from torch import nn
+
+from ramen.nn.parameter import (
+    constant,
+    declare_factors,
+    generator,
+    initialise,
+    normal,
+    parameter,
+    stacked,
+    uniform,
+)
+from ramen.optimizer.spectron import factor_pairs
+
+
+class Layer(nn.Module):
+    """One declared parameter, whose name in a model is where the layer stands."""
+
+    def __init__(self, shape=(40, 50), initial=None, role="matrix"):
+        super().__init__()
+        self.weight = parameter(shape, initial or normal(0.1), role)
+
+
+def born(seed: int = 0, **layers: nn.Module) -> dict[str, torch.Tensor]:
+    """Values of every parameter of a model of these layers after `initialise`."""
+    model = nn.ModuleDict(layers)
+    initialise(model, seed)
+    return {name: value.detach().clone() for name, value in model.named_parameters()}
+
+
+def test_a_value_depends_on_seed_and_name_and_nothing_else_of_the_model():
+    alone = born(a=Layer())["a.weight"]
+    torch.manual_seed(123)
+    among = born(first=Layer((7, 3)), a=Layer(), z=Layer(initial=uniform(1.0)), foreign=nn.Linear(3, 4))
+    assert torch.equal(alone, among["a.weight"])
+    assert not torch.equal(alone, born(b=Layer())["b.weight"])
+    assert not torch.equal(alone, born(seed=1, a=Layer())["a.weight"])
+
+
+@pytest.mark.parametrize(
+    ("initial", "first"),
+    [(normal(1.0), [1.6251, 2.2308, 0.8906, 2.2120]), (uniform(1.0), [1.3791, 1.5613, 1.4622, 1.4936])],
+    ids=["normal", "uniform"],
+)
+def test_an_initial_value_is_the_same_in_every_release(initial, first):
+    """A change here changes every result, and must be on purpose."""
+    weight = born(seed=3, a=Layer((4, 5), initial))["a.weight"]
+    assert weight[0, :4].tolist() == pytest.approx(first, abs=1e-4)
+
+
+@pytest.mark.parametrize("make", [normal, uniform])
+@pytest.mark.parametrize("std", [0.02, 1.5])
+def test_standard_deviation_is_the_one_asked_for(make, std):
+    weight = born(a=Layer((300, 300), make(std)))["a.weight"]
+    assert weight.std().item() == pytest.approx(std, rel=0.02)
+    assert weight.mean().item() == pytest.approx(0, abs=0.02 * std)
+    if make is uniform:
+        assert weight.abs().max().item() == pytest.approx(3**0.5 * std, rel=1e-3)
+
+
+@pytest.mark.parametrize(("initial", "value"), [(normal(0.0), 0.0), (uniform(0.0), 0.0), (constant(0.25), 0.25)])
+def test_constant_values(initial, value):
+    assert torch.equal(born(a=Layer((3, 4), initial))["a.weight"], torch.full((3, 4), value))
+
+
+def test_a_bank_starts_as_its_entries_do():
+    """And its first matrices do not depend on how many follow."""
+    three = born(a=Layer((3, 60, 70), stacked(uniform(0.1), uniform(0.1), constant(0.0))))["a.weight"]
+    two = born(a=Layer((2, 60, 70), stacked(uniform(0.1), uniform(0.1))))["a.weight"]
+    assert torch.equal(three[:2], two) and not three[2].any()
+    assert not torch.equal(three[0], three[1])
+    with pytest.raises(ValueError, match="shorter"):
+        born(a=Layer((3, 4, 4), stacked(uniform(0.1), uniform(0.1))))
+
+
+def test_a_foreign_module_is_reset_by_seed_and_name():
+    first = born(a=nn.Linear(6, 7), b=nn.Embedding(5, 6))
+    torch.manual_seed(99)
+    again = born(b=nn.Embedding(5, 6), other=Layer(), a=nn.Linear(6, 7))
+    for name, value in first.items():
+        assert torch.equal(value, again[name])
+    assert not torch.equal(first["a.weight"], born(seed=1, a=nn.Linear(6, 7))["a.weight"])
+    assert not torch.equal(first["a.weight"], born(c=nn.Linear(6, 7))["c.weight"])
+
+
+def test_a_module_that_cannot_be_reset_is_named():
+    bare = nn.Module()
+    bare.gain = nn.Parameter(torch.ones(3))
+    with pytest.raises(TypeError, match=r"block\.inner: .*parameter.*reset_parameters"):
+        initialise(nn.ModuleDict({"block": nn.ModuleDict({"inner": bare})}), 0)
+
+
+def test_the_global_generator_is_untouched():
+    layers = {"a": Layer(), "b": nn.Linear(6, 7)}  # nn.Linear draws when it is made
+    torch.manual_seed(5)
+    expected = torch.rand(4)
+    torch.manual_seed(5)
+    born(**layers)
+    assert torch.equal(torch.rand(4), expected)
+
+
+def test_a_half_precision_parameter_gets_the_rounded_values():
+    model = nn.ModuleDict({"a": Layer()}).to(torch.bfloat16)
+    initialise(model, 0)
+    assert torch.equal(model["a"].weight, born(a=Layer())["a.weight"].bfloat16())
+
+
+def test_a_double_precision_parameter_gets_the_very_same_values():
+    one, other = (nn.ParameterDict({"w": parameter((9, 9), normal(1.0), "matrix")}) for _ in range(2))
+    initialise(one, 0)
+    initialise(other.double(), 0)
+    assert torch.equal(one["w"].double(), other["w"])
+
+
+def test_a_pair_of_factors_is_one_where_both_are():
+    left, right, other = (parameter((4, 4), normal(1.0), "matrix") for _ in range(3))
+    declare_factors(left, right)
+    for held, pairs in (((left, right, other), 1), ((left, other), 0), ((right,), 0)):
+        made = factor_pairs(held)
+        assert len(made) == pairs and all(first is left and second is right for first, second in made)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e31])
+def test_values_that_are_no_start_are_refused(value):
+    for make in (normal, uniform, constant):
+        with pytest.raises(ValueError, match=rf"1e\+30\]?, got {re.escape(str(value))}$"):
+            make(value)
+
+
+def test_roles_are_kept_through_a_move_to_a_number_type():
+    layer = Layer(role="gate").to(torch.float64)
+    assert layer.weight.role == "gate"
+
+
+def test_generators_differ_by_seed_and_name_together():
+    """(1, '1/x') is not (11, '/x'): no two parameters share a stream by an accident of spelling."""
+    seeds = {generator(seed, name).initial_seed() for seed in range(20) for name in ("a", "b", "a.b", "1/a", "/a", "")}
+    assert len(seeds) == 20 * 6

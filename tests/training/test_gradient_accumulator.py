@@ -1,0 +1,58 @@
+"""Gradients of a batch: those of its mean loss, however it is cut, in the precision that is asked for."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from ramen.data.batches import IGNORED
+from ramen.nn.gpt import GPT
+from ramen.training.device_loader import DeviceBatch
+from ramen.training.gradient_accumulator import Differentiate
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize("micro_rows", [1, 2, 3, 9])
+def test_gradients_are_of_the_mean_over_counted_targets(
+    build_gpt: Callable[..., GPT], rows: Callable[..., Tensor], micro_rows: int
+) -> None:
+    model, tokens = build_gpt(noise=0.1), rows((12,), (5, 7), (12,))
+    targets = tokens.roll(-1, dims=1)
+    targets[0, 3:], targets[2, 5] = IGNORED, IGNORED
+    counted = int((targets != IGNORED).sum())
+    loss = model(tokens, targets)
+    (loss / counted).backward()
+    expected = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+    model.zero_grad()
+    found = Differentiate(model, micro_rows, torch.float32, CPU)(DeviceBatch(tokens, targets, counted))
+    torch.testing.assert_close(found, loss.detach())
+    torch.testing.assert_close({name: p.grad for name, p in model.named_parameters() if name in expected}, expected)
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_products_are_in_the_precision_asked_for(precision: torch.dtype) -> None:
+    weight = torch.ones(2, 2, requires_grad=True)
+    made = []
+
+    def loss(tokens: Tensor, targets: Tensor, documents: int | None) -> Tensor:
+        made.append((weight @ weight).dtype)
+        return (weight @ weight).float().sum()
+
+    row = torch.zeros((1, 2), dtype=torch.long)
+    Differentiate(loss, 1, precision, CPU)(DeviceBatch(row, row, 2))
+    assert made == [precision] and weight.grad is not None and weight.grad.dtype == torch.float32
+
+
+def test_micro_batches_are_told_how_many_documents_they_have(rows: Callable[..., Tensor]) -> None:
+    weight, told = torch.ones((), requires_grad=True), []
+
+    def loss(tokens: Tensor, targets: Tensor, documents: int | None) -> Tensor:
+        told.append((len(tokens), documents))
+        return weight * 1
+
+    tokens = rows((4, 8), (12,), (5, 5, 2))
+    for documents in ((2, 1, 3), None):
+        Differentiate(loss, 2, torch.float32, CPU)(DeviceBatch(tokens, tokens, 36, documents))
+    assert told == [(2, 3), (1, 3), (2, None), (1, None)]
