@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from ramen.nn.block import Block, Reading
-from ramen.ops.checks import at_least, counts
+from ramen.ops.checks import check_at_least, check_counts
 from ramen.ops.cross_entropy import linear_cross_entropy
 from ramen.ops.document_mask import DocumentMask
-from ramen.ops.multi_token_prediction import targets_ahead
+from ramen.ops.multi_token_prediction import mtp_targets
 from ramen.ops.rms_norm import rms_norm
 from ramen.ops.softcap import Softcap, SoftcapForm
 
@@ -61,8 +61,8 @@ class GPT(nn.Module):
         ahead_weights: list[float],
     ):
         super().__init__()
-        counts(layers=layers)
-        at_least(1, dim=dim, heads=heads)
+        check_counts(layers=layers)
+        check_at_least(1, dim=dim, heads=heads)
         if dim % heads or (dim // heads) % 2:
             raise ValueError(f"dim must be heads x an even head width, got dim={dim}, heads={heads}")
         if any(weight <= 0 for weight in ahead_weights) or len(ahead_weights) >= text.sequence_length:
@@ -125,7 +125,7 @@ class GPT(nn.Module):
         ahead = None
         if self.training and self.ahead:
             of_token = (tokens == self.text.bos).cumsum(-1)
-            ahead = targets_ahead(targets, of_token, len(self.ahead)).flatten(0, 1), self.ahead_now
+            ahead = mtp_targets(targets, of_token, len(self.ahead)).flatten(0, 1), self.ahead_now
         return linear_cross_entropy(
             x.flatten(0, 1), self.embedding.head(), targets.flatten(), self.text.vocabulary, self.softcap, ahead=ahead
         )

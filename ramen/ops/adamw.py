@@ -18,7 +18,7 @@ from ramen.kernels.cpu.library import kernels, triton_serves
 Tensors = list[Tensor]
 
 
-def one_pass(weights: Tensors, gradients: Tensors) -> Callable[..., None] | None:
+def fused_adamw(weights: Tensors, gradients: Tensors) -> Callable[..., None] | None:
     """`cautious_adamw` by the kernel that serves tensors like these, of any shapes; None where none does.
 
     Kernels take float32 alone, contiguous.
@@ -35,7 +35,7 @@ def one_pass(weights: Tensors, gradients: Tensors) -> Callable[..., None] | None
 
 def warm(like: Tensor) -> None:
     """Let Triton make its kernel now, not in the first step of a run."""
-    if serve := one_pass([like], [like]) if like.is_cuda else None:
+    if serve := fused_adamw([like], [like]) if like.is_cuda else None:
         weight, step = torch.zeros(16, device=like.device), torch.zeros((), device=like.device)
         moments = torch.zeros_like(weight), torch.zeros_like(weight)
         serve([weight], [weight], *([m] for m in moments), [step], lr=0.0, beta1=0.0, beta2=0.0, eps=1.0, decay=0.0)

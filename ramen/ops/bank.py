@@ -19,14 +19,14 @@ from ramen.kernels.cpu.library import Library, kernels, triton_serves
 Factor = float | Tensor
 
 
-def wide(x: Tensor) -> Tensor:
+def upcast(x: Tensor) -> Tensor:
     """x itself, or a 16-bit one in float32."""
     return x if x.dtype.itemsize >= 4 else x.float()
 
 
 def stack(tensors: Iterable[Tensor]) -> Tensor:
     """(N, m, n) in float32 or wider, of tensors (..., m, n); always a copy."""
-    return wide(torch.cat([t.reshape(-1, *t.shape[-2:]) for t in tensors]))
+    return upcast(torch.cat([t.reshape(-1, *t.shape[-2:]) for t in tensors]))
 
 
 def unstack(bank: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
@@ -35,7 +35,7 @@ def unstack(bank: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
     return [part.view((*t.shape[:-2], *bank.shape[1:])) for part, t in zip(parts, like, strict=True)]
 
 
-def largest(x: Tensor, dim: int | tuple[int, ...]) -> Tensor:
+def amax(x: Tensor, dim: int | tuple[int, ...]) -> Tensor:
     """The largest size along axes that are kept, without the copy that abs makes."""
     if x.is_cuda:  # one kernel in place of four; on a CPU it takes ten times as long
         return torch.linalg.vector_norm(x, math.inf, dim=dim, keepdim=True)
@@ -44,7 +44,7 @@ def largest(x: Tensor, dim: int | tuple[int, ...]) -> Tensor:
 
 def frobenius(bank: Tensor) -> Tensor:
     """Frobenius norms (N, 1, 1) of a bank, of which no square over- or underflows."""
-    unit = largest(bank, (-2, -1)).clamp_min_(torch.finfo(bank.dtype).tiny)
+    unit = amax(bank, (-2, -1)).clamp_min_(torch.finfo(bank.dtype).tiny)
     return torch.linalg.vector_norm(bank / unit, dim=(-2, -1), keepdim=True).mul_(unit)
 
 
@@ -81,34 +81,36 @@ def accumulate(gradients: list[Tensor], momentum: Tensor, *, beta: Factor, neste
 
 
 def descend(
-    weights: Sequence[Tensor], direction: Tensor, *, rate: Factor, decay: Factor, cautious: bool, decayed: Tensor | None,
-    pace: Tensor | None, radius: Tensor | None,
+    weights: Sequence[Tensor], direction: Tensor, *, rate: Factor, decay: Factor, cautious: bool, decay_target: Tensor | None,
+    step_scale: Tensor | None, radius: Tensor | None,
 ) -> None:  # fmt: skip
-    """W <- W - decay mask X - rate pace D in place, for a direction D (N, m, n); mask is 1, or when cautious 1[D W >= 0].
+    """W <- W - decay mask X - rate step_scale D in place, for a direction D (N, m, n); mask is 1, or when cautious 1[D W >= 0].
 
-    X is `decayed` (N, m, n), or W. pace (N, 1, 1) is 1 when None. radius (N): each W then goes to this Frobenius norm; where that
-    is 0, into the ball of sqrt(m).
+    X is `decay_target` (N, m, n), or W. step_scale (N, 1, 1) is 1 when None. radius (N): each W then goes to this Frobenius norm;
+    where that is 0, into the ball of sqrt(m).
     """
-    operands = [t for t in (decayed, pace) if t is not None]
+    operands = [t for t in (decay_target, step_scale) if t is not None]
     if radius is None and (compiled := _compiled(direction, weights, *operands)):
         compiled.descend(
-            weights, _sizes(weights), len(weights), direction, decayed, pace, direction[0].numel(), float(rate), float(decay),
-            cautious,
+            weights, _sizes(weights), len(weights), direction, decay_target, step_scale, direction[0].numel(),
+            float(rate), float(decay), cautious,
         )  # fmt: skip
         return
     if radius is None and _on_cuda(direction, weights, *operands):
         from ramen.kernels.cuda import bank as bank_triton
 
         decaying = None if is_zero(decay) else decay
-        bank_triton.descend(weights, direction, decayed, pace, direction[0].numel(), rate, decaying, cautious)
+        bank_triton.descend(
+            weights, direction, decay_target, step_scale, direction[0].numel(), rate, decaying, cautious
+        )
         return
     weight = stack(weights)
     if not is_zero(decay):
-        decayed = weight if decayed is None else decayed
+        decay_target = weight if decay_target is None else decay_target
         if cautious:
-            decayed = (direction * weight).ge_(0).mul_(decayed)
-        add(weight, decayed, -decay)
-    add(weight, direction, -rate if pace is None else -rate * pace)
+            decay_target = (direction * weight).ge_(0).mul_(decay_target)
+        add(weight, decay_target, -decay)
+    add(weight, direction, -rate if step_scale is None else -rate * step_scale)
     if radius is not None:
         norm = torch.linalg.vector_norm(weight, dim=(-2, -1)).clamp_min(torch.finfo(weight.dtype).tiny)
         inside = (math.sqrt(weight.shape[-2]) / norm).clamp_max(1.0)
@@ -121,7 +123,7 @@ def warm(like: Tensor, *, nesterov: bool, decay: Factor, cautious: bool) -> None
     if like.is_cuda:
         bank = torch.zeros(1, 4, 4, device=like.device)
         accumulate([bank], bank.clone(), beta=0.0, nesterov=nesterov)
-        descend([bank], bank, rate=0.0, decay=decay, cautious=cautious, decayed=None, pace=None, radius=None)
+        descend([bank], bank, rate=0.0, decay=decay, cautious=cautious, decay_target=None, step_scale=None, radius=None)
 
 
 def _compiled(bank: Tensor, tensors: Sequence[Tensor], *more: Tensor) -> Library | None:

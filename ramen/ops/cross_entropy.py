@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from ramen.device import bfloat16_speed, compute_dtype
 from ramen.kernels.cpu.library import Library, kernels, triton_serves
-from ramen.ops.multi_token_prediction import Ahead
+from ramen.ops.multi_token_prediction import MTPLoss
 from ramen.ops.softcap import Softcap
 
 IGNORED = -100
@@ -120,7 +120,7 @@ def _in_chunks(
             logits = torch.mm(x[chunk], cast.T, out=out)  # (n, V padded)
             ahead = None
             if further is not None and weights is not None:
-                ahead = Ahead(logits, targets[chunk], further[chunk], weights, softcap)
+                ahead = MTPLoss(logits, targets[chunk], further[chunk], weights, softcap)
             if compiled:
                 losses, grad = _compiled_rows(compiled, logits, targets[chunk], vocabulary, softcap, differentiated)
             else:

@@ -16,7 +16,7 @@ from ramen.ops.softcap import Softcap
 IGNORED = -100
 
 
-def targets_ahead(targets: Tensor, documents: Tensor, count: int) -> Tensor:
+def mtp_targets(targets: Tensor, documents: Tensor, count: int) -> Tensor:
     """(B, T, count): the second, third ... token after each, as `targets` (B, T) hold the next one; -100 where there is none.
 
     None are those of another of the `documents` (B, T), and all of a token whose next one does not count.
@@ -30,7 +30,7 @@ def targets_ahead(targets: Tensor, documents: Tensor, count: int) -> Tensor:
     return torch.stack(found, dim=-1)
 
 
-class Ahead:
+class MTPLoss:
     """The further targets of some rows of logits, to be made before the logits' memory is used for their gradient."""
 
     def __init__(self, logits: Tensor, targets: Tensor, further: Tensor, weights: Tensor, softcap: Softcap | None):

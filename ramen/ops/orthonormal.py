@@ -17,7 +17,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from ramen.ops.bank import largest, wide
+from ramen.ops.bank import amax, upcast
 
 PASSES = 2  # 1e-8 / m is the smallest singular value met: one pass brings it to about 1e-4, two to 1 within 1e-6
 NOISE = 1e-8  # relative to a column; under the rounding of a float32 input
@@ -28,14 +28,14 @@ def orthonormal_factor(a: Tensor) -> Tensor:
     if a.ndim < 2 or a.shape[-2] < a.shape[-1]:
         raise ValueError(f"orthonormal columns: too few rows, got shape {tuple(a.shape)}; allowed (..., m, s), m >= s")
     if a.numel() == 0:
-        return torch.empty_like(wide(a))
-    a = _unit_columns(wide(a))
+        return torch.empty_like(upcast(a))
+    a = _unit_columns(upcast(a))
     return _cholesky_qr(a) if a.is_cuda else _householder_qr(a)
 
 
 def _unit_columns(a: Tensor) -> Tensor:
     tiny = torch.finfo(a.dtype).tiny
-    a = a / largest(a, -2).clamp_min_(tiny)  # then squares neither over- nor underflow
+    a = a / amax(a, -2).clamp_min_(tiny)  # then squares neither over- nor underflow
     return a / a.square().sum(dim=-2, keepdim=True).sqrt_().clamp_min_(tiny)  # vector_norm is slow along columns
 
 

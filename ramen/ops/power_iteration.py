@@ -11,7 +11,7 @@ it was; nothing is read back from the device.
 import torch
 from torch import Tensor
 
-from ramen.ops.bank import largest
+from ramen.ops.bank import amax
 
 
 def spectral_norm(x: Tensor, u: Tensor, *, steps: int = 1) -> tuple[Tensor, Tensor]:
@@ -26,7 +26,7 @@ def spectral_norm(x: Tensor, u: Tensor, *, steps: int = 1) -> tuple[Tensor, Tens
     x = x.to(u.dtype)
     if x.numel() == 0:
         return u.new_zeros(x.shape[:-2]), u.clone()
-    scale = largest(x, (-2, -1))
+    scale = amax(x, (-2, -1))
     inverse = scale.clamp_min(torch.finfo(u.dtype).tiny).reciprocal_()  # so that no square over- or underflows
     left = u.unsqueeze(-1)  # (..., m, 1)
     sigma = scale

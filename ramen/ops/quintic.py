@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 
 from ramen.kernels.cpu.library import kernels
-from ramen.ops.bank import largest
+from ramen.ops.bank import amax
 
 Quintic = tuple[float, float, float]
 Form = Literal["auto", "plain", "gram"]
@@ -68,7 +68,7 @@ def _normalize(x: Tensor, dtype: torch.dtype) -> Tensor:
         return out.to(dtype)
     work = torch.float32 if x.dtype.itemsize < 4 else x.dtype
     tiny = torch.finfo(work).tiny
-    x = x / largest(x, (-2, -1)).to(work).clamp_min_(tiny)
+    x = x / amax(x, (-2, -1)).to(work).clamp_min_(tiny)
     norm = torch.linalg.vector_norm(x, dim=(-2, -1), keepdim=True).clamp_min_(tiny)
     return torch.div(x, norm, out=x if x.dtype == dtype else torch.empty_like(x, dtype=dtype))
 

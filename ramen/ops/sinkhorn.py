@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ramen.kernels.cpu.library import kernels
-from ramen.ops.bank import largest, wide
+from ramen.ops.bank import amax, upcast
 
 
 def balance_axes(x: Tensor, *, steps: int = 1, half: bool = False) -> Tensor:
@@ -55,8 +55,8 @@ def _normalize_axes(x: Tensor, axes: tuple[int, ...], norm: float) -> Tensor:
         m, n = x.shape[-2:]
         compiled.normalize_axes(x, out, x.numel() // (m * n), m, n, axes[0] == -1, len(axes), norm, _floor(x) ** 2)
         return out
-    out = wide(x)
-    out = out / largest(out, (-2, -1)).clamp_min_(torch.finfo(out.dtype).tiny)  # squares are in range, floors relative
+    out = upcast(x)
+    out = out / amax(out, (-2, -1)).clamp_min_(torch.finfo(out.dtype).tiny)  # squares are in range, floors relative
     for i, axis in enumerate(axes):
         length = torch.linalg.vector_norm(out, dim=axis, keepdim=True).clamp_min_(_floor(out))
         out.mul_((norm if i + 1 == len(axes) else 1.0) / length)

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ramen.ops.adamw import one_pass, warm
-from ramen.ops.checks import at_least, within
+from ramen.ops.adamw import fused_adamw, warm
+from ramen.ops.checks import check_at_least, check_within
 
 
 class AdamW(torch.optim.AdamW):
@@ -26,8 +26,8 @@ class AdamW(torch.optim.AdamW):
     def __init__(
         self, params: Any, *, lr: float, beta1: float, beta2: float, eps: float, weight_decay: float, cautious: bool
     ):
-        within(0, 1, beta1=beta1, beta2=beta2)
-        at_least(0, lr=lr, eps=eps, weight_decay=weight_decay)
+        check_within(0, 1, beta1=beta1, beta2=beta2)
+        check_at_least(0, lr=lr, eps=eps, weight_decay=weight_decay)
         super().__init__(params, lr=lr, betas=(beta1, beta2), eps=eps, weight_decay=weight_decay, fused=True)
         for group in self.param_groups:
             group.setdefault("cautious", cautious)
@@ -72,7 +72,7 @@ class AdamW(torch.optim.AdamW):
         """The step of a group with cautious decay in one pass over memory; False, and nothing done, where no kernel serves."""
         params = [p for p in group["params"] if p.grad is not None]
         gradients: Any = [p.grad for p in params]
-        step = one_pass(params, gradients)
+        step = fused_adamw(params, gradients)
         if step is None:
             return False
         for p in params:
@@ -107,11 +107,11 @@ class AdamW(torch.optim.AdamW):
 def _aligned(groups: list[dict[str, Any]]) -> Iterator[None]:
     """Within, gradients lie in memory as their parameters do: torch's fused kernel takes it for granted, and does not look."""
     given = [p for group in groups for p in group["params"] if p.grad is not None]
-    askew = {p: p.grad for p in given if p.grad.stride() != p.stride()}
+    mismatched_strides = {p: p.grad for p in given if p.grad.stride() != p.stride()}
     try:
-        for p, gradient in askew.items():
+        for p, gradient in mismatched_strides.items():
             p.grad = torch.empty_like(p).copy_(gradient)
         yield
     finally:
-        for p, gradient in askew.items():
+        for p, gradient in mismatched_strides.items():
             p.grad = gradient

@@ -19,8 +19,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from ramen.ops.bank import largest
-from ramen.ops.checks import above, at_least, counts, one_of
+from ramen.ops.bank import amax
+from ramen.ops.checks import check_above, check_at_least, check_counts, check_one_of
 from ramen.ops.orthonormal import orthonormal_factor
 from ramen.ops.sinkhorn import sinkhorn
 from ramen.optimizer.base import Group, MatrixOptimizer, State
@@ -38,10 +38,10 @@ class AROSinkhorn(MatrixOptimizer):
         self, params: Any, *, rms: float, sinkhorn_steps: int, side: Literal["short", "long", "rows", "columns"], stage: float,
         **base: Any,
     ):  # fmt: skip
-        above(0, rms=rms)
-        counts(sinkhorn_steps=sinkhorn_steps)
-        one_of("short", "long", "rows", "columns", side=side)
-        at_least(0, stage=stage)
+        check_above(0, rms=rms)
+        check_counts(sinkhorn_steps=sinkhorn_steps)
+        check_one_of("short", "long", "rows", "columns", side=side)
+        check_at_least(0, stage=stage)
         super().__init__(params, rms=rms, sinkhorn_steps=sinkhorn_steps, side=side, stage=stage, **base)
 
     def initial_state(self, matrices: Tensor, group: Group) -> State:
@@ -89,7 +89,7 @@ class AROSinkhorn(MatrixOptimizer):
 
 def _without_noise(x: Tensor) -> Tensor:
     """R^T M (N, s, l), changed: zeros for rows that are rounding errors, which f would bring to the size of the others."""
-    size = largest(x, -1)
+    size = amax(x, -1)
     return x.mul_(size > NOISE * torch.finfo(x.dtype).eps * size.amax(dim=-2, keepdim=True))
 
 

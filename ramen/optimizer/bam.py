@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ramen.ops.checks import counts
+from ramen.ops.checks import check_counts
 from ramen.ops.sinkhorn import balance_axes
 from ramen.optimizer.base import Group, MatrixOptimizer, Scaling, State
 
@@ -20,7 +20,7 @@ class BAM(MatrixOptimizer):
     """Steps along the momentum with balanced axes; `half` normalises the last axis alone (HalfBAM)."""
 
     def __init__(self, params: Any, *, scaling: Scaling, balance_steps: int, half: bool, **base: Any):
-        counts(balance_steps=balance_steps)
+        check_counts(balance_steps=balance_steps)
         super().__init__(params, scaling=scaling, balance_steps=balance_steps, half=half, **base)
 
     def direction(self, momentum: Tensor, state: State, group: Group) -> Tensor:

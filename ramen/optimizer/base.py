@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from ramen.ops.bank import accumulate, descend, is_zero, stack, unstack, warm
-from ramen.ops.checks import at_least, one_of, within
+from ramen.ops.checks import check_at_least, check_one_of, check_within
 
 Scaling = Literal["spectral", "rms", "none"]
 IterationType = Literal["auto", "bfloat16", "float32"]
@@ -88,12 +88,12 @@ class MatrixOptimizer(torch.optim.Optimizer):
         self, params: Any, *, lr: float, momentum: float, nesterov: bool, weight_decay: float, cautious: bool,
         decay_lr_power: Literal[1, 2], hyperball: bool, **own: Any,
     ):  # fmt: skip
-        at_least(0, lr=lr, weight_decay=weight_decay)
-        within(0, 1, momentum=momentum)
-        one_of(1, 2, decay_lr_power=decay_lr_power)
+        check_at_least(0, lr=lr, weight_decay=weight_decay)
+        check_within(0, 1, momentum=momentum)
+        check_one_of(1, 2, decay_lr_power=decay_lr_power)
         defaults = dict(lr=lr, momentum=momentum, nesterov=nesterov, weight_decay=weight_decay, cautious=cautious)
         defaults |= {"decay_lr_power": decay_lr_power, "hyperball": hyperball, "scaling": "none"} | own
-        one_of("spectral", "rms", "none", scaling=defaults["scaling"])
+        check_one_of("spectral", "rms", "none", scaling=defaults["scaling"])
         super().__init__(params, defaults)
         self._banks: dict[tuple[Any, ...], Bank] = {}
         self._stacked = 0  # banks made so far
@@ -124,18 +124,24 @@ class MatrixOptimizer(torch.optim.Optimizer):
         )  # fmt: skip
 
     def move(
-        self, bank: Bank, direction: Tensor, group: Group, *, pace: Tensor | None = None, decayed: Tensor | None = None
+        self,
+        bank: Bank,
+        direction: Tensor,
+        group: Group,
+        *,
+        step_scale: Tensor | None = None,
+        decay_target: Tensor | None = None,
     ) -> None:
-        """W <- W - lr pace scale direction, decayed.
+        """W <- W - lr step_scale scale direction, with decay.
 
-        pace (N, 1, 1): a method's own factor; decayed (N, m, n): what decays in W's place.
+        step_scale (N, 1, 1): a method's own factor; decay_target (N, m, n): what decays in W's place.
         """
         weight_decay = group["weight_decay"]
         descend(
             bank.params, direction,
             rate=group["lr"] * shape_scale(group["scaling"], *direction.shape[-2:]),
             decay=0.0 if is_zero(weight_decay) else group["lr"] ** group["decay_lr_power"] * weight_decay,
-            cautious=group["cautious"], decayed=decayed, pace=pace, radius=bank.state.get(RADIUS),
+            cautious=group["cautious"], decay_target=decay_target, step_scale=step_scale, radius=bank.state.get(RADIUS),
         )  # fmt: skip
 
     @torch.no_grad()

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ramen.ops.checks import counts, within
+from ramen.ops.checks import check_counts, check_within
 from ramen.ops.power_iteration import spectral_norm, start_vector
 from ramen.optimizer.base import Group, State
 from ramen.optimizer.muon import Muon, orthogonalise
@@ -26,8 +26,8 @@ class ContraMuon(Muon):
     """Steps along polar(U) - contra U / ||U||_2."""
 
     def __init__(self, params: Any, *, contra: float, power_steps: int, **base: Any):
-        within(0, 1, contra=contra)
-        counts(power_steps=power_steps)
+        check_within(0, 1, contra=contra)
+        check_counts(power_steps=power_steps)
         super().__init__(params, contra=contra, power_steps=power_steps, **base)
 
     def initial_state(self, matrices: Tensor, group: Group) -> State:

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from ramen.ops.bank import Factor, add, frobenius, is_zero
-from ramen.ops.checks import within
+from ramen.ops.checks import check_within
 from ramen.ops.polar_express import polar_express
 from ramen.optimizer.base import Bank, Group, IterationType, MatrixOptimizer, Scaling, State, iteration_type
 from ramen.optimizer.muon import check_iteration
@@ -42,8 +42,8 @@ class LITE(MatrixOptimizer):
         check_iteration("polar_express", steps, iteration_dtype)
         if not 0 < ratio < 1:
             raise ValueError(f"ratio must be in (0, 1), got {ratio}")
-        within(-1, 10, beta1=beta1, beta2=beta2)
-        within(0, 100, chi=chi)
+        check_within(-1, 10, beta1=beta1, beta2=beta2)
+        check_within(0, 100, chi=chi)
         for name, value in (("beta_ramp", beta_ramp), ("chi_ramp", chi_ramp)):
             if not 0 <= value <= 1:
                 raise ValueError(f"{name} must be in [0, 1], got {value}")
@@ -72,12 +72,12 @@ class LITE(MatrixOptimizer):
 
         if own is not None:
             step = add_flat(add(step, own, sharp), own, flat)
-        decayed = None
+        decay_target = None
         if not is_zero(gain):
             step = add_flat(step, step, gain)
-            decayed = bank.weight()
-            decayed = add_flat(decayed, decayed, gain)
-        self.move(bank, step, group, decayed=decayed)
+            decay_target = bank.weight()
+            decay_target = add_flat(decay_target, decay_target, gain)
+        self.move(bank, step, group, decay_target=decay_target)
 
     def _top(self, used: Tensor, step: Tensor, threshold: Tensor, group: Group) -> Tensor:
         """P (N, m, n), with singular values near 1 above the threshold and near 0 below; steers the threshold."""

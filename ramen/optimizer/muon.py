@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from ramen.ops.checks import counts, one_of
+from ramen.ops.checks import check_counts, check_one_of
 from ramen.ops.newton_schulz import newton_schulz
 from ramen.ops.polar_express import polar_express
 from ramen.optimizer.base import Group, IterationType, MatrixOptimizer, Scaling, State, iteration_type
@@ -20,9 +20,9 @@ Method = Literal["polar_express", "newton_schulz"]
 
 def check_iteration(method: Method, steps: int, iteration_dtype: IterationType) -> None:
     """ValueError unless `orthogonalise` can work by these."""
-    one_of("polar_express", "newton_schulz", method=method)
-    counts(steps=steps)
-    one_of("auto", "bfloat16", "float32", iteration_dtype=iteration_dtype)
+    check_one_of("polar_express", "newton_schulz", method=method)
+    check_counts(steps=steps)
+    check_one_of("auto", "bfloat16", "float32", iteration_dtype=iteration_dtype)
 
 
 def orthogonalise(x: Tensor, group: Group) -> Tensor:

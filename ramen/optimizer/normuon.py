@@ -15,7 +15,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from ramen.ops.checks import one_of, within
+from ramen.ops.checks import check_one_of, check_within
 from ramen.optimizer.base import Group, State
 from ramen.optimizer.muon import Muon, orthogonalise
 
@@ -30,8 +30,8 @@ class NorMuon(Muon):
     tensors = Muon.tensors | {"beta2"}
 
     def __init__(self, params: Any, *, beta2: float, axis: Literal["rows", "long"], **base: Any):
-        within(0, 1, beta2=beta2)
-        one_of("rows", "long", axis=axis)
+        check_within(0, 1, beta2=beta2)
+        check_one_of("rows", "long", axis=axis)
         super().__init__(params, beta2=beta2, axis=axis, **base)
 
     def initial_state(self, matrices: Tensor, group: Group) -> State:

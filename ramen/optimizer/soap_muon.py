@@ -20,8 +20,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from ramen.ops.bank import accumulate, largest
-from ramen.ops.checks import at_least, one_of, within
+from ramen.ops.bank import accumulate, amax
+from ramen.ops.checks import check_at_least, check_one_of, check_within
 from ramen.ops.orthonormal import orthonormal_factor
 from ramen.optimizer.base import MOMENTUM, Bank, Group, State
 from ramen.optimizer.muon import Muon, orthogonalise
@@ -35,9 +35,9 @@ class SOAPMuon(Muon):
     """Steps along the polar factor of the momentum, divided in Shampoo's eigenbasis by the gradient's root mean square."""
 
     def __init__(self, params: Any, *, beta2: float, refresh_steps: int, sides: Literal["both", "short"], **base: Any):
-        within(0, 1, beta2=beta2)
-        at_least(1, refresh_steps=refresh_steps)
-        one_of("both", "short", sides=sides)
+        check_within(0, 1, beta2=beta2)
+        check_at_least(1, refresh_steps=refresh_steps)
+        check_one_of("both", "short", sides=sides)
         super().__init__(params, beta2=beta2, refresh_steps=refresh_steps, sides=sides, **base)
 
     def initial_state(self, matrices: Tensor, group: Group) -> State:
@@ -89,7 +89,7 @@ class SOAPMuon(Muon):
 
 def _unit(gradient: Tensor, unit: Tensor) -> Tensor:
     """The largest sizes (N, 1, 1) in the first gradients that were not zero, kept in `unit` (N); above zero."""
-    unit.copy_(torch.where(unit > 0, unit, largest(gradient, (-2, -1)).flatten()))
+    unit.copy_(torch.where(unit > 0, unit, amax(gradient, (-2, -1)).flatten()))
     return unit.clamp_min(torch.finfo(unit.dtype).tiny)[:, None, None]
 
 

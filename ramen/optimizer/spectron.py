@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ramen.ops.checks import counts
+from ramen.ops.checks import check_counts
 from ramen.ops.power_iteration import spectral_norm, start_vector
 from ramen.optimizer.base import Group, IterationType, MatrixOptimizer, State
 from ramen.optimizer.muon import Method, check_iteration, orthogonalise
@@ -34,7 +34,7 @@ class Spectron(MatrixOptimizer):
         self, params: Any, *, lr: float, method: Method, steps: int, iteration_dtype: IterationType, power_steps: int, **base: Any
     ):  # fmt: skip
         check_iteration(method, steps, iteration_dtype)
-        counts(power_steps=power_steps)
+        check_counts(power_steps=power_steps)
         super().__init__(
             params, lr=lr, method=method, steps=steps, iteration_dtype=iteration_dtype, power_steps=power_steps, **base
         )
@@ -60,11 +60,11 @@ class Spectron(MatrixOptimizer):
             b = right_bank.weight()
             left_bank = self.bank((*key, "left"), lefts, group, partial(_power_vectors, b))
             a = left_bank.weight()
-            pace = _pace(a, b, left_bank.state, group)
+            step_scale = _step_scale(a, b, left_bank.state, group)
             left_step = orthogonalise(self.accumulate(left_bank, group), group)
             right_step = orthogonalise(self.accumulate(right_bank, group), group)
-            self.move(left_bank, left_step, group, pace=pace)
-            self.move(right_bank, right_step, group, pace=pace)
+            self.move(left_bank, left_step, group, step_scale=step_scale)
+            self.move(right_bank, right_step, group, step_scale=step_scale)
 
 
 def _grams(a: Tensor, b: Tensor) -> Tensor:
@@ -77,7 +77,7 @@ def _power_vectors(b: Tensor, a: Tensor, group: Group) -> State:
     return {POWER: spectral_norm(grams, start_vector(grams), steps=FIRST_POWER_STEPS)[1]}
 
 
-def _pace(a: Tensor, b: Tensor, state: State, group: Group) -> Tensor:
+def _step_scale(a: Tensor, b: Tensor, state: State, group: Group) -> Tensor:
     """1 / (sigma_A + sigma_B + 1) of each pair (N, 1, 1)."""
     squares, vectors = spectral_norm(_grams(a, b), state[POWER], steps=group["power_steps"])  # (N, 2), (N, 2, r)
     state[POWER].copy_(vectors)

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from ramen.ops.bank import wide
+from ramen.ops.bank import upcast
 from ramen.ops.power_iteration import spectral_norm, start_vector
 from ramen.optimizer.optimizers import Group
 
@@ -83,10 +83,10 @@ class Diagnostics:
         before, older = self._weights[step], self._weights.get(step - 1)
         sums, grams = [], []
         for k, (_, _, p) in enumerate(self._held):
-            weight = wide(before[k])
-            update = wide(p) - weight
-            gradient = torch.zeros_like(update) if p.grad is None else wide(p.grad)
-            previous = torch.zeros_like(update) if older is None else weight - wide(older[k])
+            weight = upcast(before[k])
+            update = upcast(p) - weight
+            gradient = torch.zeros_like(update) if p.grad is None else upcast(p.grad)
+            previous = torch.zeros_like(update) if older is None else weight - upcast(older[k])
             pairs = [(x, x) for x in (update, weight, gradient, previous)] + [(update, gradient), (update, previous)]
             sums.append(torch.stack([torch.vdot(a.flatten(), b.flatten()) for a, b in pairs]))
             if p.ndim >= 2:

@@ -105,8 +105,10 @@ def test_it_is_made_before_the_first_step(kernel: str, monkeypatch: pytest.Monke
 @pytest.mark.skipif(status() != "C kernels", reason=status())
 def test_it_serves_float32_as_it_lies_in_memory() -> None:
     weight = torch.ones(4, 3)
-    assert adamw.one_pass([weight], [weight])
+    assert adamw.fused_adamw([weight], [weight])
     for other in (weight.double(), weight.bfloat16(), torch.ones(3, 4).T):
-        assert adamw.one_pass([other], [other]) is None and adamw.one_pass([weight, other], [weight, other]) is None
+        assert (
+            adamw.fused_adamw([other], [other]) is None and adamw.fused_adamw([weight, other], [weight, other]) is None
+        )
     with plain_torch():
-        assert adamw.one_pass([weight], [weight]) is None
+        assert adamw.fused_adamw([weight], [weight]) is None

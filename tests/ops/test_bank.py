@@ -59,19 +59,22 @@ def test_accumulate(by, dtype, nesterov, beta):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("cautious", [True, False])
 @pytest.mark.parametrize("decay", [0.0, 0.1])
-@pytest.mark.parametrize("special", [None, "decayed", "pace", "radius"])
+@pytest.mark.parametrize("special", [None, "decay_target", "step_scale", "radius"])
 def test_descend(by, dtype, cautious, decay, special):
     wide = torch.promote_types(dtype, torch.float32)
     weights, direction = tensors(dtype, seed=20), values(10, 5, 7, seed=3, dtype=wide)
     direction[::3, 1] = 0  # no step: there cautious decay decays
     w, d = stack(weights).double(), direction.double()
-    more = {"decayed": values(10, 5, 7, seed=4, dtype=wide), "pace": values(10, 1, 1, seed=5, dtype=wide).abs()}
+    more = {
+        "decay_target": values(10, 5, 7, seed=4, dtype=wide),
+        "step_scale": values(10, 1, 1, seed=5, dtype=wide).abs(),
+    }
     more |= {"radius": torch.tensor([0.0, 2.0] * 5, dtype=wide)}
     given = {key: value if key == special else None for key, value in more.items()}
     mask = (d * w >= 0).double() if cautious else 1.0
-    x = more["decayed"].double() if special == "decayed" else w
-    pace = more["pace"].double() if special == "pace" else 1.0
-    expected = w - decay * mask * x - 0.3 * pace * d
+    x = more["decay_target"].double() if special == "decay_target" else w
+    step_scale = more["step_scale"].double() if special == "step_scale" else 1.0
+    expected = w - decay * mask * x - 0.3 * step_scale * d
     if special == "radius":
         norm = expected.norm(dim=(1, 2), keepdim=True)
         radius = more["radius"].double()[:, None, None]
@@ -95,8 +98,10 @@ def test_large_ones_in_blocks():
         weights, momentum = [nn.Parameter(t) for t in tensors(shapes=shapes)], values(5, 90, 101, seed=7)
         with by(), torch.no_grad():
             used = accumulate(tensors(shapes=shapes, seed=5), momentum, beta=0.9, nesterov=True)
-            pace = torch.arange(1.0, 6.0)[:, None, None]
-            descend(weights, used, rate=0.1, decay=0.1, cautious=True, decayed=used, pace=pace, radius=None)
+            step_scale = torch.arange(1.0, 6.0)[:, None, None]
+            descend(
+                weights, used, rate=0.1, decay=0.1, cautious=True, decay_target=used, step_scale=step_scale, radius=None
+            )
         runs.append([momentum, used, *weights])
     torch.testing.assert_close(*runs, rtol=1e-5, atol=1e-6)
 
@@ -108,7 +113,7 @@ def test_threads_change_nothing():
             torch.set_num_threads(count)
             weights, momentum = tensors(shapes=[(2, 300, 200), (300, 200)]), values(3, 300, 200)
             used = accumulate(tensors(shapes=[(2, 300, 200), (300, 200)], seed=5), momentum, beta=0.9, nesterov=True)
-            descend(weights, used, rate=0.1, decay=0.1, cautious=True, decayed=None, pace=None, radius=None)
+            descend(weights, used, rate=0.1, decay=0.1, cautious=True, decay_target=None, step_scale=None, radius=None)
             runs.append([momentum, used, *weights])
     finally:
         torch.set_num_threads(threads)
@@ -118,7 +123,7 @@ def test_threads_change_nothing():
 def test_strides_are_torchs():
     weights, direction = [values(7, 5).T], values(1, 7, 5).mT
     expected = weights[0] - 0.5 * direction[0]
-    descend(weights, direction, rate=0.5, decay=0.0, cautious=True, decayed=None, pace=None, radius=None)
+    descend(weights, direction, rate=0.5, decay=0.0, cautious=True, decay_target=None, step_scale=None, radius=None)
     torch.testing.assert_close(weights[0], expected)
 
 
@@ -127,5 +132,5 @@ def test_whole_numbers_are_numbers():
     weights, momentum = tensors(), torch.zeros(10, 5, 7)
     used = accumulate(tensors(seed=5), momentum, beta=0, nesterov=False)
     torch.testing.assert_close(used, stack(tensors(seed=5)))
-    descend(weights, used, rate=1, decay=0, cautious=True, decayed=None, pace=None, radius=None)
+    descend(weights, used, rate=1, decay=0, cautious=True, decay_target=None, step_scale=None, radius=None)
     torch.testing.assert_close(stack(weights), stack(tensors()) - used)

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from ramen.kernels.cpu.library import plain_torch
 from ramen.ops.cross_entropy import linear_cross_entropy
-from ramen.ops.multi_token_prediction import IGNORED, Ahead, targets_ahead
+from ramen.ops.multi_token_prediction import IGNORED, MTPLoss, mtp_targets
 from ramen.ops.softcap import Softcap
 
 VOCABULARY, ROWS, DIM, COUNT = 37, 11, 8, 24
@@ -29,7 +29,7 @@ def test_losses_of_narrow_logits_are_in_float32(cap):
     x, weight, targets = case(VOCABULARY)
     narrow = (x @ weight.T).detach().bfloat16()
     weights, next_ones = torch.tensor([0.5, 0.25]), torch.randn(COUNT)
-    parts = (Ahead(logits, targets[:, 0], targets[:, 1:], weights, cap) for logits in (narrow, narrow.float()))
+    parts = (MTPLoss(logits, targets[:, 0], targets[:, 1:], weights, cap) for logits in (narrow, narrow.float()))
     assert torch.equal(*(part.join(next_ones, None) for part in parts))
 
 
@@ -83,4 +83,4 @@ def test_further_targets_stay_in_their_document_and_row():
         [[2, 3], [3, 90], [90, none], [none, none], [6, none], [none, none], [none, none]],
         [[none, none], [none, 10], [none, none], [11, 12], [12, 13], [13, none], [none, none]],
     ]
-    assert targets_ahead(targets, documents, 2).tolist() == expected
+    assert mtp_targets(targets, documents, 2).tolist() == expected

@@ -88,8 +88,8 @@ def test_gradients_may_lie_otherwise_in_memory(build, random, cautious):
     optimizers = [build("adamw", [p], weight_decay=0.3, cautious=cautious) for p in (given, plain)]
     for step in range(3):
         plain.grad = random(5, 3, seed=step)
-        given.grad = askew = plain.grad.T.contiguous().T
+        given.grad = mismatched_strides = plain.grad.T.contiguous().T
         for optimizer in optimizers:
             optimizer.step()
-        assert given.grad is askew and torch.equal(askew, plain.grad)
+        assert given.grad is mismatched_strides and torch.equal(mismatched_strides, plain.grad)
     assert torch.equal(given, plain)

@@ -47,10 +47,10 @@ int accumulate(const float *const *gradients, const long *sizes, long tensors, f
     return 0;
 }
 
-/* w <- w - decay mask x - rate pace d, where mask is 1, or when cautious d w >= 0; x is `decayed`, or w if that is null.
- * pace has a number for each `elements` numbers of the bank, or is null. */
-int descend(float *const *weights, const long *sizes, long tensors, const float *direction, const float *decayed, const float *pace,
-            long elements, float rate, float decay, long cautious, long threads)
+/* w <- w - decay mask x - rate step_scale d, where mask is 1, or when cautious d w >= 0; x is `decay_target`, or w if that is null.
+ * step_scale has a number for each `elements` numbers of the bank, or is null. */
+int descend(float *const *weights, const long *sizes, long tensors, const float *direction, const float *decay_target,
+            const float *step_scale, long elements, float rate, float decay, long cautious, long threads)
 {
     long count;
     block *blocks = cut(sizes, tensors, &count);
@@ -62,11 +62,11 @@ int descend(float *const *weights, const long *sizes, long tensors, const float 
             long stop = (at / elements + 1) * elements, length = (stop < end ? stop : end) - at;
             float *restrict w = weights[blocks[b].tensor] + (at - blocks[b].offset);
             const float *d = direction + at;
-            float step = pace ? rate * pace[at / elements] : rate;
+            float step = step_scale ? rate * step_scale[at / elements] : rate;
             if (decay == 0) {
                 for (long i = 0; i < length; i++) w[i] -= step * d[i];
-            } else if (decayed) {
-                const float *x = decayed + at;
+            } else if (decay_target) {
+                const float *x = decay_target + at;
                 for (long i = 0; i < length; i++) {
                     float shrink = !cautious || d[i] * w[i] >= 0 ? decay : 0;
                     w[i] = (w[i] - shrink * x[i]) - step * d[i];

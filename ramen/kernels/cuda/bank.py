@@ -50,7 +50,7 @@ def _accumulate(  # type: ignore[no-untyped-def]
 
 @triton.jit(do_not_specialize=["first"])
 def _descend(  # type: ignore[no-untyped-def]
-    w0, w1, w2, w3, w4, w5, w6, w7, direction, decayed, pace, rate, decay, first, count, elements,
+    w0, w1, w2, w3, w4, w5, w6, w7, direction, decay_target, step_scale, rate, decay, first, count, elements,
     cautious: tl.constexpr, block: tl.constexpr,
 ):  # fmt: skip
     within = tl.program_id(0) * block + tl.arange(0, block)
@@ -61,12 +61,12 @@ def _descend(  # type: ignore[no-untyped-def]
     w = tl.load(weight, mask=inside, other=0.0)
     d = tl.load(direction + at, mask=inside, other=0.0)
     step = tl.load(rate) * d
-    if pace is not None:
-        step *= tl.load(pace + tensor * (count // elements) + within // elements, mask=inside, other=0.0)
+    if step_scale is not None:
+        step *= tl.load(step_scale + tensor * (count // elements) + within // elements, mask=inside, other=0.0)
     if decay is not None:
         x = w
-        if decayed is not None:
-            x = tl.load(decayed + at, mask=inside, other=0.0)
+        if decay_target is not None:
+            x = tl.load(decay_target + at, mask=inside, other=0.0)
         if cautious:
             x = tl.where(d * w >= 0, x, 0.0)
         w -= tl.load(decay) * x
@@ -80,12 +80,12 @@ def accumulate(gradients: Sequence[Tensor], momentum: Tensor, used: Tensor | Non
 
 
 def descend(
-    weights: Sequence[Tensor], direction: Tensor, decayed: Tensor | None, pace: Tensor | None, elements: int, rate: Factor,
-    decay: Factor | None, cautious: bool,
+    weights: Sequence[Tensor], direction: Tensor, decay_target: Tensor | None, step_scale: Tensor | None, elements: int,
+    rate: Factor, decay: Factor | None, cautious: bool,
 ) -> None:  # fmt: skip
-    """W <- W - decay mask X - rate pace D, as ramen.ops.bank says; a matrix has so many `elements`, no decay is None."""
+    """W <- W - decay mask X - rate step_scale D, as ramen.ops.bank says; a matrix has so many `elements`, no decay is None."""
     factors = _on_device(rate, direction), None if decay is None else _on_device(decay, direction)
-    _launch(_descend, weights, direction, decayed, pace, *factors, elements=elements, cautious=cautious)
+    _launch(_descend, weights, direction, decay_target, step_scale, *factors, elements=elements, cautious=cautious)
 
 
 def _launch(kernel: Any, tensors: Sequence[Tensor], *own: Tensor | None, **numbers: int) -> None:

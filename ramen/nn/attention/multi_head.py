@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from ramen.nn.parameter import constant, parameter
 from ramen.ops.attention import Backend, attention, exclude_self, prepare
-from ramen.ops.checks import above, at_least
+from ramen.ops.checks import check_above, check_at_least
 from ramen.ops.document_mask import DocumentMask
 
 Kind = Literal["L", "S", "N"]
@@ -61,8 +61,8 @@ class MultiHead(nn.Module):
         super().__init__()
         width = dim // heads
         _check_pattern(pattern, layers, long_window_tokens, short_window_tokens)
-        above(0, scale=scale, init_scale=init_scale)
-        at_least(0, output_init_scale=output_init_scale)
+        check_above(0, scale=scale, init_scale=init_scale)
+        check_at_least(0, output_init_scale=output_init_scale)
         if gate_inputs is not None and not 0 < gate_inputs <= dim:
             raise ValueError(f"gate_inputs must be between 1 and model.dim = {dim}, or null, got {gate_inputs}")
         if key_offset and "L" not in pattern:

@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from ramen.nn.mlp.hidden_width import padded_vocabulary
 from ramen.nn.parameter import normal, parameter
-from ramen.ops.checks import above
+from ramen.ops.checks import check_above
 
 
 class Embedding(nn.Module, ABC):
@@ -15,7 +15,7 @@ class Embedding(nn.Module, ABC):
 
     def __init__(self, vocabulary: int, dim: int, *, init_std: float, pad_to_multiple: int):
         super().__init__()
-        above(0, init_std=init_std)  # a zero stream has no gradient
+        check_above(0, init_std=init_std)  # a zero stream has no gradient
         self.weight = parameter((padded_vocabulary(vocabulary, pad_to_multiple), dim), normal(init_std), "embedding")
 
     def forward(self, tokens: Tensor) -> Tensor:  # (B, T) -> (B, T, D)

@@ -3,16 +3,16 @@
 from collections.abc import Callable
 from typing import Any
 
-from ramen.ops.checks import above, at_least
+from ramen.ops.checks import check_above, check_at_least
 
 
 def input_maps(linear: Callable[..., Any], hidden: int, columns: int, init_scale: float, count: int) -> Any:
     """`count` maps, columns -> hidden, with entries of standard deviation init_scale / sqrt(columns)."""
-    above(0, init_scale=init_scale)
+    check_above(0, init_scale=init_scale)
     return linear(hidden, columns, (init_scale * columns**-0.5,) * count)
 
 
 def output_map(linear: Callable[..., Any], dim: int, hidden: int, output_init_scale: float) -> Any:
     """hidden -> dim, with entries of standard deviation output_init_scale / sqrt(hidden); 0 lets it start at nothing."""
-    at_least(0, output_init_scale=output_init_scale)
+    check_at_least(0, output_init_scale=output_init_scale)
     return linear(dim, hidden, (output_init_scale * hidden**-0.5,))

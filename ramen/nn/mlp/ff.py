@@ -17,7 +17,7 @@ from ramen.nn.mlp.base import input_maps, output_map
 from ramen.nn.mlp.hidden_width import hidden_width
 from ramen.nn.parameter import constant, parameter
 from ramen.ops.activation import Activation, nonlinearity
-from ramen.ops.checks import counts
+from ramen.ops.checks import check_counts
 from ramen.ops.rms_gain import rms_norm_gain
 
 
@@ -37,7 +37,7 @@ class FF(nn.Module):
         output_init_scale: float,
     ):
         super().__init__()
-        counts(depth=depth)
+        check_counts(depth=depth)
         self.activation = nonlinearity(activation)
         maps = self.activation.maps
         count = (lambda width: depth * ((maps + 1) * dim * width + dim)) if match_parameters else None

@@ -7,7 +7,7 @@ Source: modded-nanogpt, https://github.com/KellerJordan/modded-nanogpt (Rotary, 
 import torch
 from torch import Tensor, nn
 
-from ramen.ops.checks import above
+from ramen.ops.checks import check_above
 from ramen.ops.rotary import rotate, rotation_table
 
 
@@ -16,7 +16,7 @@ class HalfRoPE(nn.Module):
 
     def __init__(self, head_width: int, sequence_length: int, *, base: float):
         super().__init__()
-        above(1, base=base)
+        check_above(1, base=base)
         if head_width % 4:
             raise ValueError(f"half of the pairs turn: the head width must be divisible by 4, got {head_width}")
         self.turning = head_width // 2

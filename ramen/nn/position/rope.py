@@ -7,7 +7,7 @@ Source: Su et al. 2021, arXiv 2104.09864. Pairs are neighbours (x_2i, x_2i+1), a
 import torch
 from torch import Tensor, nn
 
-from ramen.ops.checks import above
+from ramen.ops.checks import check_above
 from ramen.ops.rotary import rotate, rotation_table
 
 
@@ -16,7 +16,7 @@ class RoPE(nn.Module):
 
     def __init__(self, head_width: int, sequence_length: int, *, base: float):
         super().__init__()
-        above(1, base=base)
+        check_above(1, base=base)
         self.turning = head_width
         frequencies = base ** (-torch.arange(0, head_width, 2, device="cpu", dtype=torch.float64) / head_width)
         self.table: Tensor

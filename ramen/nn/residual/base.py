@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ramen.nn.parameter import Initial, constant, parameter
-from ramen.ops.checks import one_of
+from ramen.ops.checks import check_one_of
 from ramen.ops.streams import normed_linear, read_and_mix, write
 
 Init = Literal["paper", "identity"]
@@ -63,7 +63,7 @@ class Manifold(Streams):
 
     def __init__(self, dim: int, sublayer: int, streams: int, mix_bias: Tensor, *, dynamic: bool, init: Init):
         super().__init__(dim, streams, 1)
-        one_of("paper", "identity", init=init)
+        check_one_of("paper", "identity", init=init)
         own = torch.arange(streams) == sublayer % streams
         reading = writing = 2.0 * own - 1
         if init == "identity":

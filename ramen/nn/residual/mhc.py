@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from ramen.nn.residual.base import Init, Manifold, eye_like
-from ramen.ops.checks import at_least, counts, one_of
+from ramen.ops.checks import check_at_least, check_counts, check_one_of
 from ramen.ops.doubly_stochastic import orthostochastic, sinkhorn_knopp
 
 Projection = Literal["sinkhorn", "orthostochastic"]
@@ -41,9 +41,9 @@ class MHC(Manifold):
         dynamic: bool,
         init: Init,
     ):
-        at_least(2, streams=streams)
-        counts(iterations=iterations)
-        one_of("sinkhorn", "orthostochastic", projection=projection)
+        check_at_least(2, streams=streams)
+        check_counts(iterations=iterations)
+        check_one_of("sinkhorn", "orthostochastic", projection=projection)
         if identity_mix is not None and not 0 < identity_mix < 1:
             raise ValueError(f"identity_mix must be in (0, 1) or null, got {identity_mix}")
         start = _start(streams, projection, near_identity=identity_mix is None).flatten()

@@ -50,21 +50,27 @@ def test_momentum_is_the_twins(count: int, nesterov: bool) -> None:
 
 
 @interpreted
-@pytest.mark.parametrize("special", [None, "decayed", "pace", "decay 0"])
+@pytest.mark.parametrize("special", [None, "decay_target", "step_scale", "decay 0"])
 @pytest.mark.parametrize("cautious", [True, False])
 @pytest.mark.parametrize("count", COUNTS)
 def test_weights_are_the_twins(count: int, cautious: bool, special: str | None) -> None:
     from ramen.kernels.cuda import bank as bank_triton
 
     weights, direction = of(count, 3), values(2 * count, 11, 53, seed=4)
-    decayed = values(2 * count, 11, 53, seed=5) if special == "decayed" else None
-    pace = values(2 * count, 1, 1, seed=6).abs() if special == "pace" else None
+    decay_target = values(2 * count, 11, 53, seed=5) if special == "decay_target" else None
+    step_scale = values(2 * count, 1, 1, seed=6).abs() if special == "step_scale" else None
     decay = None if special == "decay 0" else 0.2
     expected = [w.clone() for w in weights]
     with plain_torch():
-        options = {"rate": 0.3, "decay": decay or 0.0, "cautious": cautious, "decayed": decayed, "pace": pace}
+        options = {
+            "rate": 0.3,
+            "decay": decay or 0.0,
+            "cautious": cautious,
+            "decay_target": decay_target,
+            "step_scale": step_scale,
+        }
         bank.descend(expected, direction, radius=None, **options)  # type: ignore[arg-type]
-    bank_triton.descend(weights, direction, decayed, pace, 11 * 53, torch.tensor(0.3), decay, cautious)
+    bank_triton.descend(weights, direction, decay_target, step_scale, 11 * 53, torch.tensor(0.3), decay, cautious)
     torch.testing.assert_close(weights, expected)
 
 
@@ -83,5 +89,5 @@ def test_they_compile_for_gpus_that_are_not_here(compiled_for: Callable[..., Any
     text = made(bank_triton._accumulate, tensors, {"nesterov": True})
     assert text.count("ld.global.v4") == text.count("st.global.v4") == 2 * bank_triton.BLOCK // 512
     tensors = dict.fromkeys(("direction", "rate", "decay"), "*fp32") | {"elements": "i32"}
-    text = made(bank_triton._descend, tensors, {"decayed": None, "pace": None, "cautious": True})
+    text = made(bank_triton._descend, tensors, {"decay_target": None, "step_scale": None, "cautious": True})
     assert text.count("ld.global.v4") == 2 * text.count("st.global.v4") > 0
