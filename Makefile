@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help install demo compare test check bench clean
+.PHONY: help install demo compare test check docs bench clean
 
 PYTHON ?= python3.11
 VENV := .venv
@@ -25,11 +25,15 @@ compare: install  ## The protocol: seven optimizers, five learning rates, three 
 test: $(VENV)/.dev  ## All tests
 	$(RUN) -m pytest -n auto
 
-check: $(VENV)/.dev  ## Style, types and import floors
+check: $(VENV)/.dev  ## Style, types, import floors, documentation site
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict --quiet --site-dir "$$(mktemp -d)"
+
+docs: $(VENV)/.dev  ## The documentation as a site: site/index.html
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict
 
 bench: install  ## Tokens a second, FLOP/s and share of this machine's matmul peak
 	$(RUN) -m benchmarks

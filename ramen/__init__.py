@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ramen.inference.load import Run
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 
 def load(run_folder: Any, device: Any = "cpu", step: Any = None) -> "Run":
