@@ -14,8 +14,8 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from ramen.cli.command import INTERRUPTED, fail
-from ramen.cli.diagnosis import diagnose
 from ramen.config.composition import plain
+from ramen.config.diagnosis import diagnose
 from ramen.errors import ConfigError, RamenError, a_reader_may_leave
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ import torch
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from ramen.cli.diagnosis import sweep_values
 from ramen.config.check import check, parameters
+from ramen.config.diagnosis import sweep_values
 from ramen.config.registry import options
 
 ROOT = Path(__file__).resolve().parent.parent

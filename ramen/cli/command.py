@@ -1,4 +1,4 @@
-"""The command line: a run or the jobs of a sweep, and what is wrong with a command (ramen.cli.diagnosis).
+"""The command line: a run or the jobs of a sweep, and what is wrong with a command (ramen.config.diagnosis).
 
 Imports no torch: --help and tab completion answer at once. Every problem of a command is told together, without a traceback,
 with exit code 2; a job of a sweep that fails is recorded and does not stop the others (ramen.cli.sweep).
@@ -7,6 +7,7 @@ with exit code 2; a job of a sweep that fails is recorded and does not stop the 
 import os
 import re
 import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,7 @@ def main() -> None:
         if _failure:
             raise _failure[0]
     except (HydraException, OmegaConfBaseException) as error:
-        from ramen.cli.diagnosis import diagnose, overrides_of
+        from ramen.config.diagnosis import diagnose
 
         fail(diagnose(overrides_of(sys.argv), error))
     except (RamenError, OSError) as error:  # OSError: of the output folder, before a job has one
@@ -126,6 +127,14 @@ def job(cfg: DictConfig) -> float | None:
         return sweep.objective(summary)
     # A search takes this for a trial without a result.
     raise RuntimeError(f"{summary['status']}: {summary.get('error')}")
+
+
+def overrides_of(arguments: list[str]) -> list[str]:
+    """The overrides among a process's arguments; another folder of config is one, too."""
+    pairs = list(pairwise(arguments))  # what an option takes, as `--cfg job`, is no override
+    taken = [word for before, word in pairs if before[:1] == "-" and before not in sweep.MULTIRUN and "=" not in word]
+    own = [f"hydra.searchpath=['file://{word}']" for before, word in pairs if before in ("--config-dir", "-cd")]
+    return own + [word for word in arguments[1:] if word[:1] != "-" and word not in taken]
 
 
 def with_resume(words: list[str]) -> list[str]:
@@ -214,8 +223,8 @@ class SweepCallback(Callback):
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         from hydra import compose
 
-        from ramen.cli.diagnosis import explain, is_group, sweep_values
         from ramen.config.check import NO_TEXT, check, is_text
+        from ramen.config.diagnosis import explain, is_group, sweep_values
 
         if not is_text(str(config.hydra.sweep.dir)):
             fail(f"hydra.sweep.dir: {NO_TEXT}, got {str(config.hydra.sweep.dir)!r}")

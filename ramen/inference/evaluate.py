@@ -16,9 +16,9 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from ramen.build import assemble
-from ramen.cli.diagnosis import diagnose
 from ramen.config.check import check
 from ramen.config.composition import plain
+from ramen.config.diagnosis import diagnose
 from ramen.config.registry import CONF
 from ramen.data.batches import validation_rows
 from ramen.data.examine import ShardRecord, examine

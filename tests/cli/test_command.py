@@ -17,7 +17,8 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
 from ramen.build.run import intend
-from ramen.cli import command, diagnosis
+from ramen.cli import command
+from ramen.config import diagnosis
 from ramen.errors import ConfigError, a_reader_may_leave
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -137,7 +138,7 @@ def test_a_mistake_beside_a_folder_of_ones_own_config_is_the_only_one_told(tmp_p
     (tmp_path / "experiment").mkdir()
     (tmp_path / "experiment" / "mine.yaml").write_text("# @package _global_\nseed: 3\n")
     words = ["train.py", "-m", "experiment=mine", "mlp=nf", "--config-dir", str(tmp_path), "--cfg", "job"]
-    told = diagnosis.diagnose(diagnosis.overrides_of(words), HydraException("experiment=mine"))
+    told = diagnosis.diagnose(command.overrides_of(words), HydraException("experiment=mine"))
     assert told.startswith("mlp: no such option, got 'nf'") and "\n" not in told
 
 

@@ -9,8 +9,8 @@ import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from ramen.build import assemble
-from ramen.cli.diagnosis import sweep_values
 from ramen.config.check import check
+from ramen.config.diagnosis import sweep_values
 from ramen.config.registry import COMPOSITIONS, CONF, factory, kinds, options
 from ramen.errors import ConfigError
 from ramen.nn.gpt import Text

@@ -1,7 +1,6 @@
 """What is wrong with a command: every problem at once, each with what is allowed; Hydra itself stops at the first."""
 
 import re
-from itertools import pairwise
 from typing import Any
 
 from hydra import compose, initialize_config_dir
@@ -12,7 +11,6 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ramen.cli import sweep
 from ramen.config.check import check, suggest
 from ramen.config.composition import plain
 from ramen.config.registry import CONF
@@ -20,14 +18,6 @@ from ramen.errors import ConfigError
 
 SEARCH = "hydra.searchpath"
 PLUGINS = {"hydra/sweeper/optuna": "optuna", "hydra/launcher/submitit": "slurm"}  # what is not found -> what brings it
-
-
-def overrides_of(arguments: list[str]) -> list[str]:
-    """The overrides among a process's arguments; another folder of config is one, too."""
-    pairs = list(pairwise(arguments))  # what an option takes, as `--cfg job`, is no override
-    taken = [word for before, word in pairs if before[:1] == "-" and before not in sweep.MULTIRUN and "=" not in word]
-    own = [f"{SEARCH}=['file://{word}']" for before, word in pairs if before in ("--config-dir", "-cd")]
-    return own + [word for word in arguments[1:] if word[:1] != "-" and word not in taken]
 
 
 def diagnose(words: list[str], error: Exception) -> str:
