@@ -34,7 +34,7 @@ def main(config: DictConfig) -> None:
 
     try:
         node = plain(config)["data"]
-        if problems := check_node(node, "data", config.get("allow_targets") or ()):
+        if problems := check_node(node, "data", "data", config.get("allow_targets") or ()):
             raise ConfigError(*problems)
         show(build(node).dataset())
     except (RamenError, OmegaConfBaseException) as problem:

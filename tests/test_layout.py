@@ -2,6 +2,7 @@
 
 import ast
 import importlib.util
+import inspect
 import re
 import subprocess
 import sys
@@ -11,27 +12,16 @@ import pytest
 import yaml
 
 from ramen.config.check import SCHEDULE_SUFFIX, parameters
-from ramen.config.registry import COMPOSITIONS, kinds, locate, options
+from ramen.config.kinds import COMPOSITIONS, KINDS, SECTIONS
+from ramen.config.registry import locate, options
 
 ROOT = Path(__file__).resolve().parent.parent
 TREES = {path: ast.parse(path.read_text()) for path in sorted((ROOT / "ramen").rglob("*.py"))}
-ELSEWHERE = {
-    "model": "ramen.nn",
-    "auxiliary": "ramen.optimizer",
-    "routing": "ramen.build.param_groups",
-    "trainer": "ramen.training.config",
-    "diagnostics": "ramen.training.diagnostics",
-}
 FOREIGN = ("torch.optim.", "pytorch_optimizer.")
-OPTIONS = [(kind, name) for kind in kinds() for name in options(kind)]
-MODEL_KINDS = {path.name for path in (ROOT / "ramen" / "nn").iterdir() if path.is_dir()}
+OPTIONS = [(kind, name) for kind in KINDS for name in options(kind)]
 BUILDING = [(kind, name) for kind, name in OPTIONS if kind not in COMPOSITIONS]
 # A module name that says nothing of what is inside.
 BANNED = {"utils", "util", "helpers", "helper", "common", "misc"}
-
-
-def package(kind: str) -> str:
-    return ELSEWHERE.get(kind) or (f"ramen.nn.{kind}" if kind in MODEL_KINDS else f"ramen.{kind}")
 
 
 def target(kind: str, name: str) -> str:
@@ -52,7 +42,7 @@ def test_an_option_builds_something_of_its_own_kind(kind, name):
     path = target(kind, name)
     if kind in ("optimizer", "auxiliary") and path.startswith(FOREIGN):
         return
-    assert path.startswith(f"{package(kind)}.")
+    assert path.startswith(f"{KINDS[kind].package}.")
 
 
 @pytest.mark.parametrize(("kind", "name"), [o for o in OPTIONS if o[0] in COMPOSITIONS])
@@ -74,20 +64,21 @@ def test_the_yaml_holds_every_default_and_the_python_none(kind, name, option):
         assert keys == required == known.keys()
 
 
-@pytest.mark.parametrize("kind", sorted({kind for kind, _ in BUILDING} - ELSEWHERE.keys()))
+@pytest.mark.parametrize("kind", [name for name, kind in KINDS.items() if f"{kind.package}.".endswith(f".{name}.")])
 def test_every_method_has_an_option_of_its_name(kind):
     """A module of a kind's package is some option's target, and one of the same name; or another module's support."""
     targets = {path.rpartition(".")[0]: name for name in options(kind) if (path := target(kind, name))}
     imported = "\n".join(path.read_text() for path in TREES)
-    for path in (ROOT / package(kind).replace(".", "/")).glob("*.py"):
-        module = f"{package(kind)}.{path.stem}"
+    package = KINDS[kind].package
+    for path in (ROOT / package.replace(".", "/")).glob("*.py"):
+        module = f"{package}.{path.stem}"
         if module in targets:
             assert target(kind, path.stem).startswith(f"{module}."), (
                 f"conf/{kind}/{path.stem}.yaml builds another module"
             )
         elif path.stem != "__init__":
             used = re.search(
-                rf"from {re.escape(module)} import|from {re.escape(package(kind))} import .*\b{path.stem}\b", imported
+                rf"from {re.escape(module)} import|from {re.escape(package)} import .*\b{path.stem}\b", imported
             )
             assert used, f"{module}: neither an option of conf/{kind} nor imported"
 
@@ -98,11 +89,25 @@ def test_the_page_of_a_kind_names_every_option(page):
     assert options(page.stem).keys() - words == set()
 
 
-def test_every_group_is_in_the_table_of_contents():
-    """conf/config.yaml's defaults list names each folder of conf/, so that every choice stands in it."""
-    listed = yaml.safe_load((ROOT / "conf" / "config.yaml").read_text())["defaults"]
-    groups = {key for line in listed if isinstance(line, dict) for key in line}
-    assert set(kinds()) <= groups
+def test_the_defaults_list_is_the_list_of_kinds():
+    """conf/config.yaml chooses an option for each section and each composition, in the order of ramen.config.kinds."""
+    lines = yaml.safe_load((ROOT / "conf" / "config.yaml").read_text())["defaults"]
+    assert lines.pop(0) == "_self_"
+    groups = [next(iter(line)) for line in lines]
+    sections = [kind if section == kind else f"{kind}@{section}" for section, kind in SECTIONS.items()]
+    assert [group for group in groups if not group.startswith("override ")] == [*sections, *COMPOSITIONS]
+
+
+def test_every_folder_of_conf_is_a_kind():
+    assert {path.name for path in (ROOT / "conf").iterdir() if path.is_dir()} == {*KINDS, "hydra"}
+
+
+@pytest.mark.parametrize(("kind", "name"), [o for o in BUILDING if not target(*o).startswith(FOREIGN)])
+def test_a_component_takes_the_runtime_arguments_of_its_kind(kind, name):
+    """By position, under the same names; the config gives keywords only."""
+    positional = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    taken = inspect.signature(locate(target(kind, name), (), kind)).parameters.values()
+    assert tuple(p.name for p in taken if p.kind is positional) == KINDS[kind].runtime
 
 
 def test_a_file_can_be_read_in_one_sitting():

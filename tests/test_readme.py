@@ -15,16 +15,14 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from ramen.config.check import check, parameters
 from ramen.config.diagnosis import sweep_values
+from ramen.config.kinds import KINDS
 from ramen.config.registry import options
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
 OPTIONS = (ROOT / "docs" / "options.md").read_text()
 PAGES = {path: path.read_text() for path in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))}
-SWAPPABLE = (
-    "optimizer", "mlp", "attention", "residual", "stream", "position", "embedding", "value_embedding", "linear", "schedule",
-    "data", "diagnostics", "logger",
-)  # fmt: skip
+SWAPPABLE = [name for name, kind in KINDS.items() if kind.package and (kind.part or len(options(name)) > 1)]
 COMMANDS = {
     command.strip(): path.name
     for path, page in PAGES.items()

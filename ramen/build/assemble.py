@@ -17,6 +17,7 @@ from ramen.build.flops import flops_per_token
 from ramen.build.memory import Sizes, step_memory
 from ramen.build.param_groups import build_optimizers, route
 from ramen.config.check import schedules
+from ramen.config.kinds import PARTS
 from ramen.config.registry import build, factory
 from ramen.errors import ConfigError
 from ramen.nn.gpt import Parts, Text, Windows
@@ -27,7 +28,6 @@ from ramen.optimizer.optimizers import Group, Optimizers
 from ramen.training.compilation import forward
 from ramen.training.phases import POINTS
 
-PARTS = ("attention", "mlp", "residual", "stream", "position", "embedding", "value_embedding", "linear")
 WINDOWS = ("long_window", "short_window")
 MOST_TOKENS = 2**30  # of a window: masks count in int32, and paired heads twice
 CURVES = ("schedule", "batch_schedule", "ahead_schedule", *(f"{name}_schedule" for name in WINDOWS))

@@ -23,7 +23,8 @@ from omegaconf.errors import OmegaConfBaseException
 from ramen.cli import sweep
 from ramen.config import secret
 from ramen.config.composition import plain
-from ramen.config.registry import COMPOSITIONS, CONF
+from ramen.config.kinds import COMPOSITIONS
+from ramen.config.registry import CONF
 from ramen.errors import EXIT_CODE, ConfigError, RamenError, a_reader_may_leave
 from ramen.runs.folder import ENDED, OVERRIDES
 

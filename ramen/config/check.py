@@ -20,17 +20,13 @@ from typing import Any, Literal, get_type_hints
 from pydantic import TypeAdapter, ValidationError, conlist
 
 from ramen.config import secret
+from ramen.config.kinds import SECTIONS
 from ramen.config.registry import locate, of_python
 from ramen.errors import ConfigError
 
 SCHEDULE_SUFFIX = "_schedule"
 NO_TEXT = "must be text that a file can be named by, without NUL and lone surrogates"
 FOLDER_NAME = re.compile(r"(?!\.)[\w.,=@+-]{1,100}", re.ASCII)
-SECTIONS = (
-    "model", "attention", "mlp", "residual", "stream", "position", "embedding", "value_embedding", "linear",
-    "optimizer", "auxiliary", "routing", "schedule", "batch_schedule", "long_window_schedule",
-    "short_window_schedule", "ahead_schedule", "data", "trainer", "diagnostics", "logger",
-)  # fmt: skip
 # What a run is called, where it runs and is written, who watches it and how its data comes in do not change what is computed.
 NOT_HASHED = (
     "name", "logger", "diagnostics", "resume", "data.folder", "data.workers", "data.downloads", "device", "threads",
@@ -76,7 +72,7 @@ def check(config: dict[str, Any]) -> None:
         if key in hints:
             problems += _check_value(config, key, key, value, hints[key])
         elif key in SECTIONS and isinstance(value, dict) and "_target_" in value:
-            problems += check_node(value, key, allow)
+            problems += check_node(value, key, SECTIONS[key], allow)
         elif key in SECTIONS:
             way = f"; choose one by schedule@{key}=NAME" if key.endswith(SCHEDULE_SUFFIX) else ""
             problems.append(f"{key}: must be a section with a _target_, got {value!r}{way}")
@@ -97,11 +93,10 @@ def check(config: dict[str, Any]) -> None:
         raise ConfigError(*problems)
 
 
-def check_node(node: dict[str, Any], path: str, allow: Sequence[str] = ()) -> list[str]:
+def check_node(node: dict[str, Any], path: str, kind: str, allow: Sequence[str] = ()) -> list[str]:
     """The problems of one component's node; `path` is where it stands in the config."""
-    kind = path.rpartition(".")[2]
     try:
-        target = locate(node["_target_"], allow, "schedule" if kind.endswith(SCHEDULE_SUFFIX) else kind)
+        target = locate(node["_target_"], allow, kind)
     except ConfigError as error:
         return [f"{path}.{problem}" for problem in error.problems]
     known, required = parameters(target)
@@ -111,7 +106,7 @@ def check_node(node: dict[str, Any], path: str, allow: Sequence[str] = ()) -> li
         if key == "_target_":
             continue
         if _is_schedule(key, value) and key.removesuffix(SCHEDULE_SUFFIX) in known:
-            problems += check_node(value, where, allow)
+            problems += check_node(value, where, "schedule", allow)
             if known[key.removesuffix(SCHEDULE_SUFFIX)] in (int, bool):
                 problems.append(f"{where}: only a number can follow a schedule, and no count or switch")
         elif str(key).endswith(SCHEDULE_SUFFIX) and key.removesuffix(SCHEDULE_SUFFIX) in known:

@@ -21,7 +21,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.plugins.config_source import ConfigResult
 from omegaconf import DictConfig, OmegaConf
 
-from ramen.config.registry import COMPOSITIONS, OPTIMIZERS
+from ramen.config.kinds import COMPOSITIONS
+from ramen.config.registry import OPTIMIZERS
 from ramen.errors import ConfigError
 
 

@@ -17,14 +17,15 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from ramen.config.kinds import KINDS
 from ramen.errors import ConfigError
 
 EXTRAS = {"pytorch_optimizer": "pytorch-optimizer>=4.1,<5"}  # package -> what to install for it
 TRUSTED = ("ramen", "torch.optim", *EXTRAS)
 _HOME = Path(__file__).resolve().parents[1]  # ramen/
 CONF = _HOME / "conf" if (_HOME / "conf").is_dir() else _HOME.parent / "conf"  # in a wheel it lies in the package
-COMPOSITIONS = ("experiment", "sweep", "debug")  # groups whose options build nothing: they choose others and set values
-OPTIMIZERS, OPTIMIZER = ("optimizer", "auxiliary"), ("torch.optim.optimizer", "Optimizer")
+OPTIMIZER = ("torch.optim.optimizer", "Optimizer")
+OPTIMIZERS = tuple(name for name, kind in KINDS.items() if kind.package == KINDS["optimizer"].package)
 
 
 def locate(target: str, allow: Sequence[str] = (), kind: str | None = None) -> Callable[..., Any]:
@@ -79,7 +80,7 @@ def _misplaced(found: Callable[..., Any], target: str, kind: str | None, allow: 
 @functools.cache
 def components(kind: str | None = None) -> frozenset[str]:
     """The targets of ramen's own that a section may name: those that the yamls of its kind do; without a kind those of all."""
-    of = kinds() if kind is None else OPTIMIZERS if kind in OPTIMIZERS else (kind,)
+    of = KINDS if kind is None else OPTIMIZERS if kind in OPTIMIZERS else (kind,)
     return frozenset(option.target for one in of for option in options(one).values() if option.target)
 
 
@@ -112,8 +113,3 @@ def options(kind: str) -> dict[str, Option]:
         target = re.search(r"^_target_:\s*(\S+)", text, re.MULTILINE)
         found[path.stem] = Option(path.stem, comment[1] if comment else "", target[1] if target else None)
     return found
-
-
-def kinds() -> list[str]:
-    """The names of the config groups."""
-    return sorted(path.name for path in CONF.iterdir() if path.is_dir() and path.name != "hydra")

@@ -4,14 +4,12 @@ import difflib
 from collections.abc import Iterable
 
 from ramen.config.check import computed
-from ramen.config.registry import COMPOSITIONS
+from ramen.config.kinds import COMPOSITIONS, KINDS
 from ramen.errors import DataError
 from ramen.runs.read import Run, Value
 
-METHOD_KINDS = (
-    "optimizer", "mlp", "attention", "residual", "position", "embedding", "value_embedding", "stream", "linear",
-)  # fmt: skip
-CONTEXT_KINDS = ("model", "schedule", "auxiliary", "routing")
+METHOD_KINDS = tuple(name for name, kind in KINDS.items() if kind.report == "method")
+CONTEXT_KINDS = tuple(name for name, kind in KINDS.items() if kind.report == "context")
 EXPERIMENT = "experiment"
 MOST_CONFIG_KEYS = 3  # more varying keys than this are a search, not a comparison
 

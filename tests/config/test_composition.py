@@ -12,7 +12,8 @@ from hydra import initialize_config_dir
 
 from ramen.config.check import check
 from ramen.config.composition import plain
-from ramen.config.registry import COMPOSITIONS, CONF, kinds, options
+from ramen.config.kinds import COMPOSITIONS, KINDS
+from ramen.config.registry import CONF, options
 from ramen.errors import ConfigError
 
 Compose = Callable[..., dict[str, Any]]
@@ -22,7 +23,7 @@ def touched(experiment: str) -> Iterator[tuple[str, list[str]]]:
     """(group or group@section, its options) for each group the experiment names or says values of."""
     said = yaml.safe_load((CONF / "experiment" / f"{experiment}.yaml").read_text())
     named = [next(iter(line)).removeprefix("override /") for line in said.pop("defaults", [])]
-    for group in sorted({*named, *said} & {*named, *kinds()} - {*COMPOSITIONS}):
+    for group in sorted({*named, *said} & {*named, *KINDS} - {*COMPOSITIONS}):
         kind = group.partition("@")[0]
         whole = [name for name in options(kind) if "???" not in (CONF / kind / f"{name}.yaml").read_text()]
         yield group, whole

@@ -1,11 +1,9 @@
 """From a config node to an object: what may be built, what is told when it cannot be, and that nothing is shared."""
 
-import functools
-
 import pytest
 import torch
 
-from ramen.config.registry import build, factory, kinds, locate, options
+from ramen.config.registry import build, factory, locate, options
 from ramen.errors import ConfigError
 from ramen.nn.linear.dense import Dense
 
@@ -169,10 +167,3 @@ def test_options_are_the_files_of_a_group():
     assert (rope.name, rope.target) == ("rope", "ramen.nn.position.rope.RoPE")
     assert rope.summary.startswith("RoPE:") and "#" not in rope.summary
     assert options("no_such_kind") == {}
-
-
-def test_kinds_are_the_groups_of_the_config():
-    expected = {"attention", "auxiliary", "data", "embedding", "linear", "logger", "mlp", "model", "optimizer"}
-    expected |= {"position", "residual", "routing", "schedule", "trainer", "diagnostics"}
-    assert expected <= set(kinds()) and "hydra" not in kinds()
-    assert all(functools.reduce(set.union, [options(kind).keys()], set()) for kind in expected)

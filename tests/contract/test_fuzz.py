@@ -10,7 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ramen.build.run import intend
-from ramen.config.registry import kinds, options
+from ramen.config.kinds import KINDS
+from ramen.config.registry import options
 from ramen.errors import RamenError
 
 CASES = int(os.environ.get("FUZZ_CASES", "40"))  # a campaign is FUZZ_CASES=5000 pytest tests/contract/test_fuzz.py
@@ -18,7 +19,7 @@ SMALL = (
     "model.layers=2", "model.dim=16", "model.heads=2", "data.sequence_length=64", "trainer.batch_tokens=256",
     "trainer.micro_batch_tokens=256", "device=cpu", "precision=fp32", "threads=1",
 )  # fmt: skip
-OPTIONS = [(kind, name) for kind in kinds() for name, found in options(kind).items() if found.target]
+OPTIONS = [(kind, name) for kind in KINDS for name, found in options(kind).items() if found.target]
 SPECIAL = st.sampled_from(
     [None, True, False, "", "auto", "off", "\0", "ünï", "../../x", "/etc/passwd", "1e-3", "${x}", "x" * 3000, [], {}, {"": None},
      {"_target_": "os.system"}, {"_target_": "ramen.schedule.linear.linear"}, 10**18, -(10**18), 10**30, math.nan, math.inf,

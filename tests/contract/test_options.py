@@ -11,7 +11,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from ramen.build import assemble
 from ramen.config.check import check
 from ramen.config.diagnosis import sweep_values
-from ramen.config.registry import COMPOSITIONS, CONF, factory, kinds, options
+from ramen.config.kinds import COMPOSITIONS, KINDS
+from ramen.config.registry import CONF, factory, options
 from ramen.errors import ConfigError
 from ramen.nn.gpt import Text
 from ramen.nn.parameter import generator, initialise
@@ -29,7 +30,7 @@ def available(kind: str) -> list[str]:
     return [name for name, package in targets.items() if find_spec(package)]
 
 
-SEVERAL = [kind for kind in kinds() if len(available(kind)) > 1]
+SEVERAL = [kind for kind in KINDS if len(available(kind)) > 1]
 
 
 def tokens() -> torch.Tensor:
@@ -79,7 +80,7 @@ def curve(config) -> list[float]:
     return [made(i / 40) for i in range(41)]
 
 
-@pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind in kinds() for name in options(kind)])
+@pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind in KINDS for name in options(kind)])
 def test_an_option_composes_is_accepted_and_dry_builds(option, kind, name):
     if name not in available(kind):
         pytest.skip(f"{options(kind)[name].target} is not installed")
