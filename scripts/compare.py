@@ -12,7 +12,7 @@ from rich.table import Table
 
 from ramen.errors import EXIT_CODE, RamenError, a_reader_may_leave
 from ramen.report import Report, compare
-from ramen.report.cells import ranking_text
+from ramen.report.formatting import ranking_text
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -30,16 +30,14 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def show(report: Report, console: Console) -> None:
     text = ranking_text(report.ranking, report.metric)
-    columns = [i for i, name in enumerate(text.header) if name and name != "p"]  # the page has them all
+    text = text.drop(columns=["", "p"])  # the page has them all
     table = Table(
         title=f"{report.metric} by {', '.join(report.by)}", title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0)
     )
-    for i in columns:
-        table.add_column(
-            text.header[i].replace(f"{report.metric} (mean ± sd)", "mean ± sd").replace("95 % ", "95%\u00a0")
-        )
-    for row in text.rows:
-        table.add_row(*(escape(row[i]) for i in columns))
+    for title in text.columns:
+        table.add_column(title.replace(f"{report.metric} (mean ± sd)", "mean ± sd").replace("95 % ", "95%\u00a0"))
+    for row in text.itertuples(index=False):
+        table.add_row(*map(escape, row))
     console.print(table)
     console.print(report.answer, markup=False)
     for warning in report.warnings[:12]:
@@ -54,6 +52,7 @@ def show(report: Report, console: Console) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)  # named as the parameters of compare
     try:
+        options.out = options.out or options.folders[0]
         report = compare(**vars(options))
     except (RamenError, OSError) as error:
         print(error, file=sys.stderr)

@@ -10,8 +10,7 @@ from typing import Any
 
 from ramen.errors import ConfigError, DataError, RamenError, told
 from ramen.logger.wandb import group_name
-from ramen.report.grouping import group, setting_keys
-from ramen.report.keys import default_by, parse_by
+from ramen.report.grouping import default_by, group, parse_by, setting_keys
 from ramen.runs.find import read_runs
 from ramen.runs.read import Run
 

@@ -10,9 +10,9 @@ from collections.abc import Callable
 from functools import partial
 from itertools import combinations
 
-from ramen.report.keys import varying
-from ramen.report.method import LR, Method, value_text
-from ramen.report.tuning import LrCurve
+from ramen.report.formatting import value_text
+from ramen.report.grouping import varying
+from ramen.report.method import LR, LrCurve, Method
 from ramen.runs.read import Run
 
 LEAST_SEEDS = 3
@@ -94,7 +94,7 @@ def speeds(methods: list[Method]) -> list[str]:
 def differing_settings(methods: list[Method], by: list[str]) -> list[str]:
     """Config values other than the grouping, the learning rate and what a method's own options bring along."""
     runs = [run for method in methods for run in method.chosen_runs.values()]
-    settings = [setting for method in methods for setting in method.cells]
+    settings = [setting for method in methods for setting in method.settings]
     tuned = {key for s in settings for key, _ in s if key.startswith("optimizer.") and key != "optimizer._target_"}
     own = tuple(f"{key}." for key in by)
     keys = [k for k in varying(runs) if k not in by and k != LR and k not in tuned and not k.startswith(own)]
@@ -143,8 +143,8 @@ def tuning(methods: list[Method], curves: list[LrCurve]) -> list[str]:
     counts = {method.label: f"{len(method.tried)}" for method in methods}
     if len(set(counts.values())) > 1:
         lines.append(f"Unequal tuning, settings tried: {_by_value(counts)}. More tries find a lower loss by luck.")
-    edges = [curve.remark for curve in curves if "on the edge" in curve.remark]
-    single = [curve.label for curve in curves if "only one learning rate" in curve.remark]
+    edges = [curve.remark for curve in curves if curve.flaw == "edge"]
+    single = [curve.label for curve in curves if curve.flaw == "single"]
     lines += [f"Not tuned: {remark}" for remark in edges[:12]]
     if single:
         names = ", ".join(single[:8]) + (f" and {len(single) - 8} more" if len(single) > 8 else "")

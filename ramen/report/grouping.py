@@ -1,11 +1,20 @@
-"""Runs to methods, and the method that the others are measured against."""
+"""Runs to methods: which config keys tell two runs apart, which make a method, and which method is the baseline."""
 
+import difflib
 from collections import Counter
+from collections.abc import Iterable
 
+from ramen.config.check import computed
+from ramen.config.kinds import COMPOSITIONS, KINDS
 from ramen.errors import DataError
-from ramen.report.keys import suggestion, varying, varying_choices
-from ramen.report.method import LR, Method, sort_into_cells, value_text
+from ramen.report.formatting import value_text
+from ramen.report.method import LR, Method
 from ramen.runs.read import Run, Value
+
+METHOD_KINDS = tuple(name for name, kind in KINDS.items() if kind.report == "method")
+CONTEXT_KINDS = tuple(name for name, kind in KINDS.items() if kind.report == "context")
+EXPERIMENT = "experiment"
+MOST_CONFIG_KEYS = 3  # more varying keys than this are a search, not a comparison
 
 
 def group(runs: list[Run], by: list[str], metric: str) -> list[Method]:
@@ -13,21 +22,121 @@ def group(runs: list[Run], by: list[str], metric: str) -> list[Method]:
     groups: dict[tuple[Value, ...], list[Run]] = {}
     for run in runs:
         groups.setdefault(tuple(run.value(key) for key in by), []).append(run)
-    methods = [Method(label(values, by, runs), values, members, metric) for values, members in groups.items()]
+    methods = [Method(_label(values, by, runs), values, members, metric) for values, members in groups.items()]
     for method in methods:
-        sort_into_cells(method, setting_keys(method.runs, by))
+        method.sort(setting_keys(method.runs, by))
     return sorted(methods, key=lambda method: method.label)
 
 
 def setting_keys(runs: list[Run], by: list[str]) -> list[str]:
-    """What a method's runs vary in besides the seed: the learning rate first, whether it varies or not."""
-    sections = tuple(f"{key}._target_" for key in by)
-    keys = [key for key in varying(runs) if key not in by and key not in sections and key != LR]
+    """Keys that vary in a method's runs besides the seed; the learning rate first, whether it varies or not."""
+    targets = tuple(f"{key}._target_" for key in by)
+    keys = [key for key in varying(runs) if key not in by and key not in targets and key != LR]
     choices = [kind for kind in varying_choices(runs) if kind not in by]
     return ([LR] if LR not in by else []) + choices + keys
 
 
-def label(values: tuple[Value, ...], by: list[str], runs: list[Run]) -> str:
+def matters(key: str) -> bool:
+    """True for a config key that can make methods differ: not the seed, names, places and how often is measured."""
+    return computed(key) and key != "seed" and not key.endswith("every_steps")
+
+
+def varying(runs: list[Run]) -> list[str]:
+    """Config keys that matter and do not have one value in all runs, in the order of the config."""
+    keys = dict.fromkeys(key for run in runs for key in run.config if matters(key))
+    # By their text: true is no 1, and a key that is absent is not one that is null.
+    return [key for key in keys if len({repr(run.config[key]) if key in run.config else "" for run in runs}) > 1]
+
+
+def varying_choices(runs: list[Run]) -> list[str]:
+    """Config groups whose chosen option is not the same in all runs that record it; a run that is not done may not."""
+    recorded = [run.choices for run in runs if run.choices]
+    kinds = dict.fromkeys(kind for choices in recorded for kind in choices)
+    return [kind for kind in kinds if len({choices[kind] for choices in recorded if kind in choices}) > 1]
+
+
+def parse_by(by: str | Iterable[str] | None, runs: list[Run]) -> list[str] | None:
+    """Grouping keys from `--by a,b`; None if not given. Errors: DataError for a key that no run has."""
+    if by is None:
+        return None
+    parts = [by] if isinstance(by, str) else list(by)
+    keys = list(dict.fromkeys(key.strip() for part in parts for key in part.split(",") if key.strip()))
+    known = {key for run in runs for key in (*run.choices, *run.config)}
+    for key in keys:
+        if key not in known:
+            raise DataError(f"--by: no run has the key, got {key!r}; {suggestion(key, known)}")
+    return keys or None
+
+
+def suggestion(word: str, known: Iterable[str]) -> str:
+    """`did you mean ...?`, or the list of what there is if nothing is close."""
+    known = sorted(set(known))
+    by_leaf = [key for key in known if key.rsplit(".", 1)[-1] == word]
+    close = list(dict.fromkeys(by_leaf + difflib.get_close_matches(word, known, n=3)))
+    if close:
+        return f"did you mean {' or '.join(close[:3])}?"
+    return f"there is {', '.join(known[:12])}{' ...' if len(known) > 12 else ''}"
+
+
+def default_by(runs: list[Run]) -> list[str]:
+    """Grouping keys by what varies: experiments and method choices, else other choices, else config keys.
+
+    A choice that follows from the ones already taken (every bam run also has another mlp) is not a second axis of
+    the comparison: it stays out and the fairness checks report it. Experiments are an axis unless one method is all that
+    follows from them, which is then what is compared.
+    """
+    choices = varying_choices(runs)
+    methods = [kind for kind in METHOD_KINDS if kind in choices]
+    context = [kind for kind in CONTEXT_KINDS if kind in choices]
+    others = [kind for kind in choices if kind not in (*METHOD_KINDS, *CONTEXT_KINDS, *COMPOSITIONS) and computed(kind)]
+    by: list[str] = []
+    if EXPERIMENT in choices and sum(_follows(kind, [EXPERIMENT], runs) for kind in methods) != 1:
+        by.append(EXPERIMENT)
+    for kinds in (methods, context, others):
+        before = len(by)
+        for kind in kinds:
+            if not _follows(kind, by, runs):
+                by.append(kind)
+        if len(by) > before:
+            break
+    if by:
+        return by
+    keys = [key for key in varying(runs) if not key.endswith((".lr", "._target_"))]
+    return keys if 0 < len(keys) <= MOST_CONFIG_KEYS else ["optimizer"]
+
+
+def find_baseline(name: str | None, methods: list[Method], by: list[str]) -> tuple[Method, str]:
+    """The baseline and a sentence on how it was found. Errors: DataError if `name` does not name one method.
+
+    `name` is a label, or key=value for some of the grouping keys, separated by commas.
+    """
+    if name is None:
+        ranked = [method for method in methods if method.chosen is not None] or methods
+        adamw = [method for method in ranked if "adamw" in map(str, method.values)]
+        if len(adamw) == 1:
+            return adamw[0], f"Baseline: {adamw[0].label} (the default)."
+        return ranked[0], f"Baseline: {ranked[0].label} (none was named and there is no single adamw: first by name)."
+    matches = [method for method in methods if method.label == name] or _matching(name, methods, by)
+    if len(matches) == 1:
+        return matches[0], f"Baseline: {matches[0].label}."
+    labels = ", ".join(method.label for method in (matches or methods)[:12])
+    if matches:
+        raise DataError(f"--baseline: names {len(matches)} methods, got {name!r}; name one of {labels}")
+    hint = suggestion(name.split("=", 1)[-1], [method.label for method in methods])
+    raise DataError(f"--baseline: no such method, got {name!r}; {hint}; the methods are {labels}")
+
+
+def _matching(name: str, methods: list[Method], by: list[str]) -> list[Method]:
+    if not all("=" in part for part in name.split(",")):
+        return []
+    values = {key.strip(): value.strip() for part in name.split(",") for key, _, value in [part.partition("=")]}
+    for key in values:
+        if key not in by:
+            raise DataError(f"--baseline: not a grouping key, got {key!r}; the runs are grouped by {', '.join(by)}")
+    return [m for m in methods if all(value_text(m.values[by.index(key)]) == v for key, v in values.items())]
+
+
+def _label(values: tuple[Value, ...], by: list[str], runs: list[Run]) -> str:
     """`bam`, `bam + nff`, `layers=4`: options by their own name, other values with the last word of their key."""
     leaves = Counter(key.rsplit(".", 1)[-1] for key in by)
     parts = []
@@ -39,38 +148,8 @@ def label(values: tuple[Value, ...], by: list[str], runs: list[Run]) -> str:
     return " + ".join(parts) or "all runs"
 
 
-def find_baseline(wanted: str | None, methods: list[Method], by: list[str]) -> tuple[Method, str]:
-    """The baseline and a sentence on how it was found. Errors: DataError if `wanted` does not name one method.
-
-    `wanted` is a label, or key=value for some of the grouping keys, separated by commas.
-    """
-    if wanted is None:
-        ranked = [method for method in methods if method.chosen is not None] or methods
-        adamw = [method for method in ranked if "adamw" in map(str, method.values)]
-        if len(adamw) == 1:
-            return adamw[0], f"Baseline: {adamw[0].label} (the default)."
-        return ranked[0], f"Baseline: {ranked[0].label} (none was named and there is no single adamw: first by name)."
-    found = [method for method in methods if method.label == wanted] or _matching(wanted, methods, by)
-    if len(found) == 1:
-        return found[0], f"Baseline: {found[0].label}."
-    labels = ", ".join(method.label for method in (found or methods)[:12])
-    if found:
-        raise DataError(f"--baseline: names {len(found)} methods, got {wanted!r}; name one of {labels}")
-    hint = suggestion(wanted.split("=", 1)[-1], [method.label for method in methods])
-    raise DataError(f"--baseline: no such method, got {wanted!r}; {hint}; the methods are {labels}")
-
-
-def _matching(wanted: str, methods: list[Method], by: list[str]) -> list[Method]:
-    conditions = [part.partition("=") for part in wanted.split(",")]
-    if not all(equals for _, equals, _ in conditions):
-        return []
-    for key, _, _ in conditions:
-        if key.strip() not in by:
-            raise DataError(
-                f"--baseline: not a grouping key, got {key.strip()!r}; the runs are grouped by {', '.join(by)}"
-            )
-    return [
-        method
-        for method in methods
-        if all(value_text(method.values[by.index(k.strip())]) == v.strip() for k, _, v in conditions)
-    ]
+def _follows(kind: str, by: list[str], runs: list[Run]) -> bool:
+    if not by:
+        return False
+    seen: dict[tuple, Value] = {}
+    return all(seen.setdefault(tuple(map(run.value, by)), run.value(kind)) == run.value(kind) for run in runs)

@@ -1,15 +1,17 @@
-"""A method: one group of runs under comparison, sorted into settings (learning rate ...) and seeds."""
+"""A method: one group of runs under comparison, sorted into settings (learning rate ...) and seeds, and how it was tuned."""
 
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from ramen.report.formatting import value_text
 from ramen.report.statistics import Spread, spread
 from ramen.runs.read import Run, Value
 
 LR = "optimizer.lr"
 HIGHER_IS_BETTER = {"tokens_per_second", "mfu"}
 
+Seed = int | str
 Setting = tuple[tuple[str, Value], ...]  # the values a method was tuned over, for example (("optimizer.lr", 0.02),)
 
 
@@ -17,26 +19,60 @@ Setting = tuple[tuple[str, Value], ...]  # the values a method was tuned over, f
 class Method:
     """Runs that share the values of the grouping keys.
 
-    `cells` holds the finished runs with a finite metric, by setting and by seed; `chosen` is the setting shown.
+    `settings` holds the finished runs with a finite metric, by setting and by seed; `chosen` is the setting shown.
     """
 
     label: str
     values: tuple[Value, ...]
     runs: list[Run]
     metric: str
-    cells: dict[Setting, dict[int | str, Run]] = field(default_factory=dict)
+    settings: dict[Setting, dict[Seed, Run]] = field(default_factory=dict)
     tried: list[Setting] = field(default_factory=list)  # settings with a finished or a diverged run
     chosen: Setting | None = None
     repeats: int = 0  # finished runs replaced by a newer run of the same setting and seed
 
-    @property
-    def chosen_runs(self) -> dict[int | str, Run]:
-        return self.cells[self.chosen] if self.chosen is not None else {}
+    def sort(self, keys: list[str]) -> None:
+        """Sort the runs into settings of these keys. Of two runs of one setting and seed the last by folder name counts."""
+        for run in self.runs:
+            setting = tuple((key, run.value(key)) for key in keys)
+            if setting not in self.tried and (self.usable(run) or run.status == "diverged"):
+                self.tried.append(setting)
+            if self.usable(run):
+                by_seed = self.settings.setdefault(setting, {})
+                self.repeats += run.pairing in by_seed
+                by_seed[run.pairing] = run
+        self.chosen = self.best(self.settings)
+
+    def usable(self, run: Run) -> bool:
+        return run.status == "finished" and math.isfinite(run.metric(self.metric))
+
+    def best(self, settings: Iterable[Setting]) -> Setting | None:
+        """The setting with the best mean among those with the most finished seeds; None of none.
+
+        A setting whose other seeds diverged, or that was tried on one lucky seed, cannot win by its survivors.
+        """
+        seeds = {setting: len(self.settings[setting]) for setting in settings}
+        most = max(seeds.values(), default=0)
+        sign = -1 if self.metric in HIGHER_IS_BETTER else 1
+        full = [setting for setting, n in seeds.items() if n == most]
+        return min(full, key=lambda setting: sign * self.spread(setting).mean, default=None)
+
+    def spread(self, setting: Setting) -> Spread:
+        return spread([run.metric(self.metric) for run in self.settings[setting].values()])
 
     @property
-    def scores(self) -> dict[int | str, float]:
+    def chosen_runs(self) -> dict[Seed, Run]:
+        return self.settings[self.chosen] if self.chosen is not None else {}
+
+    @property
+    def scores(self) -> dict[Seed, float]:
         """The metric by seed at the chosen setting."""
         return {seed: run.metric(self.metric) for seed, run in self.chosen_runs.items()}
+
+    @property
+    def lr(self) -> float | None:
+        """The learning rate of the chosen setting."""
+        return lr_in(self.chosen)
 
     @property
     def setting_text(self) -> str:
@@ -48,38 +84,60 @@ class Method:
         return sum(run.status == status for run in self.runs)
 
 
-def usable(run: Run, metric: str) -> bool:
-    return run.status == "finished" and math.isfinite(run.metric(metric))
+@dataclass(frozen=True)
+class LrPoint:
+    """One learning rate of one method: the best setting at that rate (NaN mean if every run diverged)."""
+
+    lr: float
+    mean: float
+    sd: float
+    n: int
+    diverged: int  # runs at this rate that diverged
 
 
-def sort_into_cells(method: Method, setting_keys: list[str]) -> None:
-    """Fill `cells`, `tried` and `chosen`. Of two runs of one setting and seed the last by folder name counts."""
-    for run in method.runs:
-        setting = tuple((key, run.value(key)) for key in setting_keys)
-        if setting not in method.tried and (usable(run, method.metric) or run.status == "diverged"):
-            method.tried.append(setting)
-        if usable(run, method.metric):
-            cell = method.cells.setdefault(setting, {})
-            method.repeats += run.pairing in cell
-            cell[run.pairing] = run
-    method.chosen = best_setting(method, method.cells)
+@dataclass(frozen=True)
+class LrCurve:
+    """Metric against learning rate; `remark` is one sentence on the tuning, `flaw` its short name, if it has one."""
+
+    label: str
+    points: list[LrPoint]  # by increasing learning rate
+    best: float | None  # the learning rate of the chosen setting
+    remark: str
+    flaw: str = ""  # "edge", "single" or nothing
 
 
-def best_setting(method: Method, settings: Iterable[Setting]) -> Setting | None:
-    """Of these settings of its cells that with the best mean, among those with the most finished seeds: a setting whose
-    other seeds diverged, or that was tried on one lucky seed, cannot win by its survivors. None of none."""
-    seeds = {setting: len(method.cells[setting]) for setting in settings}
-    most = max(seeds.values(), default=0)
-    sign = -1 if method.metric in HIGHER_IS_BETTER else 1
-    full = [setting for setting, n in seeds.items() if n == most]
-    return min(full, key=lambda setting: sign * cell_spread(method, setting).mean, default=None)
+def lr_curves(methods: list[Method]) -> list[LrCurve]:
+    return [LrCurve(m.label, points, m.lr, *_remark(m, points)) for m in methods if (points := _points(m))]
 
 
-def cell_spread(method: Method, setting: Setting) -> Spread:
-    return spread([run.metric(method.metric) for run in method.cells[setting].values()])
+def lr_in(setting: Setting | None) -> float | None:
+    value = dict(setting or ()).get(LR)
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
-def value_text(value: Value) -> str:
-    if value is None or isinstance(value, bool):
-        return {None: "none", True: "true", False: "false"}[value]
-    return f"{value:.12g}" if isinstance(value, float) else str(value)
+def _points(method: Method) -> list[LrPoint]:
+    points = []
+    for lr in sorted({lr for setting in method.tried if (lr := lr_in(setting)) is not None}):
+        best = method.best(setting for setting in method.settings if lr_in(setting) == lr)
+        at_best = spread([]) if best is None else method.spread(best)
+        diverged = sum(run.status == "diverged" and run.value(LR) == lr for run in method.runs)
+        points.append(LrPoint(lr, at_best.mean, at_best.sd, at_best.n, diverged))
+    return points
+
+
+def _remark(method: Method, points: list[LrPoint]) -> tuple[str, str]:
+    """Edge: the best rate is the smallest or largest tried, diverged rates included (divergence bounds the grid)."""
+    label, best = method.label, method.lr
+    if best is None:
+        return f"{label}: no learning rate led to a finished run.", ""
+    if len(points) == 1:
+        text = f"{label}: only one learning rate tried ({value_text(best)}); whether it is tuned is unknown."
+        return text, "single"
+    tried = f"{len(points)} tried, {value_text(points[0].lr)} to {value_text(points[-1].lr)}"
+    if best in (points[0].lr, points[-1].lr):
+        side, direction = ("smallest", "lower") if best == points[0].lr else ("largest", "higher")
+        return (
+            f"{label}: best learning rate {value_text(best)} is on the edge of the grid ({side} of {tried}); "
+            f"a {direction} one may be better, so the method is not shown at its best."
+        ), "edge"
+    return f"{label}: best learning rate {value_text(best)} lies inside the grid ({tried}).", ""

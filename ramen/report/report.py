@@ -9,15 +9,12 @@ from pathlib import Path
 import pandas as pd
 
 from ramen.errors import DataError
-from ramen.report import html, narrative, tables
-from ramen.report.document import document
+from ramen.report import page, sentences, tables
+from ramen.report.canvas import MOST_METHODS
 from ramen.report.fairness import unfairness
 from ramen.report.figures import draw
-from ramen.report.grouping import find_baseline, group
-from ramen.report.keys import default_by, parse_by, suggestion
-from ramen.report.method import LR, Method
-from ramen.report.target import targets_table
-from ramen.report.tuning import LrCurve, lr_curves
+from ramen.report.grouping import default_by, find_baseline, group, parse_by, suggestion
+from ramen.report.method import LR, LrCurve, Method, lr_curves
 from ramen.runs.find import read_runs
 from ramen.runs.read import Run
 
@@ -26,11 +23,11 @@ Folder = str | os.PathLike[str]
 
 @dataclass
 class Report:
-    """A comparison: data frames for further work, sentences for the reader, and the files written.
+    """A comparison: data frames for further work, and sentences for the reader.
 
     `runs` has a row for each run, `ranking` for each method (best first, differences are method minus baseline),
     `targets` the cost to the target loss, `learning_rates` the tuning, `left_out` the runs without a place in a mean.
-    `paths` maps report.html, report.md and runs.csv's names (without suffix) and the pictures' to their files.
+    `paths` maps report.html, report.md and runs.csv's names (without suffix) and the pictures' to the files written.
     """
 
     answer: str
@@ -46,12 +43,25 @@ class Report:
     learning_rates: pd.DataFrame
     left_out: pd.DataFrame
     lr_curves: list[LrCurve]
+    methods: list[Method] = field(repr=False)
     paths: dict[str, Path] = field(default_factory=dict)
 
     @property
     def picture(self) -> Path | None:
         """The picture to look at first."""
         return next((self.paths[name] for name in ("loss_by_tokens", "loss_by_steps") if name in self.paths), None)
+
+    def write(self, out: Folder) -> None:
+        """Write report.html, report.md, runs.csv and the pictures into the folder `out`. Errors: OSError."""
+        out = Path(out)
+        out.mkdir(parents=True, exist_ok=True)
+        base = next(method for method in self.methods if method.label == self.baseline)
+        pictures = draw(self.ranking, self.methods, base, self.lr_curves, out)
+        self.paths = pictures | {"report": out / "report.html", "markdown": out / "report.md", "runs": out / "runs.csv"}
+        for name, kind in (("markdown", "md"), ("report", "html")):
+            text = page.render(self, kind, pictures)
+            self.paths[name].write_text(text, encoding="utf-8", errors="backslashreplace")
+        self.runs.to_csv(self.paths["runs"], index=False)
 
 
 def compare(
@@ -63,12 +73,12 @@ def compare(
     metric: str = "final_val_loss",
     target: float | None = None,
 ) -> Report:
-    """Compare the runs below `folders`; write the report to `out` (default: the first folder).
+    """Compare the runs below `folders`; write the report to `out` if it is given.
 
     `by`: config groups or dotted config keys whose values make a method (default: what varies besides seed and
-    learning rate). `baseline`: a method's label or key=value. `metric`: a number of summary.json. `target`: validation
-    loss in nats a token (default: the baseline's final one). Errors: DataError for no runs, an unknown key, metric or
-    baseline; OSError if `out` cannot be written.
+    learning rate). `baseline`: a method's label or key=value. `metric`: a number of the runs' summaries. `target`:
+    validation loss in nats a token (default: the baseline's final one). Errors: DataError for no runs, an unknown key,
+    metric or baseline; OSError if `out` cannot be written.
     """
     tops = [Path(folders)] if isinstance(folders, str | os.PathLike) else [Path(folder) for folder in folders]
     runs, skipped = read_runs(tops)
@@ -79,37 +89,29 @@ def compare(
     curves = lr_curves(group(runs, [key for key in keys if key != LR], metric) if LR in keys else methods)
     ranking = tables.ranking_table(methods, base, metric)
     report = Report(
-        answer=narrative.answer(ranking, base, metric, len(runs)),
+        answer=sentences.answer(ranking, base, metric, len(runs)),
         warnings=[*unfairness(methods, keys, curves), *skipped],
-        notes=narrative.notes(keys, by is None, base_note, base, methods, metric),
+        notes=sentences.notes(keys, by is None, base_note, base, methods, metric, MOST_METHODS),
         by=keys,
         baseline=base.label,
         metric=metric,
-        target_text=narrative.target_text(base, target),
+        target_text=sentences.target_text(base, target),
         runs=tables.runs_table(methods, keys),
         ranking=ranking,
-        targets=targets_table(methods, base, target),
+        targets=tables.targets_table(methods, base, target),
         learning_rates=tables.lr_table(curves),
         left_out=tables.left_out_table(methods),
         lr_curves=curves,
+        methods=methods,
     )
-    _write(report, methods, base, Path(out) if out is not None else tops[0])
+    if out is not None:
+        report.write(out)
     return report
 
 
 def _check(metric: str, target: float | None, runs: list[Run]) -> None:
     known = {name for run in runs for name in run.summary}
     if metric not in known and any(run.status == "finished" for run in runs):
-        raise DataError(f"--metric: no run's summary.json has the number, got {metric!r}; {suggestion(metric, known)}")
+        raise DataError(f"--metric: no run's summary has the number, got {metric!r}; {suggestion(metric, known)}")
     if target is not None and not (math.isfinite(target) and target > 0):
         raise DataError(f"--target: must be a positive loss in nats a token, got {target}")
-
-
-def _write(report: Report, methods: list[Method], base: Method, out: Path) -> None:
-    out.mkdir(parents=True, exist_ok=True)
-    report.paths |= draw(report.ranking, methods, base, report.lr_curves, out)
-    report.paths |= {"report": out / "report.html", "markdown": out / "report.md", "runs": out / "runs.csv"}
-    text = document(report)
-    report.paths["markdown"].write_text(text, encoding="utf-8", errors="backslashreplace")
-    report.paths["report"].write_text(html.render(text, out), encoding="utf-8", errors="backslashreplace")
-    report.runs.to_csv(report.paths["runs"], index=False)

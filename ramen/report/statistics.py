@@ -1,21 +1,19 @@
 """Means, differences and their uncertainty, over seeds.
 
 Pure functions of numbers: values come as a mapping from seed to value, so that two methods can be paired by seed.
-The Student t formulas are written out (only the distribution itself is scipy's); the tests hold them to scipy.stats.
 """
 
 import math
-from collections.abc import Hashable, Mapping, Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any
 
 import numpy as np
-from scipy.special import stdtr, stdtrit
+from scipy import stats
 
 CONFIDENCE = 0.95
-NAN = float("nan")
-
-Seed = TypeVar("Seed", bound=Hashable)
+NAN = math.nan
 
 
 @dataclass(frozen=True)
@@ -50,21 +48,22 @@ def spread(values: Sequence[float]) -> Spread:
     return Spread(float(array.mean()), float(array.std(ddof=1)) if len(array) > 1 else NAN, len(array))
 
 
-def difference(values: Mapping[Seed, float], baseline: Mapping[Seed, float]) -> Difference:
+def difference(values: Mapping[Any, float], baseline: Mapping[Any, float]) -> Difference:
     """Mean of `values` minus mean of `baseline`: paired over common seeds if there are two or more, else Welch."""
     common = [seed for seed in values if seed in baseline]
     if len(common) >= 2:
-        return _paired(np.array([values[s] for s in common]), np.array([baseline[s] for s in common]))
-    a, b = np.array(list(values.values()), dtype=float), np.array(list(baseline.values()), dtype=float)
+        a, b = (np.array([side[seed] for seed in common], dtype=float) for side in (values, baseline))
+        return _t_test("paired", a, b, noise=float(np.std(a - b)))
+    a, b = (np.array(list(side.values()), dtype=float) for side in (values, baseline))
     if len(a) >= 2 and len(b) >= 2:
-        return _welch(a, b)
+        return _t_test("Welch", a, b, noise=float(np.std(a) + np.std(b)))
     if common:  # one pair: a difference without any uncertainty
         return Difference(values[common[0]] - baseline[common[0]], NAN, NAN, NAN, 1, "none")
     mean = float(a.mean() - b.mean()) if len(a) and len(b) else NAN
     return Difference(mean, NAN, NAN, NAN, min(len(a), len(b)), "none")
 
 
-def ratio(values: Mapping[Seed, float], baseline: Mapping[Seed, float]) -> Difference:
+def ratio(values: Mapping[Any, float], baseline: Mapping[Any, float]) -> Difference:
     """Geometric mean of values / baseline with its interval: `difference` of the logarithms; all must be positive."""
     logs = [{seed: math.log(v) for seed, v in side.items()} for side in (values, baseline)]
     d = difference(*logs)
@@ -81,23 +80,12 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def _paired(a: np.ndarray, b: np.ndarray) -> Difference:
-    d = a - b
-    error = float(d.std(ddof=1)) / math.sqrt(len(d))
-    return _student(float(d.mean()), error, len(d) - 1, len(d), "paired", float(np.abs([a, b]).max()))
-
-
-def _welch(a: np.ndarray, b: np.ndarray) -> Difference:
-    va, vb = float(a.var(ddof=1)) / len(a), float(b.var(ddof=1)) / len(b)
-    denominator = va**2 / (len(a) - 1) + vb**2 / (len(b) - 1)
-    df = (va + vb) ** 2 / denominator if denominator > 0 else 1.0
-    scale = float(max(np.abs(a).max(), np.abs(b).max()))
-    return _student(float(a.mean() - b.mean()), math.sqrt(va + vb), df, min(len(a), len(b)), "Welch", scale)
-
-
-def _student(mean: float, error: float, df: float, n: int, test: str, scale: float) -> Difference:
-    """Interval and p of mean / error ~ t(df). Without spread beyond rounding nothing can be said, unless mean is 0."""
-    if error <= 1e-13 * scale:
+def _t_test(test: str, a: np.ndarray, b: np.ndarray, noise: float) -> Difference:
+    """A paired or Welch's t-test. Without noise beyond rounding nothing can be said, unless the means are equal."""
+    n, mean = min(len(a), len(b)), float((a - b).mean() if test == "paired" else a.mean() - b.mean())
+    if noise <= 1e-13 * max(np.abs(a).max(), np.abs(b).max()):
         return Difference(mean, 0.0, 0.0, 1.0, n, test) if mean == 0 else Difference(mean, NAN, NAN, NAN, n, "none")
-    half = float(stdtrit(df, 0.5 + CONFIDENCE / 2)) * error
-    return Difference(mean, mean - half, mean + half, float(2 * stdtr(df, -abs(mean / error))), n, test)
+    with warnings.catch_warnings(action="ignore", category=RuntimeWarning):  # one side may have no spread
+        result = stats.ttest_rel(a, b) if test == "paired" else stats.ttest_ind(a, b, equal_var=False)
+    low, high = result.confidence_interval(CONFIDENCE)
+    return Difference(mean, float(low), float(high), float(result.pvalue), n, test)

@@ -1,25 +1,26 @@
-"""The report's tables as data frames: every run, the ranking, the learning rates, what was left out."""
+"""The report's data frames: every run, the ranking, the cost of a target loss, learning rates, and what was left out."""
 
 import math
 from dataclasses import asdict
 
+import numpy as np
 import pandas as pd
 
-from ramen.report.method import HIGHER_IS_BETTER, LR, Method, usable
-from ramen.report.statistics import Difference, difference, holm, spread
-from ramen.report.tuning import LrCurve, lr_in
+from ramen.report.method import HIGHER_IS_BETTER, LR, LrCurve, Method, Seed
+from ramen.report.statistics import NAN, Difference, difference, holm, ratio, spread
 from ramen.runs.read import STATUSES, Run
 
 COSTS = ("tokens_per_second", "peak_memory", "train_seconds", "tokens", "parameters")
 SURE, LIKELY = 0.01, 0.05  # Holm-corrected p below which a difference is called real, or probable
+LEFT_OUT = ("diverged", "failed", "stopped", "unfinished", "finished")
 
 
 def runs_table(methods: list[Method], by: list[str]) -> pd.DataFrame:
-    """One row a run: where it stands, how it ended, its grouping values, setting and every number of its summary."""
+    """One row a run: folder, how it ended, its grouping values, setting and every number of its summary."""
     rows = []
     for method in methods:
         chosen = {id(run) for run in method.chosen_runs.values()}
-        keys = dict.fromkeys(key for setting in method.tried for key, _ in setting)
+        keys = dict.fromkeys([*by, *(key for setting in method.tried for key, _ in setting)])
         for run in method.runs:
             row: dict[str, object] = {
                 "folder": run.place,
@@ -27,25 +28,33 @@ def runs_table(methods: list[Method], by: list[str]) -> pd.DataFrame:
                 "seed": run.seed,
                 "status": run.status,
             }
-            row |= {key: run.value(key) for key in (*by, *keys)}
+            row |= {key: run.value(key) for key in keys}
             row |= {"ranked": id(run) in chosen, **run.summary, "seed": run.seed, "reason": run.reason}
-            row |= {"data_hash": run.data_hash, "commit": run.commit, "device": run.device}
-            rows.append(row)
-    frame = pd.DataFrame(rows)
-    frame["seed"] = frame["seed"].astype("Int64")
-    return frame
+            rows.append(row | {"data_hash": run.data_hash, "commit": run.commit, "device": run.device})
+    return pd.DataFrame(rows).astype({"seed": "Int64"})
 
 
 def ranking_table(methods: list[Method], baseline: Method, metric: str) -> pd.DataFrame:
     """One row a method, best first, methods without a finished run last; differences are method minus baseline."""
-    base = baseline.scores
-    differences = [difference({} if m is baseline else m.scores, base) for m in methods]
+    differences = [difference({} if m is baseline else m.scores, baseline.scores) for m in methods]
     corrected = holm([d.p for d in differences])
     rows = [_row(m, m is baseline, d, p, metric) for m, d, p in zip(methods, differences, corrected, strict=True)]
     frame = pd.DataFrame(rows)
     frame = frame.sort_values("mean", ascending=metric not in HIGHER_IS_BETTER, na_position="last", kind="stable")
     frame.insert(0, "rank", range(1, len(frame) + 1))
     return frame.reset_index(drop=True)
+
+
+def verdict(d: Difference, p: float, metric: str) -> str:
+    """The conclusion that the Holm-corrected p allows."""
+    if math.isnan(d.mean):
+        return ""
+    if math.isnan(p):
+        return "n = 1: no uncertainty" if d.n < 2 else "no spread: no uncertainty"
+    if p >= LIKELY:
+        return "no clear difference"
+    better = (d.mean > 0) == (metric in HIGHER_IS_BETTER)
+    return f"{'' if p < SURE else 'probably '}{'better' if better else 'worse'}"
 
 
 def lr_table(curves: list[LrCurve]) -> pd.DataFrame:
@@ -67,24 +76,58 @@ def left_out_table(methods: list[Method]) -> pd.DataFrame:
         }
         for method in methods
         for run in method.runs
-        if not usable(run, method.metric)
+        if not method.usable(run)
     ]
-    columns = ["method", "setting", "seed", "status", "reason", "last_step", "folder"]
-    order = {"diverged": 0, "failed": 1, "stopped": 2, "unfinished": 3}
-    rows.sort(key=lambda row: order.get(str(row["status"]), 4))
-    return pd.DataFrame(rows, columns=columns)
+    frame = pd.DataFrame(rows, columns=["method", "setting", "seed", "status", "reason", "last_step", "folder"])
+    return frame.sort_values("status", key=lambda status: status.map(LEFT_OUT.index), kind="stable", ignore_index=True)
 
 
-def verdict(d: Difference, p: float, metric: str) -> str:
-    """In words: what may be concluded from the Holm-corrected p."""
-    if math.isnan(d.mean):
-        return ""
-    if math.isnan(p):
-        return "n = 1: no uncertainty" if d.n < 2 else "no spread: no uncertainty"
-    if p >= LIKELY:
-        return "no clear difference"
-    better = (d.mean > 0) == (metric in HIGHER_IS_BETTER)
-    return f"{'' if p < SURE else 'probably '}{'better' if better else 'worse'}"
+def targets_by_seed(baseline: Method, target: float | None) -> tuple[dict[Seed, float], float]:
+    """The target of each of the baseline's seeds (its own final loss, unless `target` is given), and that of all others."""
+    if target is not None:
+        return {}, target
+    curves = {seed: run.curve.series("step", "val_loss")[1] for seed, run in baseline.chosen_runs.items()}
+    finals = {seed: float(losses[-1]) for seed, losses in curves.items() if len(losses)}
+    return finals, spread(list(finals.values())).mean
+
+
+def targets_table(methods: list[Method], baseline: Method, target: float | None) -> pd.DataFrame:
+    """One row a method with an evaluation curve: tokens and seconds until the target validation loss, and speed-ups.
+
+    A run's cost is where its curve first reaches the target, linear between evaluations; the baseline is measured by the
+    same rule. A run that does not get there has no cost: nothing is extrapolated. Costs are means over seeds, NaN unless
+    every seed reached the target; a speed-up is the baseline's cost over the method's, a geometric mean over seeds.
+    """
+    by_seed, fallback = targets_by_seed(baseline, target)
+    if math.isnan(fallback):
+        return pd.DataFrame()
+    base = {axis: _costs(baseline, axis, by_seed, fallback) for axis in ("tokens", "seconds")}
+    rows = []
+    for method in methods:
+        costs = {axis: _costs(method, axis, by_seed, fallback) for axis in base}
+        if not (known := costs["tokens"] or costs["seconds"]):
+            continue
+        reached = sum(not math.isnan(cost) for cost in known.values())
+        row = {"method": method.label, "reached": reached, "seeds": len(known)}
+        row |= {axis: spread(list(costs[axis].values())).mean for axis in base}
+        for axis in base:
+            speedup = _speedup({} if method is baseline else base[axis], costs[axis])
+            row |= zip((f"speedup_{axis}", f"speedup_{axis}_low", f"speedup_{axis}_high"), speedup, strict=True)
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def crossing(x: np.ndarray, loss: np.ndarray, target: float) -> float:
+    """The x at which `loss` first is at or below `target`, interpolated; NaN if never. Loss at the first point
+    already below the target: that first x, an upper bound."""
+    below = np.flatnonzero(loss <= target)
+    if not len(below):
+        return NAN
+    i = int(below[0])
+    if i == 0:
+        return float(x[0])
+    share = (loss[i - 1] - target) / (loss[i - 1] - loss[i])
+    return float(x[i - 1] + share * (x[i] - x[i - 1]))
 
 
 def _row(method: Method, is_baseline: bool, d: Difference, p_holm: float, metric: str) -> dict[str, object]:
@@ -92,7 +135,7 @@ def _row(method: Method, is_baseline: bool, d: Difference, p_holm: float, metric
     row: dict[str, object] = {
         "method": method.label,
         "setting": method.setting_text,
-        "lr": lr_in(method.chosen),
+        "lr": method.lr,
         "settings_tried": len(method.tried),
         **asdict(spread(list(method.scores.values()))),
         "difference": d.mean,
@@ -110,3 +153,16 @@ def _row(method: Method, is_baseline: bool, d: Difference, p_holm: float, metric
 
 def _mean(runs: list[Run], name: str) -> float:
     return spread([v for run in runs if math.isfinite(v := run.metric(name))]).mean
+
+
+def _costs(method: Method, axis: str, by_seed: dict[Seed, float], fallback: float) -> dict[Seed, float]:
+    curves = {seed: run.curve.series(axis, "val_loss") for seed, run in method.chosen_runs.items()}
+    return {seed: crossing(xs, losses, by_seed.get(seed, fallback)) for seed, (xs, losses) in curves.items() if len(xs)}
+
+
+def _speedup(base: dict[Seed, float], costs: dict[Seed, float]) -> tuple[float, float, float]:
+    values = [*base.values(), *costs.values()]
+    if not base or not costs or any(math.isnan(v) or v <= 0 for v in values):
+        return NAN, NAN, NAN
+    found = ratio(base, costs)
+    return found.mean, found.low, found.high

@@ -25,7 +25,7 @@ def test_prints_table_answer_and_paths(tmp_path, write_sweep, capsys, monkeypatc
         ([], "no runs found"),
         (["--by", "optimzer"], "did you mean optimizer"),
         (["--baseline", "adam"], "did you mean adamw"),
-        (["--metric", "val"], "no run's summary.json"),
+        (["--metric", "val"], "no run's summary"),
         (["--metric", "final_loss"], "did you mean final_val_loss"),
         (["--target", "-1"], "positive"),
     ],
@@ -46,14 +46,13 @@ def test_place_that_cannot_be_written(tmp_path, write_run, capsys):
     assert "file" in capsys.readouterr().err
 
 
-def test_names_and_reasons_that_are_no_utf_8_are_written_escaped(tmp_path, write_run, monkeypatch):
-    monkeypatch.setattr("ramen.report.report.draw", lambda *arguments: {})
+def test_names_and_reasons_that_are_no_utf_8_are_written_escaped(tmp_path, write_run):
     top = tmp_path / os.fsdecode(b"\xff")
     write_run(top / os.fsdecode(b"\xfe"))
     write_run(top / "failed", "bam", status="failed", error=os.fsdecode(b"\xfd: is no shard"))
     (top / "config.yaml").touch()
-    report = compare(top)
+    report = compare(top, out=tmp_path / "out")
     assert report.left_out["reason"].tolist() == [r"\udcfd: is no shard"]
     assert report.runs["folder"].tolist() == [rf"{tmp_path}/\udcff/\udcfe", rf"{tmp_path}/\udcff/failed"]
-    for path in report.paths.values():
+    for path in (report.paths[name] for name in ("report", "markdown", "runs")):
         assert r"\udcff" in path.read_text(encoding="utf-8")

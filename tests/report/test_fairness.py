@@ -3,7 +3,7 @@
 import pytest
 
 from ramen.report.fairness import unfairness
-from ramen.report.tuning import lr_curves
+from ramen.report.method import lr_curves
 
 
 @pytest.fixture

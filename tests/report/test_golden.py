@@ -30,7 +30,7 @@ def planted(write_sweep, write_run, top: Path) -> None:
 def test_the_report_says_the_same(tmp_path, write_sweep, write_run, monkeypatch):
     monkeypatch.chdir(tmp_path)  # so that folders have the same names in every report
     planted(write_sweep, write_run, Path())
-    paths = compare("sweep", baseline="optimizer=adamw").paths
+    paths = compare("sweep", baseline="optimizer=adamw", out="sweep").paths
     for recorded, written in (("golden_report.md", paths["markdown"]), ("golden_runs.csv", paths["runs"])):
         if os.environ.get("RAMEN_GOLDEN") == "record":
             (HERE / recorded).write_text(written.read_text())

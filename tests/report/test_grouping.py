@@ -3,9 +3,8 @@
 import pytest
 
 from ramen.errors import DataError
-from ramen.report.grouping import find_baseline, group, setting_keys
-from ramen.report.keys import default_by, matters, parse_by, varying
-from ramen.report.tuning import lr_curves
+from ramen.report.grouping import default_by, find_baseline, group, matters, parse_by, setting_keys, varying
+from ramen.report.method import lr_curves
 
 
 @pytest.fixture
@@ -135,7 +134,7 @@ def test_only_a_finished_run_has_a_place_whatever_numbers_others_leave(tmp_path,
     write_run(tmp_path / "a", "bam", lr=0.01, final=3.0)
     write_run(tmp_path / "b", "bam", lr=0.02, status=status, summary={"final_val_loss": 1.0})
     (method,) = methods()
-    assert (method.scores, len(method.cells), len(method.tried)) == ({0: 3.0}, 1, 1 + (status == "diverged"))
+    assert (method.scores, len(method.settings), len(method.tried)) == ({0: 3.0}, 1, 1 + (status == "diverged"))
 
 
 def test_other_hyperparameters_are_settings_too(tmp_path, write_run, methods):

@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 
 from ramen.report import compare
-from ramen.report.canvas import apart
-from ramen.report.curves import band
+from ramen.report.canvas import spread_labels
+from ramen.report.figures import band
 
 
 @pytest.fixture
@@ -32,7 +32,10 @@ def test_files(sweep, tmp_path):
 
 
 def test_one_learning_rate_draws_no_tuning_curve(tmp_path, write_sweep):
-    assert "learning_rate" not in compare(write_sweep(tmp_path, {"adamw": 3.3, "bam": 3.2}, lrs=(0.01,))).paths
+    assert (
+        "learning_rate"
+        not in compare(write_sweep(tmp_path, {"adamw": 3.3, "bam": 3.2}, lrs=(0.01,)), out=tmp_path).paths
+    )
 
 
 def test_band_is_mean_and_deviation_where_all_seeds_have_points(tmp_path, write_run, methods):
@@ -47,12 +50,12 @@ def test_band_is_mean_and_deviation_where_all_seeds_have_points(tmp_path, write_
 
 def test_labels_keep_apart_and_inside():
     for places in ([0.1, 0.11, 0.12, 0.9], [0.0, 0.0, 0.0], [1.0, 0.99, 1.0], [0.5]):
-        moved = apart(sorted(places), 0.06)
+        moved = spread_labels(sorted(places), 0.06)
         assert len(moved) == len(places)
         assert all(b - a >= 0.06 - 1e-9 for a, b in itertools.pairwise(moved))
         assert min(moved) >= 0
         assert max(moved) <= 1
-    assert apart([], 0.06) == []
+    assert spread_labels([], 0.06) == []
 
 
 def test_odd_runs_are_drawn_without_complaint(tmp_path, write_run, recwarn):
@@ -64,7 +67,7 @@ def test_odd_runs_are_drawn_without_complaint(tmp_path, write_run, recwarn):
     write_run(tmp_path / "e", "sgd", lr=9.0, status="diverged", curve=[])
     for seed in range(3):
         write_run(tmp_path / f"f{seed}", "$lion$", seed=seed, final=3.0, curve=[])
-    report = compare(tmp_path)
+    report = compare(tmp_path, out=tmp_path)
     assert {"loss_by_tokens", "learning_rate", "difference"} <= report.paths.keys()
     assert not recwarn.list
 
@@ -74,4 +77,4 @@ def test_training_loss_is_drawn_where_nothing_was_evaluated(tmp_path, write_run)
         folder = write_run(tmp_path / name, name)
         path = folder / "metrics.jsonl"
         path.write_text(path.read_text().replace('"val_loss"', '"other"'))
-    assert "loss_by_steps" in compare(tmp_path).paths
+    assert "loss_by_steps" in compare(tmp_path, out=tmp_path).paths

@@ -4,7 +4,6 @@ import math
 
 import pytest
 
-from ramen.report.cells import records
 from ramen.report.statistics import Difference, difference, holm
 from ramen.report.tables import ranking_table, verdict
 
@@ -44,7 +43,7 @@ def ranked(tmp_path, write_run, methods):
         write_run(tmp_path / f"{name}-slow", name, final=9.0, lr=0.5, summary={"tokens_per_second": 1.0})
     found = {method.label: method for method in methods()}
     table = ranking_table(list(found.values()), found["adamw"], "final_val_loss")
-    return found, {row.method: row for row in records(table)}
+    return found, {row.method: row for row in table.itertuples()}
 
 
 def test_p_is_corrected_for_all_methods_that_are_compared(ranked):

@@ -2,8 +2,8 @@
 
 import pytest
 
-from ramen.report.cells import p_text
-from ramen.report.narrative import answer, notes
+from ramen.report.formatting import p_text
+from ramen.report.sentences import answer, notes
 from ramen.report.tables import ranking_table
 
 
@@ -15,7 +15,7 @@ def told(methods):
         found = methods()
         base = next(method for method in found if method.label == "adamw")
         ranking = ranking_table(found, base, "final_val_loss")
-        said = notes(["optimizer"], True, "", base, found, "final_val_loss")
+        said = notes(["optimizer"], True, "", base, found, "final_val_loss", 9)
         return answer(ranking, base, "final_val_loss", 9), ranking.iloc[0], " ".join(said)
 
     return told

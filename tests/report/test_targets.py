@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from ramen.report.cells import records
-from ramen.report.target import crossing, targets_table
+from ramen.report.tables import crossing, targets_table
 
 X, LOSS = np.array([0.0, 100.0, 200.0, 300.0]), np.array([6.0, 4.0, 3.0, 2.5])
 
@@ -31,7 +30,7 @@ def rows(methods):
 
     def table(target=None):
         found = methods()
-        return {row.method: row for row in records(targets_table(found, found[0], target))}
+        return {row.method: row for row in targets_table(found, found[0], target).itertuples()}
 
     return table
 

@@ -1,0 +1,156 @@
+"""Numbers, names and tables as a reader sees them; the page, the pictures and the terminal share them."""
+
+import math
+from typing import Any
+
+import pandas as pd
+
+from ramen.runs.read import Value
+
+
+def value_text(value: Value) -> str:
+    """A config value as a person writes it."""
+    if value is None or isinstance(value, bool):
+        return {None: "none", True: "true", False: "false"}[value]
+    return f"{value:.12g}" if isinstance(value, float) else str(value)
+
+
+def loss(value: float) -> str:
+    """Four decimals for losses; large numbers of another metric with separators."""
+    if math.isnan(value):
+        return "-"
+    return f"{value:.4f}" if abs(value) < 1000 else f"{value:,.0f}"
+
+
+def signed(value: float) -> str:
+    return loss(value) if math.isnan(value) or value < 0 else f"+{loss(value)}"
+
+
+def p_text(p: float) -> str:
+    if math.isnan(p):
+        return "-"
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def equals_p(p: float) -> str:
+    """`p = 0.012` or `p < 0.001`."""
+    text = p_text(p)
+    return f"p {text}" if text.startswith("<") else f"p = {text}"
+
+
+def large(value: float) -> str:
+    """1.23M, 45.6k, 789."""
+    if math.isnan(value):
+        return "-"
+    for size, unit in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= size:
+            return f"{value / size:.3g}{unit}"
+    return f"{value:.3g}"
+
+
+def duration(seconds: float) -> str:
+    if math.isnan(seconds):
+        return "-"
+    if seconds < 120:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def memory(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value / 2**30:.2f} GiB"
+
+
+def listed(items: list[str], most: int, more: str = "") -> str:
+    """`a, b and 3 more`, with a word for what the rest are."""
+    rest = f" and {len(items) - most} more{more and f' {more}'}" if len(items) > most else ""
+    return ", ".join(items[:most]) + rest
+
+
+def mean_sd(mean: float, sd: float) -> str:
+    return loss(mean) if math.isnan(sd) else f"{loss(mean)} ± {loss(sd)}"
+
+
+def with_interval(mean: float, low: float, high: float) -> str:
+    if math.isnan(mean):
+        return ""
+    return signed(mean) if math.isnan(low) else f"{signed(mean)} [{signed(low)}, {signed(high)}]"
+
+
+def speedup(mean: float, low: float, high: float) -> str:
+    if math.isnan(mean):
+        return "-"
+    return f"{mean:.2f}x" if math.isnan(low) else f"{mean:.2f}x [{low:.2f}, {high:.2f}]"
+
+
+def ranking_text(ranking: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """The ranking in words; its columns are what the page shows and the terminal chooses from."""
+    return _table(
+        ranking,
+        {
+            "": lambda r: str(r.rank) if r.n else "-",
+            "method": lambda r: r.method,
+            "setting": lambda r: r.setting,
+            f"{metric} (mean ± sd)": lambda r: mean_sd(r.mean, r.sd) if r.n else _why_empty(r),
+            "n": lambda r: str(r.n),
+            "difference [95 % interval]": lambda r: with_interval(r.difference, r.low, r.high),
+            "p": lambda r: p_text(r.p),
+            "p (Holm)": lambda r: p_text(r.p_holm),
+            "verdict": lambda r: f"{r.verdict}{' (Welch)' if r.test == 'Welch' else ''}",
+        },
+    )
+
+
+def cost_text(ranking: pd.DataFrame) -> pd.DataFrame:
+    return _table(
+        ranking,
+        {
+            "method": lambda r: r.method,
+            "tokens/s": lambda r: large(r.tokens_per_second),
+            "training time": lambda r: duration(r.train_seconds),
+            "peak memory": lambda r: memory(r.peak_memory),
+            "parameters": lambda r: large(r.parameters),
+            "finished": lambda r: str(r.finished),
+            "diverged": lambda r: str(r.diverged),
+            "failed": lambda r: str(r.failed),
+            "other": lambda r: str(r.stopped + r.unfinished),
+        },
+    )
+
+
+def targets_text(targets: pd.DataFrame) -> pd.DataFrame:
+    return _table(
+        targets,
+        {
+            "method": lambda r: r.method,
+            "reached by": lambda r: f"{r.reached} of {r.seeds} seeds" if r.reached else f"never ({r.seeds} seeds)",
+            "tokens": lambda r: large(r.tokens),
+            "speed-up in tokens": lambda r: speedup(r.speedup_tokens, r.speedup_tokens_low, r.speedup_tokens_high),
+            "seconds": lambda r: duration(r.seconds),
+            "speed-up in seconds": lambda r: speedup(r.speedup_seconds, r.speedup_seconds_low, r.speedup_seconds_high),
+        },
+    )
+
+
+def left_out_text(left_out: pd.DataFrame) -> pd.DataFrame:
+    return _table(
+        left_out,
+        {
+            "method": lambda r: r.method,
+            "setting": lambda r: r.setting,
+            "seed": lambda r: "-" if pd.isna(r.seed) else str(int(r.seed)),
+            "status": lambda r: r.status,
+            "reason": lambda r: r.reason if len(r.reason) <= 160 else f"{r.reason[:157]}...",
+            "folder": lambda r: r.folder,
+        },
+    )
+
+
+def _table(frame: pd.DataFrame, columns: dict[str, Any]) -> pd.DataFrame:
+    """A frame of text: each column is a function of the row of `frame`."""
+    rows = list(frame.itertuples(index=False))
+    return pd.DataFrame({title: [text(row) for row in rows] for title, text in columns.items()}, dtype=str)
+
+
+def _why_empty(row: Any) -> str:
+    statuses = ("diverged", "failed", "stopped", "unfinished")
+    return ", ".join(f"{n} {status}" for status in statuses if (n := getattr(row, status))) or "no value"
