@@ -21,7 +21,7 @@ from benchmarks.step import Step, matmul
 from ramen import device as machine
 from ramen.build import assemble
 from ramen.kernels.cpu.library import plain_torch, triton_serves
-from ramen.nn.gpt import Text
+from ramen.nn.gpt import DataSpec
 from ramen.nn.parameter import initialise
 from ramen.ops import cross_entropy
 from ramen.ops.cross_entropy import linear_cross_entropy
@@ -34,7 +34,7 @@ from ramen.training.device_loader import DeviceBatch
 from ramen.training.gradient_accumulator import Differentiate
 
 DEVICE = torch.device("cuda")
-TEXT = Text(2048, 2047, 256)
+TEXT = DataSpec(2048, 2047, 256)
 VOCABULARY, PADDED = 50257, 50304  # of the head, and of steps on random text
 Found = dict[str, Any]
 Gradients = dict[str, Tensor]

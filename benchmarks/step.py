@@ -14,7 +14,7 @@ from ramen import device as machine
 from ramen.build import assemble
 from ramen.config.check import settings
 from ramen.errors import ConfigError
-from ramen.nn.gpt import Text
+from ramen.nn.gpt import DataSpec
 from ramen.nn.parameter import initialise
 from ramen.training.compilation import choose, forward, loud
 from ramen.training.gradient_accumulator import Differentiate
@@ -28,7 +28,7 @@ class Step:
 
     def __init__(self, config: dict[str, Any], here: Machine, vocabulary: int):
         length = config["data"]["sequence_length"]
-        text = Text(vocabulary, vocabulary - 1, length)
+        text = DataSpec(vocabulary, vocabulary - 1, length)
         plan = assemble.section(config, "trainer", length)
         how = choose(settings(config).compile, here.device)
         assemble.attention_backend(config, here.device, here.precision, how != "off")

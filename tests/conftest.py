@@ -30,7 +30,8 @@ from ramen.config.composition import plain
 from ramen.config.registry import CONF, factory
 from ramen.data.shard import header_of
 from ramen.errors import ConfigError
-from ramen.nn.gpt import GPT, Text
+from ramen.nn.contracts import RestoresWeights
+from ramen.nn.gpt import GPT, DataSpec
 from ramen.nn.parameter import generator, initialise
 from ramen.runs import checkpoint
 
@@ -93,8 +94,8 @@ def option() -> Callable[..., dict[str, Any]]:
 
 
 def _build_gpt(*overrides: str, vocabulary: int = 37, length: int = 32, seed: int = 0, noise: float = 0.0) -> GPT:
-    model: Any = assemble.model(_compose(*TINY, *overrides), Text(vocabulary, BOS, length))
-    if noise and hasattr(model.embedding, "split"):
+    model: Any = assemble.model(_compose(*TINY, *overrides), DataSpec(vocabulary, BOS, length))
+    if noise and model.embedding.split_at:
         model.embedding.split()  # the middle of training: every parameter is in use
     return _filled(model, seed, noise)
 
@@ -104,7 +105,7 @@ def _filled(module: Any, seed: int, noise: float) -> Any:
     with torch.no_grad():
         for name, value in module.named_parameters() if noise else ():
             value += noise * torch.randn(value.shape, generator=generator(seed, f"noise of {name}"))
-    if hasattr(module, "after_step"):
+    if isinstance(module, RestoresWeights):
         module.after_step()
     return module
 
@@ -209,7 +210,7 @@ def write_shard() -> Callable[..., None]:
 
 
 def _dry(config: dict[str, Any]) -> assemble.Sketch:
-    return assemble.sketch(config, Text(37, BOS, 32), 2, torch.float32)
+    return assemble.sketch(config, DataSpec(37, BOS, 32), 2, torch.float32)
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from ramen.build import assemble
 from ramen.config.registry import CONF, options
-from ramen.nn.gpt import Text
+from ramen.nn.gpt import DataSpec
 from ramen.training.setup import Progress
 
 CARDS = {f"gpu_{size}": size for size in (8, 16, 24, 80)}
@@ -23,9 +23,9 @@ NARROW = (
 )
 
 
-def text_of(config: dict[str, Any]) -> Text:
+def text_of(config: dict[str, Any]) -> DataSpec:
     source = assemble.section(config, "data")
-    return Text(source.vocabulary, source.vocabulary - 1, source.sequence_length)
+    return DataSpec(source.vocabulary, source.vocabulary - 1, source.sequence_length)
 
 
 def test_the_page_names_every_experiment() -> None:

@@ -3,6 +3,7 @@
 A component's ValueError (a value out of its range) becomes a ConfigError that names its section.
 """
 
+import itertools
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -20,7 +21,8 @@ from ramen.config.check import schedules
 from ramen.config.kinds import PARTS
 from ramen.config.registry import build, factory
 from ramen.errors import ConfigError
-from ramen.nn.gpt import Parts, Text, Windows
+from ramen.nn.contracts import ComponentFactories
+from ramen.nn.gpt import DataSpec, Windows
 from ramen.ops.attention import choose
 from ramen.ops.cross_entropy import sketched_as_on
 from ramen.optimizer.external import Foreign
@@ -30,7 +32,7 @@ from ramen.training.phases import POINTS
 
 WINDOWS = ("long_window", "short_window")
 MOST_TOKENS = 2**30  # of a window: masks count in int32, and paired heads twice
-CURVES = ("schedule", "batch_schedule", "ahead_schedule", *(f"{name}_schedule" for name in WINDOWS))
+CURVES = ("schedule", "batch_schedule", "mtp_schedule", *(f"{name}_schedule" for name in WINDOWS))
 
 
 def section(config: Mapping[str, Any], name: str, *runtime: Any) -> Any:
@@ -53,10 +55,10 @@ def _named(section: str) -> Iterator[None]:
         raise
 
 
-def model(config: Mapping[str, Any], text: Text) -> nn.Module:
+def model(config: Mapping[str, Any], text: DataSpec) -> nn.Module:
     """The model of a config, with undefined weights (ramen.nn.parameter.initialise fills them)."""
     parts = {kind: _named(kind)(factory(config[kind], config["allow_targets"])) for kind in PARTS}  # as by a decorator
-    return section(config, "model", text, Parts(**parts))
+    return section(config, "model", text, ComponentFactories(parts))
 
 
 def groups(config: Mapping[str, Any], made: nn.Module) -> list[Group]:
@@ -95,11 +97,11 @@ def windows(config: Mapping[str, Any]) -> Callable[[float], Windows]:
     return at
 
 
-def ahead(config: Mapping[str, Any]) -> Callable[[float], float]:
+def mtp_share(config: Mapping[str, Any]) -> Callable[[float], float]:
     """How much of the configured losses on tokens after the next one counts, as a function of progress."""
-    made = curve(config, "ahead_schedule")
-    if not config["model"]["ahead_weights"] and set(map(made, POINTS)) != {1.0}:
-        raise ConfigError("ahead_schedule: needs model.ahead_weights, got []")
+    made = curve(config, "mtp_schedule")
+    if not config["model"]["mtp_weights"] and set(map(made, POINTS)) != {1.0}:
+        raise ConfigError("mtp_schedule: needs model.mtp_weights, got []")
     return made
 
 
@@ -118,7 +120,9 @@ class Sketch:
     costs: dict[str, Any]
 
 
-def sketch(config: Mapping[str, Any], text: Text, micro_rows: int, precision: torch.dtype, kind: str = "cpu") -> Sketch:
+def sketch(
+    config: Mapping[str, Any], text: DataSpec, micro_rows: int, precision: torch.dtype, kind: str = "cpu"
+) -> Sketch:
     """Build model, routing, optimizers and schedules on fake tensors: every range error shows, and what the run will cost."""
     for name in CURVES:
         curve(config, name)
@@ -127,7 +131,7 @@ def sketch(config: Mapping[str, Any], text: Text, micro_rows: int, precision: to
     if crossed:
         raise ConfigError(f"short_window_schedule: takes the short window above the long one, got {crossed[0]}")
     section(config, "diagnostics")
-    ahead(config)
+    mtp_share(config)
     with FakeTensorMode():
         made = model(config, text)
         made.after_step()  # type: ignore[operator]  # parts that cannot keep what they promise of their weights refuse
@@ -145,7 +149,9 @@ def sketch(config: Mapping[str, Any], text: Text, micro_rows: int, precision: to
     return Sketch(routed, costs)
 
 
-def memory(config: Mapping[str, Any], text: Text, micro_rows: int, precision: torch.dtype, kind: str = "cpu") -> Sizes:
+def memory(
+    config: Mapping[str, Any], text: DataSpec, micro_rows: int, precision: torch.dtype, kind: str = "cpu"
+) -> Sizes:
     """Bytes at the peak of a step on a kind of device, by what they hold; once for configs that differ in numbers alone."""
     recompute = config["trainer"]["activation_checkpointing"]
     accumulates = config["trainer"]["batch_tokens"] > micro_rows * text.sequence_length
@@ -187,17 +193,12 @@ def _without_floats(value: Any) -> Any:
 
 def _check_stages(made: Any, routed: list[Group], optimizers: Optimizers, way: list[Windows]) -> None:
     """What changes during the run must be able to; `way` are its windows."""
-    if hasattr(made.position, "rescale"):
-        if made.position.original is None and len({long for long, _ in way}) == 1:
-            raise ConfigError(
-                "position.original_tokens: without it, this position only follows changes of the long window, and there are none: "
-                "choose position=half_rope, the same then, or set attention.long_window_tokens and long_window_schedule, got null"
-            )
-        before = made.windows
-        for step, each in enumerate(way):
-            made.move_windows(each) if step else made.begin(each)
-        made.set_windows(before)
-    if hasattr(made.embedding, "split_at"):
+    made.position.check_windows([long for long, _ in way])
+    before = made.windows
+    for step, (each, _) in enumerate(itertools.groupby(way)):
+        made.move_windows(each) if step else made.begin(each)
+    made.set_windows(before)
+    if made.embedding.split_at is not None:
         owners = {group.to for group in routed if group.role in ("embedding", "head")}
         foreign = [name for name in owners if isinstance(optimizers.by_name[name], Foreign)]
         if len(owners) > 1 or foreign:

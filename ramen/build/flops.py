@@ -31,5 +31,5 @@ def flops_per_token(model: nn.Module, length: int) -> float:
         made.hidden(token).sum().backward()
     model.zero_grad(set_to_none=True)
     counted = {op: flops for op, flops in counter.get_flop_counts()["Global"].items() if "attention" not in str(op)}
-    keys = sum(module.visible_keys(length) for module in made.modules() if hasattr(module, "visible_keys"))
+    keys = sum(attention.visible_keys(length) for attention in made.attentions)
     return sum(counted.values()) + 6 * made.embedding.head().numel() + ATTENTION_FLOPS * made.dim * keys

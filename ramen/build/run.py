@@ -37,7 +37,7 @@ from ramen.logger.console import ConsoleLogger
 from ramen.logger.files import RunFolder
 from ramen.logger.guarded import Guarded
 from ramen.logger.none import NoLogger
-from ramen.nn.gpt import Text
+from ramen.nn.gpt import DataSpec
 from ramen.nn.parameter import initialise
 from ramen.runs import checkpoint, resume
 from ramen.runs.atomic import write_atomically
@@ -101,7 +101,7 @@ class Intent:
     source: Source
     plan: Plan
     service: Logger
-    text: Text
+    text: DataSpec
     how: How  # to compile
     backend: str
     sketch: assemble.Sketch
@@ -121,7 +121,7 @@ def intend(config: dict[str, Any]) -> Intent:
     plan: Plan = assemble.section(config, "trainer", source.sequence_length)
     service: Logger = assemble.section(config, "logger")
     # Every tokenizer's last id opens documents.
-    text = Text(source.vocabulary, source.vocabulary - 1, source.sequence_length)
+    text = DataSpec(source.vocabulary, source.vocabulary - 1, source.sequence_length)
     how = choose(own.compile, device)
     if plan.micro_batch_tokens == "auto":
         largest = max(map(plan.rows, map(assemble.curve(config, "batch_schedule"), POINTS)))
@@ -213,7 +213,7 @@ def _job(command: Command, intent: Intent, dataset: Dataset, loggers: list[Logge
         lr_schedule=assemble.curve(config, "schedule"),
         batch_schedule=assemble.curve(config, "batch_schedule"),
         windows=assemble.windows(config),
-        ahead=assemble.ahead(config),
+        mtp_share=assemble.mtp_share(config),
         batches=Batches(dataset.train, seed=own.seed, shuffle=True, **rows),
         validation=_validation(dataset, tokens=source.validation_tokens, **rows),
         bytes_per_token=dataset.bytes_per_token,

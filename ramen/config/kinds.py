@@ -37,7 +37,7 @@ KINDS = {
     "value_embedding": _part("ramen.nn.value_embedding", "vocabulary", "dim", "heads", "layers"),
     "stream": _part("ramen.nn.stream", "dim", "layers"),
     "linear": _part("ramen.nn.linear", "rows", "columns", "stds"),
-    "model": Kind("ramen.nn.gpt", ("text", "parts"), report="context"),
+    "model": Kind("ramen.nn.gpt", ("data", "factories"), report="context"),
     "schedule": Kind(
         "ramen.schedule",
         ("progress",),
@@ -47,7 +47,7 @@ KINDS = {
             "batch_schedule",
             "long_window_schedule",
             "short_window_schedule",
-            "ahead_schedule",
+            "mtp_schedule",
         ),
     ),
     "auxiliary": Kind("ramen.optimizer", ("params",), report="context"),

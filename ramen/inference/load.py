@@ -19,7 +19,7 @@ from ramen.data.manifest import TOKENIZER
 from ramen.data.tokenizer import Tokenizer, load_tokenizer
 from ramen.errors import ConfigError, DataError
 from ramen.inference.sample import sample
-from ramen.nn.gpt import Text
+from ramen.nn.gpt import DataSpec
 from ramen.runs import checkpoint
 from ramen.runs.atomic import read_json
 from ramen.runs.folder import CONFIG, ENVIRONMENT, SUMMARY
@@ -46,9 +46,9 @@ class Run:
         return f"Run({self.folder}, step {self.step:,}, {size:,} parameters, tokenizer {self.tokenizer.name})"
 
     @property
-    def text(self) -> Text:
+    def text(self) -> DataSpec:
         """Vocabulary, BOS and row length the model was made for."""
-        return self.model.text  # type: ignore[return-value]
+        return self.model.data  # type: ignore[return-value]
 
     @property
     def device(self) -> torch.device:
@@ -113,7 +113,7 @@ def open_run(run_folder: str | Path, device: str | torch.device = "cpu", step: i
         raise DataError(f"{folder / CONFIG}: is of another version of ramen:\n{error}") from error
     path = _checkpoint(folder, step)
     source = assemble.section(config, "data")
-    model = assemble.model(config, Text(source.vocabulary, source.vocabulary - 1, source.sequence_length))
+    model = assemble.model(config, DataSpec(source.vocabulary, source.vocabulary - 1, source.sequence_length))
     checkpoint.load_weights(path, model)
     summary, environment = (_mapping(folder / name, read_json) for name in (SUMMARY, ENVIRONMENT))
     where = machine.select_device(str(device))

@@ -37,7 +37,7 @@ def sample(
     if wrong:
         raise ConfigError(*wrong)
     device, generator = next(model.parameters()).device, torch.Generator().manual_seed(seed)
-    text: Any = model.text
+    text: Any = model.data
     ids = [tokenizer.bos, *map(int, tokenizer.encode(prompt))]
     decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")  # a character may span tokens
 

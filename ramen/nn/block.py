@@ -1,22 +1,22 @@
 """One layer: attention and MLP, each a branch from the residual stream."""
 
 from dataclasses import dataclass
-from typing import Any
 
 from torch import Tensor, nn
 
+from ramen.nn.contracts import Attention, Position, Residual, ValueEmbedding
 from ramen.ops.document_mask import DocumentMask
 from ramen.ops.rms_norm import rms_norm
 
 
 @dataclass(frozen=True)
-class Reading:
-    """What every layer may want to know of the text it is applied to."""
+class BlockInputs:
+    """What every layer is given beside the stream."""
 
     mask: DocumentMask
-    position: nn.Module
-    value_embedding: nn.Module  # (layer, rows, x) -> what is added to the values, or None
-    rows: tuple[Tensor, ...]  # what it has read of the tokens
+    position: Position
+    value_embedding: ValueEmbedding
+    value_rows: tuple[Tensor, ...]  # what the value embedding has read of the tokens
 
 
 class Block(nn.Module):
@@ -25,23 +25,24 @@ class Block(nn.Module):
     def __init__(
         self,
         layer: int,
-        attention: nn.Module | None,
-        attention_residual: nn.Module | None,
+        attention: Attention | None,
+        attention_residual: Residual | None,
         mlp: nn.Module,
-        mlp_residual: nn.Module,
+        mlp_residual: Residual,
     ):
         super().__init__()
         self.layer = layer
-        self.attention: Any = attention  # Any: what a factory made is known by its contract, not by its class
-        self.attention_residual: Any = attention_residual
-        self.mlp: Any = mlp
-        self.mlp_residual: Any = mlp_residual
+        self.attention, self.attention_residual = attention, attention_residual
+        self.mlp, self.mlp_residual = mlp, mlp_residual
 
-    def forward(self, h: Tensor, reading: Reading) -> Tensor:
-        if self.attention is not None:
-            h = self.attention_residual.connect(h, lambda x: self._attend(rms_norm(x), reading))
+    def forward(self, h: Tensor, inputs: BlockInputs) -> Tensor:
+        attention, connection = self.attention, self.attention_residual
+        if attention is not None and connection is not None:
+
+            def attend(x: Tensor) -> Tensor:
+                x = rms_norm(x)
+                value = inputs.value_embedding(self.layer, inputs.value_rows, x)
+                return attention(x, inputs.position, inputs.mask, value)
+
+            h = connection.connect(h, attend)
         return self.mlp_residual.connect(h, lambda x: self.mlp(rms_norm(x)))
-
-    def _attend(self, x: Tensor, reading: Reading) -> Tensor:
-        value = reading.value_embedding(self.layer, reading.rows, x)
-        return self.attention(x, reading.position, reading.mask, value)

@@ -3,14 +3,24 @@
 Source: Radford et al. 2019 (GPT-2), with RMS norms without gain, no biases and the components of the config.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ramen.nn.block import Block, Reading
+from ramen.nn.block import Block, BlockInputs
+from ramen.nn.contracts import (
+    Attention,
+    ComponentFactories,
+    Embedding,
+    Position,
+    RestoresWeights,
+    Stream,
+    ValueEmbedding,
+)
+from ramen.nn.parameter import role
 from ramen.ops.checks import check_at_least, check_counts
 from ramen.ops.cross_entropy import linear_cross_entropy
 from ramen.ops.document_mask import DocumentMask
@@ -18,27 +28,12 @@ from ramen.ops.multi_token_prediction import mtp_targets
 from ramen.ops.rms_norm import rms_norm
 from ramen.ops.softcap import Softcap, SoftcapForm
 
-Factory = Callable[..., Any]
 Windows = tuple[int | None, int | None]  # tokens that long and short layers see; None: all, or no such layers
 TABLES = ("embedding", "head", "value_embedding")  # roles of parameters that have a row a token
 
 
 @dataclass(frozen=True)
-class Parts:
-    """Factories of a model's components; each is called with its run-time arguments."""
-
-    attention: Factory  # (dim, heads, linear, layer, layers, turning dimensions of a head)
-    mlp: Factory  # (dim, linear)
-    residual: Factory  # (dim, sublayer index)
-    position: Factory  # (head width, sequence length)
-    stream: Factory  # (dim, layers)
-    embedding: Factory  # (vocabulary, dim)
-    value_embedding: Factory  # (vocabulary, dim, heads, layers that have attention)
-    linear: Factory  # (rows, columns, stds)
-
-
-@dataclass(frozen=True)
-class Text:
+class DataSpec:
     """What a model must know of its data: number of token ids, the id that opens a document, tokens of a row at most."""
 
     vocabulary: int
@@ -51,66 +46,70 @@ class GPT(nn.Module):
 
     def __init__(
         self,
-        text: Text,
-        parts: Parts,
+        data: DataSpec,
+        factories: ComponentFactories,
         *,
         layers: int,
         dim: int,
         heads: int,
         softcap: SoftcapForm | None,
-        ahead_weights: list[float],
+        mtp_weights: list[float],
     ):
         super().__init__()
         check_counts(layers=layers)
         check_at_least(1, dim=dim, heads=heads)
         if dim % heads or (dim // heads) % 2:
             raise ValueError(f"dim must be heads x an even head width, got dim={dim}, heads={heads}")
-        if any(weight <= 0 for weight in ahead_weights) or len(ahead_weights) >= text.sequence_length:
-            raise ValueError(f"ahead_weights must be > 0, and fewer than tokens of a row, got {ahead_weights}")
-        self.text, self.dim = text, dim
+        if any(weight <= 0 for weight in mtp_weights) or len(mtp_weights) >= data.sequence_length:
+            raise ValueError(f"mtp_weights must be > 0, and fewer than tokens of a row, got {mtp_weights}")
+        self.data, self.dim = data, dim
         self.softcap = Softcap(**softcap) if softcap else None
-        self.ahead, self.ahead_share = tuple(ahead_weights), 1.0
-        self.register_buffer("ahead_now", torch.tensor(self.ahead), persistent=False)
-        self.ahead_now: Tensor
-        self.embedding: Any = parts.embedding(text.vocabulary, dim)
-        self.stream: Any = parts.stream(dim, layers)
-        self.position: Any = parts.position(dim // heads, text.sequence_length)
-        blocks = [self._block(parts, layer, layers, dim, heads) for layer in range(layers)]
-        self.blocks: Any = nn.ModuleList(blocks)
-        attending: dict[int, Any] = {block.layer: block.attention for block in blocks if block.attention is not None}
-        self.value_embedding: Any = parts.value_embedding(text.vocabulary, dim, heads, tuple(attending))
-        windows: dict[str, int | None] = {attention.kind: attention.window for attention in attending.values()}
+        self.mtp_weights, self.mtp_share = tuple(mtp_weights), 1.0
+        self.register_buffer("mtp_weights_now", torch.tensor(mtp_weights), persistent=False)
+        self.mtp_weights_now: Tensor
+        self.embedding: Embedding = factories.make("embedding", data.vocabulary, dim)
+        self.stream: Stream = factories.make("stream", dim, layers)
+        self.position: Position = factories.make("position", dim // heads, data.sequence_length)
+        self.blocks: Any = nn.ModuleList(self._block(factories, layer, layers, dim, heads) for layer in range(layers))
+        attending = tuple(block.layer for block in self.blocks if block.attention is not None)
+        self.value_embedding: ValueEmbedding = factories.make("value_embedding", data.vocabulary, dim, heads, attending)
+        windows = {attention.kind: attention.window for attention in self.attentions}
         self.register_buffer("saved_windows", torch.zeros(2, dtype=torch.long, device="cpu"))
         self.saved_windows: Tensor
         self.begin((windows.get("L"), windows.get("S")))
-        self.register_load_state_dict_post_hook(_loaded)
+        self.register_load_state_dict_post_hook(_restore_windows)
 
-    def _block(self, parts: Parts, layer: int, layers: int, dim: int, heads: int) -> Block:
-        attention = parts.attention(dim, heads, parts.linear, layer, layers, self.position.turning)
+    @property
+    def attentions(self) -> list[Attention]:
+        """Of the layers that have one."""
+        return [block.attention for block in self.blocks if block.attention is not None]
+
+    def _block(self, factories: ComponentFactories, layer: int, layers: int, dim: int, heads: int) -> Block:
+        linear = partial(factories.make, "linear")
+        attention = factories.make("attention", dim, heads, linear, layer, layers, self.position.turning)
         attends = attention.kind != "N"
         return Block(
             layer,
             attention if attends else None,
-            parts.residual(dim, 2 * layer) if attends else None,
-            parts.mlp(dim, parts.linear),
-            parts.residual(dim, 2 * layer + 1),
+            factories.make("residual", dim, 2 * layer) if attends else None,
+            factories.make("mlp", dim, linear),
+            factories.make("residual", dim, 2 * layer + 1),
         )
 
     def hidden(self, tokens: Tensor, documents: int | None = None) -> Tensor:
         """(B, T) token ids, of so many documents, -> (B, T, D) normalised outputs of the last block."""
-        opens = tokens == self.text.bos
-        mask, rows = DocumentMask(opens.cumsum(-1), documents), self.value_embedding.read(tokens)
-        reading = Reading(mask, self.position, self.value_embedding, rows)
-        kept: dict[str, Tensor] = {}
-        x0 = rms_norm(self.stream.enter(self.embedding(tokens), tokens, opens, kept))
+        opens = tokens == self.data.bos
+        mask, value_rows = DocumentMask(opens.cumsum(-1), documents), self.value_embedding.read(tokens)
+        inputs = BlockInputs(mask, self.position, self.value_embedding, value_rows)
+        memory: dict[str, Tensor] = {}
+        x0 = rms_norm(self.stream.enter(self.embedding(tokens), tokens, opens, memory))
         h = start = self.blocks[0].mlp_residual.open(x0)
-        for block in self.blocks:
-            if hasattr(block.attention, "prepare"):
-                block.attention.prepare(x0, reading.mask)
+        for attention in self.attentions:
+            attention.prepare(x0, mask)
         for layer, block in enumerate(self.blocks):
-            h = block(self.stream.before(layer, h, start, x0, kept), reading)
-            self.stream.after(layer, h, kept)
-        return rms_norm(self.blocks[-1].mlp_residual.close(self.stream.leave(h, kept)))
+            h = block(self.stream.before(layer, h, start, x0, memory), inputs)
+            self.stream.after(layer, h, memory)
+        return rms_norm(self.blocks[-1].mlp_residual.close(self.stream.leave(h, memory)))
 
     def forward(self, tokens: Tensor, targets: Tensor | None = None, documents: int | None = None) -> Tensor:
         """Summed cross-entropy over targets (B, T) other than -100 (float32, nats), or logits (B, T, V) without targets.
@@ -120,58 +119,55 @@ class GPT(nn.Module):
         """
         x = self.hidden(tokens, documents)
         if targets is None:
-            logits = (x @ self.embedding.head().to(x.dtype).T)[..., : self.text.vocabulary].float()
+            logits = (x @ self.embedding.head().to(x.dtype).T)[..., : self.data.vocabulary].float()
             return self.softcap(logits) if self.softcap else logits
         ahead = None
-        if self.training and self.ahead:
-            of_token = (tokens == self.text.bos).cumsum(-1)
-            ahead = mtp_targets(targets, of_token, len(self.ahead)).flatten(0, 1), self.ahead_now
+        if self.training and self.mtp_weights:
+            of_token = (tokens == self.data.bos).cumsum(-1)
+            ahead = mtp_targets(targets, of_token, len(self.mtp_weights)).flatten(0, 1), self.mtp_weights_now
         return linear_cross_entropy(
-            x.flatten(0, 1), self.embedding.head(), targets.flatten(), self.text.vocabulary, self.softcap, ahead=ahead
+            x.flatten(0, 1), self.embedding.head(), targets.flatten(), self.data.vocabulary, self.softcap, ahead=ahead
         )
 
-    def weigh_ahead(self, share: float) -> None:
-        """Count so much of the configured losses on tokens after the next one from now on."""
-        if share != self.ahead_share:
-            self.ahead_share = share
-            for place, weight in enumerate(self.ahead):  # a copy from the host would wait for the device
-                self.ahead_now[place].fill_(weight * share)
+    def set_mtp_share(self, share: float) -> None:
+        """Multiply the configured weights of losses on tokens after the next one by `share` from now on."""
+        if share != self.mtp_share:
+            self.mtp_share = share
+            for index, weight in enumerate(self.mtp_weights):  # a copy from the host would wait for the device
+                self.mtp_weights_now[index].fill_(weight * share)
 
     def embedding_parameters(self) -> int:
         """Elements in tables and head: what a comparison of architectures leaves out."""
-        return sum(value.numel() for value in self.parameters() if getattr(value, "role", None) in TABLES)
+        return sum(value.numel() for value in self.parameters() if role(value) in TABLES)
 
     def begin(self, windows: Windows) -> None:
         """Take the windows of the first step, with a position that follows the long one as if there had been no other."""
-        if hasattr(self.position, "start"):
-            self.position.start(windows[0] or self.text.sequence_length)
+        self.position.start(windows[0] or self.data.sequence_length)
         self.set_windows(windows)
 
     def set_windows(self, windows: Windows) -> None:
-        """What long and short layers see from now on."""
+        """Let long and short layers see so many tokens from now on."""
         self.windows = windows
         self.saved_windows.copy_(torch.tensor([window or 0 for window in windows]))
-        for block in self.blocks:
-            if block.attention is not None:
-                block.attention.window = windows[block.attention.kind == "S"]
+        for attention in self.attentions:
+            attention.window = windows[attention.kind == "S"]
 
     def move_windows(self, windows: Windows) -> None:
         """Set the windows as training goes on, and let a position that follows the long one do so."""
         (old, _), (new, _) = self.windows, windows
-        if old != new and old and new and hasattr(self.position, "rescale"):
+        if old != new and old and new:
             self.position.rescale(old, new)
         self.set_windows(windows)
 
     @torch.no_grad()
     def after_step(self) -> None:
-        """Let every part restore what it keeps true of its weights."""
+        """Let every part restore the properties of its weights."""
         for module in self.modules():
-            restore: Any = getattr(module, "after_step", None)
-            if restore is not None and module is not self:
-                restore()
+            if isinstance(module, RestoresWeights) and module is not self:
+                module.after_step()
 
 
-def _loaded(module: nn.Module, keys: Any) -> None:
+def _restore_windows(module: nn.Module, keys: Any) -> None:
     assert isinstance(module, GPT)
     if module.saved_windows.any():
         long, short = module.saved_windows.tolist()

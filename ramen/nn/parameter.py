@@ -7,7 +7,7 @@ architectures share every weight they have in common. The role decides which opt
 import hashlib
 import math
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -64,7 +64,7 @@ def parameter(shape: tuple[int, ...], initial: Initial, role: str) -> nn.Paramet
 
 def role(parameter: Tensor) -> str:
     """The declared role, or matrix / scalar by the number of axes."""
-    return getattr(parameter, "role", "matrix" if parameter.ndim >= 2 else "scalar")
+    return vars(parameter).get("role", "matrix" if parameter.ndim >= 2 else "scalar")
 
 
 def declare_factors(left: nn.Parameter, right: nn.Parameter) -> None:
@@ -78,6 +78,13 @@ def generator(seed: int, name: str) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
 
 
+@runtime_checkable
+class Resettable(Protocol):
+    """A module from elsewhere that fills its own parameters, as torch's do."""
+
+    def reset_parameters(self) -> None: ...
+
+
 @torch.no_grad()
 def initialise(model: nn.Module, seed: int) -> None:
     """Fill every parameter from (seed, its name), on the CPU, so that every device starts from the same values.
@@ -85,20 +92,20 @@ def initialise(model: nn.Module, seed: int) -> None:
     A module from elsewhere (an nn.Linear, say) is reset by its own `reset_parameters` under a seed of its own name.
     """
     for name, owner in _undeclared(model):
-        reset: Any = getattr(owner, "reset_parameters", None)
-        if reset is None:
-            what = name or type(owner).__name__
-            raise TypeError(f"{what}: parameters need ramen.nn.parameter.parameter or reset_parameters()")
+        if not isinstance(owner, Resettable):
+            raise TypeError(
+                f"{name or type(owner).__name__}: parameters need ramen.nn.parameter.parameter or reset_parameters()"
+            )
         with torch.random.fork_rng():
             torch.manual_seed(generator(seed, name).initial_seed())
-            reset()
+            owner.reset_parameters()
     for name, value in model.named_parameters():
-        initial = getattr(value, "initial", None)
+        initial: Any = vars(value).get("initial")
         if initial is not None:
             value.copy_(initial(torch.empty(value.shape, dtype=torch.float32), generator(seed, name)))
 
 
 def _undeclared(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     for name, module in model.named_modules():
-        if any(not hasattr(value, "initial") for value in module.parameters(recurse=False)):
+        if any("initial" not in vars(value) for value in module.parameters(recurse=False)):
             yield name, module

@@ -86,6 +86,6 @@ def _step_scale(a: Tensor, b: Tensor, state: State, group: Group) -> Tensor:
 
 def factor_pairs(parameters: Iterable[Tensor]) -> list[tuple[Tensor, Tensor]]:
     """The declared (left, right) pairs of which both are among the parameters."""
-    held = {id(p): p for p in parameters}
-    partners = ((p, getattr(p, "right_factor", None)) for p in held.values())
-    return [(left, right) for left, right in partners if right is not None and id(right) in held]
+    by_id = {id(p): p for p in parameters}
+    pairs = ((p, vars(p).get("right_factor")) for p in by_id.values())
+    return [(left, right) for left, right in pairs if right is not None and id(right) in by_id]

@@ -50,7 +50,7 @@ class Stages:
             self.model.begin(windows)
         elif windows != self.model.windows:
             self.model.move_windows(windows)
-        splits = getattr(self.model.embedding, "split_at", None)
+        splits = self.model.embedding.split_at
         if splits is not None and progress >= splits and not self.model.embedding.is_split:
             self.split()
         now = [rows, *windows]
@@ -58,9 +58,9 @@ class Stages:
         self.last = now
         names = ("long_window_tokens", "short_window_tokens")
         told: dict[str, float] = {name: w for name, w in zip(names, windows, strict=True) if w is not None}
-        if self.model.ahead:
-            told["ahead_share"] = self.job.ahead(progress)
-            self.model.weigh_ahead(told["ahead_share"])
+        if self.model.mtp_weights:
+            told["mtp_share"] = self.job.mtp_share(progress)
+            self.model.set_mtp_share(told["mtp_share"])
         if splits is not None:
             told["embedding_split"] = int(self.model.embedding.is_split)
         if self.freeze_steps:
@@ -69,9 +69,7 @@ class Stages:
 
     def split(self) -> None:
         """Part a tied embedding, optimizer state and all."""
-        embedding = self.model.embedding
-        embedding.split()
-        self.job.optimizers.copy_state(embedding.weight, embedding.head_weight)
+        self.job.optimizers.copy_state(*self.model.embedding.split())
 
     def rest(self) -> None:
         """Drop the gradients of what does not move in this step; optimizers leave alone what has none."""
@@ -81,18 +79,13 @@ class Stages:
 
     def key(self) -> Any:
         """What tells the model's graph in this stage from that in another, its batch apart."""
-        return (
-            self.model.windows,
-            getattr(self.model.position, "gain", None),
-            getattr(self.model.embedding, "is_split", None),
-        )
+        return self.model.windows, self.model.position.gain, self.model.embedding.is_split
 
     def each(self, progress: float) -> Iterator[int]:
         """The rows of every stage from `progress` on, with the model's graph as it will be there; as before at the end."""
         model, embedding = self.model, self.model.embedding
         before, position = model.windows, copy.deepcopy(model.position.state_dict())
-        splits = getattr(embedding, "split_at", None)
-        was_split = splits is not None and embedding.is_split
+        splits, was_split = embedding.split_at, embedding.is_split
         seen = set()
         try:
             if self.last is None:

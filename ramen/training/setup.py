@@ -28,7 +28,7 @@ class Job:
     lr_schedule: Callable[[float], float]
     batch_schedule: Callable[[float], float]
     windows: Callable[[float], Windows]
-    ahead: Callable[[float], float]  # the share of the losses on tokens after the next one
+    mtp_share: Callable[[float], float]  # the share of the losses on tokens after the next one
     batches: Batches
     validation: Batch
     bytes_per_token: float

@@ -13,7 +13,7 @@ import torch
 
 from benchmarks import gpu_parts as gpu
 from benchmarks.machine import Workload
-from ramen.nn.gpt import Text
+from ramen.nn.gpt import DataSpec
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.fixture
 def on_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpu, "DEVICE", torch.device("cpu"))
-    monkeypatch.setattr(gpu, "TEXT", Text(300, 299, 256))
+    monkeypatch.setattr(gpu, "TEXT", DataSpec(300, 299, 256))
     monkeypatch.setattr(gpu, "VOCABULARY", 101)
     monkeypatch.setattr(gpu, "PADDED", 128)
 

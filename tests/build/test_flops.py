@@ -72,7 +72,7 @@ COUNTS = {
     ),
     "xsa": (("attention.xsa=true",), Count(2 * (A + M), 2 * seen(), besides=2 * H)),
     "head_pairs": (("attention.qk_matrix_heads=1",), Count(2 * (A + M), 2 * seen())),
-    "ahead": (("model.ahead_weights=[0.5,0.25]",), Count(2 * (A + M), 2 * seen())),
+    "ahead": (("model.mtp_weights=[0.5,0.25]",), Count(2 * (A + M), 2 * seen())),
 }
 
 

@@ -11,11 +11,11 @@ from torch.profiler import ProfilerActivity, profile
 
 from ramen.build import assemble
 from ramen.build.memory import peak_bytes
-from ramen.nn.gpt import Text
+from ramen.nn.gpt import DataSpec
 from ramen.nn.parameter import initialise
 from ramen.training.compilation import forward
 
-TEXT = Text(101, 0, 64)
+TEXT = DataSpec(101, 0, 64)
 SIZE = ("model.layers=3", "model.dim=64", "model.heads=4", "trainer.batch_tokens=512")
 CPU = torch.device("cpu")
 CASES = {
@@ -85,7 +85,7 @@ def test_more_rows_take_more_and_recomputing_less(compose: Callable[..., dict[st
 
 def test_a_gpus_head_takes_more_logits_at_a_time(compose: Callable[..., dict[str, Any]]) -> None:
     """1 << 28 of them, or all there are, in bfloat16; on a CPU 1 << 24."""
-    config, text, rows = compose(*SIZE), Text(1 << 19, 0, TEXT.sequence_length), 8
+    config, text, rows = compose(*SIZE), DataSpec(1 << 19, 0, TEXT.sequence_length), 8
     cpu, cuda = (sum(assemble.memory(config, text, rows, torch.bfloat16, kind).values()) for kind in ("cpu", "cuda"))
     logits = min(1 << 28, rows * text.sequence_length << 19)
     assert 0.7 < (cuda - cpu) / (2 * (logits - (1 << 24))) <= 1  # the CPU's peak is the optimizer's

@@ -11,7 +11,7 @@ from ramen.build import assemble
 from ramen.build.param_groups import build_optimizers, prove_complete, route
 from ramen.config.registry import build, options
 from ramen.errors import ConfigError
-from ramen.nn.gpt import Text
+from ramen.nn.gpt import DataSpec
 from ramen.nn.parameter import normal, parameter, role
 
 
@@ -181,7 +181,7 @@ def test_the_auxiliary_is_the_same_whatever_the_optimizer(option):
         if not find_spec(chosen.target.partition(".")[0]):
             continue  # an optional package
         config = option("optimizer", name, "model.layers=1", "model.dim=16")
-        model = assemble.model(config, Text(37, 0, 16))
+        model = assemble.model(config, DataSpec(37, 0, 16))
         auxiliary = assemble.optimizers(config, assemble.groups(config, model)).by_name["auxiliary"]
         names = {id(value): key for key, value in model.named_parameters()}
         described = [

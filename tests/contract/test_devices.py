@@ -21,17 +21,17 @@ from torch.utils._pytree import tree_leaves
 from ramen.build import assemble
 from ramen.config.registry import options
 from ramen.kernels.cpu.library import plain_torch
-from ramen.nn.gpt import Text
+from ramen.nn.gpt import DataSpec
 from ramen.ops import attention
 
-CUDA, TEXT = torch.device("cuda"), Text(37, 0, 16)
+CUDA, TEXT = torch.device("cuda"), DataSpec(37, 0, 16)
 TINY = ("model.layers=4", "model.dim=32", "model.heads=2")
 OPTIONS = [(kind, name) for kind in assemble.PARTS for name in options(kind)]
 EVERYTHING = (
     "attention.pattern=SSLN", "attention.long_window_tokens=16", "attention.short_window_tokens=4",
     "attention.key_offset=true", "attention.gate_inputs=12", "attention.paired_layers=[2]", "attention.xsa=true",
     "attention.qk_matrix_heads=1", "position=yarn", "embedding=split", "value_embedding=tables", "stream=modded",
-    "stream.bigram_rows=50", "residual=hc", "mlp=nff", "model.ahead_weights=[0.5,0.25]",
+    "stream.bigram_rows=50", "residual=hc", "mlp=nff", "model.mtp_weights=[0.5,0.25]",
 )  # fmt: skip
 
 

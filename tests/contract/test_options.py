@@ -14,11 +14,11 @@ from ramen.config.diagnosis import sweep_values
 from ramen.config.kinds import COMPOSITIONS, KINDS
 from ramen.config.registry import CONF, factory, options
 from ramen.errors import ConfigError
-from ramen.nn.gpt import Text
+from ramen.nn.gpt import DataSpec
 from ramen.nn.parameter import generator, initialise
 
 BOS, VOCABULARY, LENGTH = 0, 37, 16
-TEXT = Text(VOCABULARY, BOS, LENGTH)
+TEXT = DataSpec(VOCABULARY, BOS, LENGTH)
 TINY = ("model.layers=2", "model.dim=16", "model.heads=2")
 OF_THE_MODEL = ("model", *assemble.PARTS)
 OF_THE_STEP = ("optimizer", "auxiliary", "routing")
@@ -43,7 +43,7 @@ def model_of(config):
     """A model in the middle of training, so to speak: no weight is at the zero it starts from."""
     model = assemble.model(config, TEXT)
     initialise(model, 0)
-    if hasattr(model.embedding, "split"):
+    if model.embedding.split_at:
         model.embedding.split()
     with torch.no_grad():
         for name, value in model.named_parameters():

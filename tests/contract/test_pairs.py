@@ -13,7 +13,7 @@ import torch
 from ramen.build import assemble
 from ramen.config.registry import options
 from ramen.errors import ConfigError
-from ramen.nn.gpt import Text
+from ramen.nn.gpt import DataSpec
 from ramen.nn.parameter import generator, initialise
 
 BOS, VOCABULARY, LENGTH = 0, 37, 24
@@ -27,7 +27,7 @@ ATTENTIONS = {
     "xsa": ("attention.xsa=true", "attention.qk_norm=false"),
     "matrices": ("attention.qk_matrix_heads=1", "attention.output_init_scale=0.5"),
 }
-AHEAD = {"next": (), "two": ("model.ahead_weights=[0.5]",)}
+AHEAD = {"next": (), "two": ("model.mtp_weights=[0.5]",)}
 MORE = {("stream", "modded"): ("stream.bigram_rows=50",)}
 REFUSED = {
     frozenset({("mlp", "nff"), ("linear", "low_rank")}): "rows of a product cannot be kept at unit length",
@@ -76,7 +76,7 @@ CASES = covering(factors())
 
 
 def model_of(config: dict[str, Any], noise: float = 0.0) -> Any:
-    model: Any = assemble.model(config, Text(VOCABULARY, BOS, LENGTH))
+    model: Any = assemble.model(config, DataSpec(VOCABULARY, BOS, LENGTH))
     initialise(model, 0)
     with torch.no_grad():
         for name, value in model.named_parameters() if noise else ():
@@ -105,7 +105,7 @@ def test_every_parameter_learns_and_nothing_leaks(compose, rows, case) -> None:
     optimizers = assemble.optimizers(config, assemble.groups(config, model))
     losses = []
     for step in range(3):
-        if step == 2 and hasattr(model.embedding, "split"):
+        if step == 2 and model.embedding.split_at:
             model.embedding.split()
         model.zero_grad()
         loss = model(tokens, targets) / 60
@@ -142,8 +142,8 @@ SWITCHES = [
     [], ["attention.pattern=LN"], ["attention.long_window_tokens=5"], ["attention.key_offset=true"], ["attention.gate_inputs=12"],
     ["attention.paired_layers=[0]"], ["attention.paired_layers=[1]"], ["attention.xsa=true"], ["attention.qk_matrix_heads=1"],
     ["attention.scale=0.7"], ["attention.output_init_scale=0.5"], ["stream=modded"], ["stream=modded", "stream.bigram_rows=50"],
-    ["stream=modded", "stream.bigram_rows=9"], ["model.softcap=null"], ["model.ahead_weights=[0.5]"],
-    ["model.ahead_weights=[0.5,0.25]"],
+    ["stream=modded", "stream.bigram_rows=9"], ["model.softcap=null"], ["model.mtp_weights=[0.5]"],
+    ["model.mtp_weights=[0.5,0.25]"],
 ]  # fmt: skip
 
 
@@ -170,4 +170,4 @@ def test_no_switch_of_an_option_is_without_effect(compose, rows) -> None:
 )
 def test_what_cannot_go_together_is_refused_before_data_is_read(compose, pair, message) -> None:
     with pytest.raises(ConfigError, match=message):
-        assemble.sketch(compose(*SIZE, *words(dict(pair))), Text(VOCABULARY, BOS, LENGTH), 2, torch.float32)
+        assemble.sketch(compose(*SIZE, *words(dict(pair))), DataSpec(VOCABULARY, BOS, LENGTH), 2, torch.float32)

@@ -41,7 +41,7 @@ def test_windows_and_a_split_embedding_are_as_training_left_them(
     """
     words = (
         "precision=bf16",
-        "model.ahead_weights=[0.5]",
+        "model.mtp_weights=[0.5]",
         "embedding=split",
         "embedding.split_at=0.5",
         "schedule@long_window_schedule=stepped",

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from ramen.nn.block import Block, Reading
+from ramen.nn.block import Block, BlockInputs
 from ramen.ops.document_mask import DocumentMask
 from ramen.ops.rms_norm import rms_norm
 
@@ -38,7 +38,7 @@ class Noting(nn.Module):
         return layer, rows
 
 
-READING = Reading(DocumentMask(torch.zeros(2, 4)), nn.Identity(), Noting(), (torch.zeros(2, 4, 8),))
+INPUTS = BlockInputs(DocumentMask(torch.zeros(2, 4)), nn.Identity(), Noting(), (torch.zeros(2, 4, 8),))
 
 
 def test_each_sublayer_reads_the_stream_at_rms_one_through_its_own_connection():
@@ -46,9 +46,9 @@ def test_each_sublayer_reads_the_stream_at_rms_one_through_its_own_connection():
     block = Block(3, attention, Weighted(0.5), mlp, Weighted(0.25))
     h = torch.randn(2, 4, 8) * 10
     middle = 0.5 * h + 2 * rms_norm(h)
-    torch.testing.assert_close(block(h, READING), 0.25 * middle - 3 * rms_norm(middle))
+    torch.testing.assert_close(block(h, INPUTS), 0.25 * middle - 3 * rms_norm(middle))
     ((x, *more),) = attention.given
-    assert more == [READING.position, READING.mask, (3, READING.rows)]
+    assert more == [INPUTS.position, INPUTS.mask, (3, INPUTS.value_rows)]
     torch.testing.assert_close(x.square().mean(-1), torch.ones(2, 4))
     assert len(mlp.given) == 1 and len(mlp.given[0]) == 1
 
@@ -56,4 +56,4 @@ def test_each_sublayer_reads_the_stream_at_rms_one_through_its_own_connection():
 def test_a_layer_without_attention_is_its_mlp_alone():
     block = Block(0, None, None, Scaled(-3.0), Weighted(0.25))
     h = torch.randn(2, 4, 8)
-    torch.testing.assert_close(block(h, READING), 0.25 * h - 3 * rms_norm(h))
+    torch.testing.assert_close(block(h, INPUTS), 0.25 * h - 3 * rms_norm(h))

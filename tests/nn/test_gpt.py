@@ -9,7 +9,8 @@ from torch.nn import functional as F
 from ramen.build import assemble
 from ramen.config.registry import build, factory, options
 from ramen.errors import ConfigError
-from ramen.nn.gpt import Parts, Text
+from ramen.nn.contracts import Attention, ComponentFactories
+from ramen.nn.gpt import DataSpec
 from ramen.nn.parameter import initialise
 from ramen.nn.residual.standard import Standard
 
@@ -75,9 +76,9 @@ def test_no_document_is_touched_by_another_and_no_token_by_its_future(build_gpt,
     """Change one token: exactly the tokens of its document from there on change, every one of them."""
     model = build_gpt(f"{kind}={name}", noise=0.3)
     tokens = rows((5, 4, 3), (1, 6, 5))
-    documents = (tokens == model.text.bos).cumsum(-1)
+    documents = (tokens == model.data.bos).cumsum(-1)
     before = model(tokens)
-    for b, t in (tokens != model.text.bos).nonzero().tolist():
+    for b, t in (tokens != model.data.bos).nonzero().tolist():
         changed = tokens.clone()
         changed[b, t] = tokens[b, t] % 36 + 1
         moved = (model(changed) != before).any(-1)
@@ -88,8 +89,8 @@ def test_no_document_is_touched_by_another_and_no_token_by_its_future(build_gpt,
 
 def test_documents_are_opened_by_the_texts_own_token(compose, rows):
     """Two tokens that change their names, the one that opens documents among them, change nothing else."""
-    config = compose("model.layers=2", "model.dim=16", "model.heads=2", "model.ahead_weights=[0.5]", *ALIVE)
-    first, second = (assemble.model(config, Text(37, bos, 32)) for bos in (0, 5))
+    config = compose("model.layers=2", "model.dim=16", "model.heads=2", "model.mtp_weights=[0.5]", *ALIVE)
+    first, second = (assemble.model(config, DataSpec(37, bos, 32)) for bos in (0, 5))
     for model in (first, second):
         initialise(model, 0)
     with torch.no_grad():
@@ -189,8 +190,8 @@ def test_parts_are_built_anew_for_every_layer(build_gpt):
         (("model.dim=0",), "dim must be >= 1, got 0"),
         (("model.heads=-2",), "heads must be >= 1, got -2"),
         (("model.softcap.scale=0.0",), "softcap limit and scale must be > 0, got 23.0 and 0.0"),
-        (("model.ahead_weights=[0.5,0.0]",), r"ahead_weights must be > 0, .* got \[0.5, 0.0\]"),
-        ((f"model.ahead_weights={[1] * 32}",), "fewer than tokens of a row"),
+        (("model.mtp_weights=[0.5,0.0]",), r"mtp_weights must be > 0, .* got \[0.5, 0.0\]"),
+        ((f"model.mtp_weights={[1] * 32}",), "fewer than tokens of a row"),
     ],
 )
 def test_impossible_sizes_are_refused_with_their_numbers(build_gpt, overrides, numbers):
@@ -227,20 +228,33 @@ def test_a_gpt_knows_no_method_by_name(compose):
     """Any callable that keeps a part's contract will do."""
     config = compose("model.layers=1", "model.dim=8", "model.heads=2")
 
-    class Silent(torch.nn.Module):
-        kind, window = "L", None
-
-        def forward(self, x, *more):
+    class Silent(Attention):
+        def forward(self, x, position, mask, value=None):
             return torch.zeros_like(x)
 
-    silent = dict.fromkeys(("attention", "mlp"), lambda *runtime: Silent())
-    parts = Parts(**{kind: factory(config[kind]) for kind in assemble.PARTS} | silent)
-    model = build(config["model"], Text(10, 0, 6), parts)
+    class Zero(torch.nn.Module):
+        def forward(self, x):
+            return torch.zeros_like(x)
+
+    factories = {kind: factory(config[kind]) for kind in assemble.PARTS}
+    factories |= {"attention": lambda *runtime: Silent(), "mlp": lambda *runtime: Zero()}
+    model = build(config["model"], DataSpec(10, 0, 6), ComponentFactories(factories))
     initialise(model, 0)
     tokens = torch.tensor([[0, 3, 4]])
     x = F.rms_norm(model.embedding(tokens), (8,), eps=torch.finfo(torch.float32).eps)
     x = F.rms_norm(x, (8,), eps=torch.finfo(torch.float32).eps)
     torch.testing.assert_close(model.hidden(tokens), x)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in assemble.PARTS if kind != "mlp"])
+def test_a_part_that_is_not_of_its_kinds_class_is_refused(compose, kind):
+    """Of a plain nn.Module the model could not know what it may call."""
+    config = compose("model.layers=1", "model.dim=8", "model.heads=2")
+    factories = {kind: factory(config[kind]) for kind in assemble.PARTS} | {kind: lambda *runtime: torch.nn.Identity()}
+    with pytest.raises(
+        ConfigError, match=rf"^{kind}\._target_: must be a subclass of ramen\.nn\.contracts\..*, got Identity"
+    ):
+        build(config["model"], DataSpec(10, 0, 6), ComponentFactories(factories))
 
 
 def test_connections_know_which_sublayer_is_theirs(compose):
@@ -252,8 +266,8 @@ def test_connections_know_which_sublayer_is_theirs(compose):
             super().__init__(dim, sublayer)
             self.numbers = dim, sublayer
 
-    parts = Parts(**{kind: factory(config[kind]) for kind in assemble.PARTS} | {"residual": Numbered})
-    blocks = build(config["model"], Text(10, 0, 6), parts).blocks
+    factories = ComponentFactories({kind: factory(config[kind]) for kind in assemble.PARTS} | {"residual": Numbered})
+    blocks = build(config["model"], DataSpec(10, 0, 6), factories).blocks
     assert [block.mlp_residual.numbers for block in blocks] == [(8, 1), (8, 3), (8, 5)]
     assert [block.attention_residual and block.attention_residual.numbers for block in blocks] == [(8, 0), None, (8, 4)]
 
@@ -261,7 +275,7 @@ def test_connections_know_which_sublayer_is_theirs(compose):
 def test_further_tokens_count_in_training_alone(build_gpt, rows):
     """Their weighted losses, within documents; an evaluation and the logits know nothing of them."""
     tokens = rows((5, 7), (12,))
-    plain, ahead = build_gpt(noise=0.3), build_gpt("model.ahead_weights=[0.5,0.25]", noise=0.3)
+    plain, ahead = build_gpt(noise=0.3), build_gpt("model.mtp_weights=[0.5,0.25]", noise=0.3)
     targets = targets_of(tokens)
     assert torch.equal(ahead(tokens), plain(tokens))
     assert torch.equal(ahead.eval()(tokens, targets), plain.eval()(tokens, targets))
@@ -276,5 +290,5 @@ def test_further_tokens_count_in_training_alone(build_gpt, rows):
     torch.testing.assert_close(ahead.train()(tokens, targets), expected, rtol=1e-5, atol=1e-4)
     alone = plain.train()(tokens, targets)
     for share in (0.0, 0.5, 0.25, 1.0):  # of the configured weights, whatever it was before
-        ahead.weigh_ahead(share)
+        ahead.set_mtp_share(share)
         torch.testing.assert_close(ahead(tokens, targets), alone + share * (expected - alone), rtol=1e-5, atol=1e-4)

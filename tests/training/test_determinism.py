@@ -64,9 +64,9 @@ def test_micro_batches_see_the_same_data_and_nearly_the_same_loss(
 
 def test_how_often_it_is_looked_at_changes_nothing(train: Train, weights: Any, records: Any) -> None:
     """Records, evaluations and checkpoints are made between steps."""
-    train("seldom", "trainer.record_every_steps=8", "model.ahead_weights=[0.5]")
+    train("seldom", "trainer.record_every_steps=8", "model.mtp_weights=[0.5]")
     often = (
-        "model.ahead_weights=[0.5]",
+        "model.mtp_weights=[0.5]",
         "trainer.record_every_steps=1",
         "trainer.evaluate_every_steps=1",
         "trainer.checkpoint_every_steps=1",

@@ -77,9 +77,9 @@ def stages_of(compose: Any, build_gpt: Any, *overrides: str) -> Stages:
         optimizers=assemble.optimizers(config, assemble.groups(config, model)),
         batch_schedule=assemble.curve(config, "batch_schedule"),
         windows=assemble.windows(config),
-        ahead=assemble.ahead(config),
+        mtp_share=assemble.mtp_share(config),
     )
-    return Stages(job, assemble.section(config, "trainer", model.text.sequence_length))
+    return Stages(job, assemble.section(config, "trainer", model.data.sequence_length))
 
 
 def test_scalars_keep_still_for_exactly_the_steps_asked_for(compose: Any, build_gpt: Any, rows: Any) -> None:
@@ -149,7 +149,7 @@ def test_a_position_goes_from_its_own_window_to_the_first_steps_and_not_by_way_o
     stages = stages_of(compose, build_gpt, *YARN)
     assert stages.enter(0.0).told["long_window_tokens"] == 8
     assert stages.model.position.gain == 1.0
-    assert torch.equal(stages.model.position.frequencies, stages.model.position.made)
+    assert torch.equal(stages.model.position.frequencies, stages.model.position.unscaled)
 
 
 @pytest.mark.parametrize("resumed_at", [0.0, 0.5])
@@ -203,18 +203,18 @@ def test_refuses_stages_that_cannot_be(dry: Any, compose: Any, overrides: tuple[
 
 def test_the_share_of_further_tokens_follows_its_schedule(compose: Any, build_gpt: Any) -> None:
     words = (
-        "model.ahead_weights=[0.5,0.25]",
-        "schedule@ahead_schedule=piecewise",
-        "ahead_schedule.multipliers=[1.0,0.0]",
+        "model.mtp_weights=[0.5,0.25]",
+        "schedule@mtp_schedule=piecewise",
+        "mtp_schedule.multipliers=[1.0,0.0]",
     )
-    stages = stages_of(compose, build_gpt, *words, "ahead_schedule.fractions=[0.0,0.5]")
+    stages = stages_of(compose, build_gpt, *words, "mtp_schedule.fractions=[0.0,0.5]")
     for progress, share in ((0.0, 1.0), (0.25, 0.5), (0.75, 0.0)):
-        assert stages.enter(progress).told["ahead_share"] == share
-        assert stages.model.ahead_now.tolist() == [0.5 * share, 0.25 * share]
+        assert stages.enter(progress).told["mtp_share"] == share
+        assert stages.model.mtp_weights_now.tolist() == [0.5 * share, 0.25 * share]
 
 
 def test_a_schedule_of_further_tokens_without_any_is_refused(compose: Any, build_gpt: Any, dry: Any) -> None:
-    with pytest.raises(ConfigError, match=r"ahead_schedule: needs model.ahead_weights, got \[\]"):
-        dry(compose("schedule@ahead_schedule=linear"))
-    with pytest.raises(ConfigError, match=r"model.ahead_weights must be > 0"):
-        build_gpt("model.ahead_weights=[0.5,0.0]")
+    with pytest.raises(ConfigError, match=r"mtp_schedule: needs model.mtp_weights, got \[\]"):
+        dry(compose("schedule@mtp_schedule=linear"))
+    with pytest.raises(ConfigError, match=r"model.mtp_weights must be > 0"):
+        build_gpt("model.mtp_weights=[0.5,0.0]")

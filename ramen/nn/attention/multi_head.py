@@ -15,20 +15,19 @@ Differs from the source: paired heads are both at their token's position, and se
 """
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from ramen.nn.contracts import Attention, Position
 from ramen.nn.parameter import constant, parameter
 from ramen.ops.attention import Backend, attention, exclude_self, prepare
 from ramen.ops.checks import check_above, check_at_least
 from ramen.ops.document_mask import DocumentMask
 
-Kind = Literal["L", "S", "N"]
 
-
-class MultiHead(nn.Module):
+class MultiHead(Attention):
     """Attention of layer `layer` of `layers`; `turning` dimensions of a head, its first ones, depend on the position.
 
     `kind` is the layer's letter of the pattern, and `window` the number of tokens it sees (None: all of its document); the model
@@ -70,13 +69,12 @@ class MultiHead(nn.Module):
         if key_offset and turning == width:
             raise ValueError("key_offset needs a position that leaves dimensions unturned: half_rope, yarn or none")
         _check_heads(heads, pattern, layers, paired_layers, qk_matrix_heads)
-        self.kind: Kind = pattern[layer % len(pattern)]  # type: ignore[assignment]
+        self.kind = pattern[layer % len(pattern)]  # type: ignore[assignment]
         self.window = long_window_tokens if self.kind == "L" else short_window_tokens
         self.key_offset = turning if key_offset and self.kind == "L" else None
         self.heads, self.qk_norm, self.backend = heads, qk_norm, backend
         self.width, self.scale, self.paired = width, scale * width**-0.5, layer in paired_layers
         self.split = qk_matrix_heads is not None
-        self.compiled = False  # whether the layer, though not the model, is compiled
         if self.kind != "N":
             std, output_std = init_scale * dim**-0.5, output_init_scale * dim**-0.5
             if qk_matrix_heads is None:
@@ -90,7 +88,7 @@ class MultiHead(nn.Module):
             self.xsa: Any
             self.register_parameter("xsa", parameter((heads,), constant(0.0), "scalar") if xsa else None)
 
-    def forward(self, x: Tensor, position: nn.Module, mask: DocumentMask, value: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, position: Position, mask: DocumentMask, value: Tensor | None = None) -> Tensor:
         """x (B, T, D) -> what to add to the stream (B, T, D); `value` (B, T, D) is added to the heads' values."""
         batch, time, dim = x.shape
         qkv = torch.cat((self.qk(x), self.vo(x, 0, 1)), dim=-1) if self.split else self.qkvo(x, 0, 3)
@@ -118,12 +116,10 @@ class MultiHead(nn.Module):
         return self.vo(y, 1) if self.split else self.qkvo(y, 3)
 
     def prepare(self, x: Tensor, mask: DocumentMask) -> None:
-        """Let the mask make what this layer will ask it for; x (B, T, D) is of the layer's device and type."""
         how: Any = dict(window=self.window, paired=self.paired, backend=self.backend, compiling=self.compiled)
         prepare(x, mask, self.width, **how)
 
     def visible_keys(self, length: int) -> float:
-        """Mean number of keys a query of a row of `length` tokens sees, document borders aside: what its FLOPs grow with."""
         window = self.window or length + 1
         if self.paired:  # two queries a token, in half as many heads, of a row twice as long
             window, length = 2 * window - 1, 2 * length

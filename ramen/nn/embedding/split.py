@@ -12,33 +12,32 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ramen.nn.embedding.base import Embedding
+from ramen.nn.embedding.base import TableEmbedding
 from ramen.nn.parameter import normal, parameter
 
 
-class Split(Embedding):
+class Split(TableEmbedding):
     """Two tables (V padded, D) of which the first serves both uses until the split."""
 
     def __init__(self, vocabulary: int, dim: int, *, init_std: float, split_at: float, pad_to_multiple: int):
         super().__init__(vocabulary, dim, init_std=init_std, pad_to_multiple=pad_to_multiple)
         if not 0 < split_at < 1:
             raise ValueError(f"split_at must be in (0, 1), got {split_at}; embedding=untied is split from the start")
-        self.split_at, self.is_split = split_at, False
+        self.split_at = split_at
         self.head_weight = parameter(tuple(self.weight.shape), normal(init_std), "head")
         self.register_buffer("saved_is_split", torch.zeros((), dtype=torch.bool, device="cpu"))
         self.saved_is_split: Tensor
         self.register_load_state_dict_post_hook(_loaded)
 
     def head(self) -> Tensor:
-        """The output matrix (V padded, D)."""
         return self.head_weight if self.is_split else self.weight
 
     @torch.no_grad()
-    def split(self) -> None:
-        """Part; the optimizer's state of `weight` is to be copied to `head_weight`."""
+    def split(self) -> tuple[Tensor, Tensor]:
         self.head_weight.copy_(self.weight)
         self.saved_is_split.fill_(True)
         self.is_split = True
+        return self.weight, self.head_weight
 
 
 def _loaded(module: nn.Module, keys: Any) -> None:

@@ -5,12 +5,11 @@ Source: Press and Wolf 2016, arXiv 1608.05859.
 
 from torch import Tensor
 
-from ramen.nn.embedding.base import Embedding
+from ramen.nn.embedding.base import TableEmbedding
 
 
-class Tied(Embedding):
+class Tied(TableEmbedding):
     """One table (V padded, D), read at both ends."""
 
     def head(self) -> Tensor:
-        """The output matrix (V padded, D)."""
         return self.weight

@@ -5,12 +5,12 @@ The head starts at (nearly) zero, so the first prediction is uniform.
 
 from torch import Tensor
 
-from ramen.nn.embedding.base import Embedding
+from ramen.nn.embedding.base import TableEmbedding
 from ramen.nn.parameter import normal, parameter
 from ramen.ops.checks import check_at_least
 
 
-class Untied(Embedding):
+class Untied(TableEmbedding):
     """Two tables (V padded, D)."""
 
     def __init__(self, vocabulary: int, dim: int, *, init_std: float, head_init_std: float, pad_to_multiple: int):
@@ -19,5 +19,4 @@ class Untied(Embedding):
         self.head_weight = parameter(tuple(self.weight.shape), normal(head_init_std), "head")
 
     def head(self) -> Tensor:
-        """The output matrix (V padded, D)."""
         return self.head_weight

@@ -4,13 +4,14 @@ Cost: 2 rows x columns FLOPs a token and matrix.
 """
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
+from ramen.nn.contracts import Linear
 from ramen.nn.parameter import parameter, stacked, uniform
 
 
-class Dense(nn.Module):
+class Dense(Linear):
     """A bank of independent matrices (N, rows, columns), one for each entry of `stds`: uniform of that standard deviation."""
 
     def __init__(self, rows: int, columns: int, stds: tuple[float, ...]):
@@ -19,10 +20,11 @@ class Dense(nn.Module):
         self.weight = parameter((len(stds), rows, columns), initial, "matrix")
 
     def forward(self, x: Tensor, first: int = 0, last: int | None = None) -> Tensor:
-        """(..., columns) -> (..., n x rows): matrices first to last applied to x, side by side."""
         return F.linear(x, self.weight[first:last].flatten(0, 1))
+
+    def matrices(self) -> Tensor:
+        return self.weight
 
     @torch.no_grad()
     def normalise(self, axis: int) -> None:
-        """Bring rows (axis -1) or columns (axis -2) of every matrix to unit length, in place."""
         self.weight.copy_(F.normalize(self.weight, dim=axis))

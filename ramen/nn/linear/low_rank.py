@@ -9,14 +9,14 @@ Differs from the sources: no SVD of a dense start; factors are drawn at once, un
 """
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from ramen.errors import ConfigError
+from ramen.nn.contracts import Linear
 from ramen.nn.parameter import constant, declare_factors, parameter, stacked, uniform
 
 
-class LowRank(nn.Module):
+class LowRank(Linear):
     """A bank of independent products (N, rows, r) (N, r, columns), one for each entry of `stds`."""
 
     def __init__(self, rows: int, columns: int, stds: tuple[float, ...], *, ratio: float):
@@ -32,19 +32,12 @@ class LowRank(nn.Module):
         declare_factors(self.left, self.right)
 
     def forward(self, x: Tensor, first: int = 0, last: int | None = None) -> Tensor:
-        """(..., columns) -> (..., n x rows): products first to last applied to x, side by side."""
         left, right = self.left[first:last], self.right[first:last]
         hidden = F.linear(x, right.flatten(0, 1))  # (..., n x r)
         if len(left) == 1:
             return F.linear(hidden, left[0])
         hidden = hidden.unflatten(-1, right.shape[:2])  # (..., n, r)
         return torch.einsum("...nr,nmr->...nm", hidden, left).flatten(-2)
-
-    def normalise(self, axis: int) -> None:
-        """Refuses: a product's rows and columns are not its factors'."""
-        raise ConfigError(
-            "linear: rows of a product cannot be kept at unit length, as mlp=nff keeps them, got low_rank; use linear=dense"
-        )
 
 
 def _factor_stds(rows: int, columns: int, rank: int, std: float) -> tuple[float, float]:

@@ -38,8 +38,9 @@ class MLP(nn.Module):
         self.down = output_map(linear, dim, hidden, output_init_scale)
 
     def forward(self, x: Tensor) -> Tensor:  # (B, T, D) -> (B, T, D)
-        if self.activation.function is relu_squared and hasattr(self.up, "weight"):  # low-rank maps have factors
-            up, down = (bank.weight.flatten(0, 1) for bank in (self.up, self.down))
+        up, down = self.up.matrices(), self.down.matrices()
+        if self.activation.function is relu_squared and up is not None and down is not None:
+            up, down = up.flatten(0, 1), down.flatten(0, 1)
             if chunks_serve(x, up, down):
                 return relu_squared_mlp(x, up, down)
         return self.down(self.activation(self.up(x)))

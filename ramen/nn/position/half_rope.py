@@ -5,17 +5,18 @@ Source: modded-nanogpt, https://github.com/KellerJordan/modded-nanogpt (Rotary, 
 """
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from ramen.nn.contracts import Position
 from ramen.ops.checks import check_above
 from ramen.ops.rotary import rotate, rotation_table
 
 
-class HalfRoPE(nn.Module):
+class HalfRoPE(Position):
     """Rotates the first half of the pairs of a head."""
 
     def __init__(self, head_width: int, sequence_length: int, *, base: float):
-        super().__init__()
+        super().__init__(head_width, sequence_length)
         check_above(1, base=base)
         if head_width % 4:
             raise ValueError(f"half of the pairs turn: the head width must be divisible by 4, got {head_width}")
@@ -27,5 +28,5 @@ class HalfRoPE(nn.Module):
         self.register_buffer("frequencies", frequencies, persistent=False)
         self.register_buffer("table", rotation_table(frequencies, sequence_length), persistent=False)
 
-    def forward(self, x: Tensor) -> Tensor:  # (B, T, G, H, K) -> same
+    def forward(self, x: Tensor) -> Tensor:
         return rotate(x, self.table)

@@ -3,16 +3,16 @@
 Source: Kazemnejad et al. 2023, arXiv 2305.19466.
 """
 
-from torch import Tensor, nn
+from torch import Tensor
+
+from ramen.nn.contracts import Position
 
 
-class NoPE(nn.Module):
+class NoPE(Position):
     """The identity."""
 
-    def __init__(self, head_width: int, sequence_length: int):
-        super().__init__()
-        self.turning = 0
-        self.table = None  # attention's kernel need not call this
+    turning = 0
+    table = None  # attention's kernel need not call this
 
     def forward(self, x: Tensor) -> Tensor:
         return x

@@ -5,22 +5,23 @@ Source: Su et al. 2021, arXiv 2104.09864. Pairs are neighbours (x_2i, x_2i+1), a
 """
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from ramen.nn.contracts import Position
 from ramen.ops.checks import check_above
 from ramen.ops.rotary import rotate, rotation_table
 
 
-class RoPE(nn.Module):
+class RoPE(Position):
     """Rotates every pair of a head."""
 
     def __init__(self, head_width: int, sequence_length: int, *, base: float):
-        super().__init__()
+        super().__init__(head_width, sequence_length)
         check_above(1, base=base)
         self.turning = head_width
         frequencies = base ** (-torch.arange(0, head_width, 2, device="cpu", dtype=torch.float64) / head_width)
         self.table: Tensor
         self.register_buffer("table", rotation_table(frequencies, sequence_length), persistent=False)
 
-    def forward(self, x: Tensor) -> Tensor:  # (B, T, G, H, K) -> same
+    def forward(self, x: Tensor) -> Tensor:
         return rotate(x, self.table)

@@ -11,6 +11,7 @@ Cost: as half_rope; a table anew at each change. State: frequencies and gain are
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -42,33 +43,37 @@ class YaRN(HalfRoPE):
         if original_tokens is not None and original_tokens < 1:
             raise ValueError(f"original_tokens must be >= 1 or null, got {original_tokens}")
         check_at_least(0, sharpening=sharpening)
-        self.original, self.made = original_tokens, self.frequencies.clone()
+        self.original, self.unscaled = original_tokens, self.frequencies.clone()
         self.slow, self.fast, self.sharpening = slow_turns, fast_turns, sharpening
-        self.gain = 1.0
         self.register_buffer("frequencies", self.frequencies, persistent=True)
         self.register_buffer("saved_gain", torch.ones((), dtype=torch.float64, device="cpu"))
         self.saved_gain: Tensor
         self.register_load_state_dict_post_hook(_loaded)
 
+    def check_windows(self, windows: Sequence[int | None]) -> None:
+        if self.original is None and len(set(windows)) == 1:
+            raise ConfigError(
+                "position.original_tokens: without it, this position only follows changes of the long window, and there are none: "
+                "choose position=half_rope, the same then, or set attention.long_window_tokens and long_window_schedule, got null"
+            )
+
     def start(self, window: int) -> None:
-        """Begin at a long window of so many tokens, whatever was before."""
         if self.original is not None:
-            self.frequencies.copy_(self.made)
+            self.frequencies.copy_(self.unscaled)
             self.gain = 1.0
             self.rescale(self.original, window)
 
     @torch.no_grad()
     def rescale(self, old: int, new: int) -> None:
-        """Follow the long window from `old` to `new` tokens."""
         turns = float(old) * self.frequencies / (2 * math.pi)
-        kept = ((turns - self.slow) / (self.fast - self.slow)).clamp(0, 1)
+        unchanged = ((turns - self.slow) / (self.fast - self.slow)).clamp(0, 1)
         ratio, factor = old / new, 1 + self.sharpening * math.log(new / old)
         if factor <= 0:
             raise ConfigError(
                 f"position.sharpening: a window that shrinks from {old} to {new} tokens would multiply logits by {factor:.2f}, "
                 f"got {self.sharpening}; allowed is below {1 / math.log(old / new):.3f}, or other windows or original_tokens"
             )
-        self.frequencies.mul_(ratio + kept * (1 - ratio))
+        self.frequencies.mul_(ratio + unchanged * (1 - ratio))
         self.gain *= factor
         self.saved_gain.fill_(self.gain)
         self.turn()

@@ -7,13 +7,13 @@ and all of it is float32 whatever the branch's type: nothing is rounded into the
 `close` takes their mean, which is a sum up to a factor that the final norm takes away.
 """
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable
+from abc import abstractmethod
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from ramen.nn.contracts import Branch, Residual
 from ramen.nn.parameter import Initial, constant, parameter
 from ramen.ops.checks import check_one_of
 from ramen.ops.streams import normed_linear, read_and_mix, write
@@ -22,11 +22,11 @@ Init = Literal["paper", "identity"]
 SCALE = 0.01  # of the dynamic part of a weight at the start, in all papers
 
 
-class Streams(nn.Module, ABC):
+class Streams(Residual):
     """S streams, each cut into `fractions` slots of D / fractions that are mixed as if they were streams."""
 
-    def __init__(self, dim: int, streams: int, fractions: int):
-        super().__init__()
+    def __init__(self, dim: int, sublayer: int, streams: int, fractions: int):
+        super().__init__(dim, sublayer)
         self.streams, self.fractions, self.width = streams, fractions, dim // fractions
         self.slots = streams * fractions
 
@@ -38,7 +38,7 @@ class Streams(nn.Module, ABC):
         x = x.float() if x.dtype.itemsize < 4 else x
         return x.unsqueeze(-2).expand(*x.shape[:-1], self.streams, x.shape[-1]).contiguous()
 
-    def connect(self, h: Tensor, branch: Callable[[Tensor], Tensor]) -> Tensor:  # (B, T, S, D) -> (B, T, S, D)
+    def connect(self, h: Tensor, branch: Branch) -> Tensor:  # (B, T, S, D) -> (B, T, S, D)
         with torch.autocast(h.device.type, enabled=False):
             slots = h.reshape(-1, self.slots, self.width)  # (N, slots, width), N = B T
             tokens = slots.shape[0]
@@ -62,7 +62,7 @@ class Manifold(Streams):
     """
 
     def __init__(self, dim: int, sublayer: int, streams: int, mix_bias: Tensor, *, dynamic: bool, init: Init):
-        super().__init__(dim, streams, 1)
+        super().__init__(dim, sublayer, streams, 1)
         check_one_of("paper", "identity", init=init)
         own = torch.arange(streams) == sublayer % streams
         reading = writing = 2.0 * own - 1

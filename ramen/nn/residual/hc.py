@@ -31,7 +31,7 @@ class HC(Streams):
             raise ValueError(f"fractions must be >= 1 and divide the model width {dim}, got {fractions}")
         if streams * fractions < 2:
             raise ValueError(f"streams must be >= 2 when fractions is 1, got {streams}")
-        super().__init__(dim, streams, fractions)
+        super().__init__(dim, sublayer, streams, fractions)
         self.sizes = (fractions, self.slots, 1)  # read, mix, write
         own = torch.eye(self.slots)[sublayer % streams * fractions :][:fractions]  # (fractions, slots)
         start = torch.cat([own.T, torch.eye(self.slots), torch.ones(self.slots, 1)], dim=1)

@@ -17,14 +17,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ramen.nn.contracts import Stream
 from ramen.nn.parameter import constant, parameter
-from ramen.nn.stream.plain import Plain
 
 HASH = 92_821, 68_917  # primes that spread pairs of tokens over the rows
 GATE_INPUTS = 12  # leading dimensions a gate reads, as in the source
 
 
-class Modded(Plain):
+class Modded(Stream):
     """Null switches a part off. All parts are scalars and small gates, trained by the auxiliary optimizer."""
 
     smear: Any
@@ -63,11 +63,11 @@ class Modded(Plain):
         self.backout_at = None if middle is None else min(middle, layers - 2)
         if bigram_rows is not None and bigram_rows < 1:
             raise ValueError(f"bigram_rows must be >= 1 or null, got {bigram_rows}")
-        made: dict[str, Any] = {"smear": smear_init, "residual": residual_init, "x0": x0_init}
-        made["bigram"] = bigram_init if bigram_rows else None
-        made["skip"] = skip_init if self.skip_to is not None else None
-        made["backout"] = backout_init if self.backout_at is not None else None
-        for name, start in made.items():
+        starts: dict[str, Any] = {"smear": smear_init, "residual": residual_init, "x0": x0_init}
+        starts["bigram"] = bigram_init if bigram_rows else None
+        starts["skip"] = skip_init if self.skip_to is not None else None
+        starts["backout"] = backout_init if self.backout_at is not None else None
+        for name, start in starts.items():
             shape = (layers,) if name in ("residual", "x0", "bigram") else (1,)
             self.register_parameter(name, None if start is None else parameter(shape, constant(start), "scalar"))
         for name, used in (("smear_gate", smear_init is not None), ("skip_gate", self.skip_to is not None)):
@@ -75,40 +75,40 @@ class Modded(Plain):
         table = parameter((bigram_rows, dim), constant(0.0), "embedding") if bigram_rows else None
         self.register_parameter("bigram_table", table)
 
-    def enter(self, embedded: Tensor, tokens: Tensor, opens: Tensor, kept: dict[str, Tensor]) -> Tensor:
+    def enter(self, embedded: Tensor, tokens: Tensor, opens: Tensor, memory: dict[str, Tensor]) -> Tensor:
         if self.bigram is not None:
             predecessor = torch.where(opens, tokens, torch.cat((tokens[:, :1], tokens[:, :-1]), dim=1)).long()
             row = (HASH[0] * tokens.long()) ^ (HASH[1] * predecessor)
-            kept["bigram"] = F.embedding(row % len(self.bigram_table), self.bigram_table)
+            memory["bigram"] = F.embedding(row % len(self.bigram_table), self.bigram_table)
         if self.smear is None:
             return embedded
         before = torch.cat((torch.zeros_like(embedded[:, :1]), embedded[:, :-1]), dim=1)
         gate = self.smear * torch.sigmoid(embedded[..., : self.inputs] @ self.smear_gate.T)  # (B, T, 1)
         return embedded + (gate * ~opens.unsqueeze(-1)).to(embedded.dtype) * before
 
-    def before(self, layer: int, h: Tensor, start: Tensor, x0: Tensor, kept: dict[str, Tensor]) -> Tensor:
+    def before(self, layer: int, h: Tensor, start: Tensor, x0: Tensor, memory: dict[str, Tensor]) -> Tensor:
         if layer == self.skip_to:
             gate = 2 * torch.sigmoid(x0[..., : self.inputs] @ self.skip_gate.T) * torch.sigmoid(self.skip)  # (B, T, 1)
-            saved = kept["skip"]
+            saved = memory["skip"]
             h = h + gate.to(h.dtype).view(*gate.shape[:2], *(1,) * (h.dim() - 2)) * saved
         if self.residual is not None:
             h = self.residual[layer].to(h.dtype) * h
         if self.x0 is not None:
             h = h + self.x0[layer].to(h.dtype) * start
         if self.bigram is not None:
-            pair = kept["bigram"]  # (B, T, D), the same for all streams
+            pair = memory["bigram"]  # (B, T, D), the same for all streams
             pair = pair.view(*pair.shape[:2], *(1,) * (h.dim() - 3), -1)
             h = h + (self.bigram[layer] * pair).to(h.dtype)
         return h
 
-    def after(self, layer: int, h: Tensor, kept: dict[str, Tensor]) -> None:
+    def after(self, layer: int, h: Tensor, memory: dict[str, Tensor]) -> None:
         if layer == self.skip_from:
-            kept["skip"] = h
+            memory["skip"] = h
         if layer == self.backout_at:
-            kept["backout"] = h
+            memory["backout"] = h
 
-    def leave(self, h: Tensor, kept: dict[str, Tensor]) -> Tensor:
-        return h if self.backout is None else h - self.backout.to(h.dtype) * kept["backout"]
+    def leave(self, h: Tensor, memory: dict[str, Tensor]) -> Tensor:
+        return h if self.backout is None else h - self.backout.to(h.dtype) * memory["backout"]
 
     def _pair(self, layers: int, first: float | None, second: float | None) -> tuple[int | None, int | None]:
         if (first is None) != (second is None):

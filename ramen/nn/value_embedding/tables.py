@@ -14,11 +14,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ramen.device import compute_dtype
+from ramen.nn.contracts import ValueEmbedding
 from ramen.nn.parameter import constant, normal, parameter
 from ramen.ops.checks import check_at_least
 
 
-class Tables(nn.Module):
+class Tables(ValueEmbedding):
     """Tables (V, D), and a gate (H, gate_inputs) for each layer that reads one."""
 
     def __init__(
@@ -33,7 +34,7 @@ class Tables(nn.Module):
         init_std: float,
         gate_inputs: int | None,
     ):
-        super().__init__()
+        super().__init__(vocabulary, dim, heads, layers)
         used = sorted({*first, *last})
         if not used or used != list(range(len(used))):
             raise ValueError(f"first and last must name tables 0, 1, 2 ... without a gap, got {first} and {last}")
@@ -59,7 +60,6 @@ class Tables(nn.Module):
         return tuple(F.embedding(tokens, table).to(compute_dtype(table)) for table in self.tables)
 
     def forward(self, layer: int, rows: tuple[Tensor, ...], x: Tensor) -> Tensor | None:
-        """What is added to the values (B, T, D) of `layer`, or None; `rows` have been read, x (B, T, D) is its normalised input."""
         if layer not in self.table_of:
             return None
         value = rows[self.table_of[layer]]  # (B, T, D)
