@@ -8,12 +8,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ramen.errors import EXIT_CODE, DataError, RamenError, a_reader_may_leave
+from ramen.errors import EXIT_CODE, RamenError, a_reader_may_leave
+from ramen.runs.folder import EVALUATIONS, RunFolder
 
 if TYPE_CHECKING:
     from ramen.inference.evaluate import Evaluation
-
-KEPT = "evaluations.jsonl"
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -28,7 +27,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--step", help="a step, or best (default: the newest)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N (%(default)s)")
     parser.add_argument("--json", action="store_true", help="print one line of json")
-    parser.add_argument("--save", action="store_true", help=f"add that line to {KEPT} in the run folder")
+    parser.add_argument("--save", action="store_true", help=f"add that line to {EVALUATIONS} in the run folder")
     return parser.parse_intermixed_args(arguments)
 
 
@@ -48,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             )
         print(line if options.json else _sentence(found))
         if options.save:
-            _append(options.run_folder / KEPT, line)
+            RunFolder(options.run_folder).evaluated(asdict(found))
     except RamenError as error:
         print(error, file=sys.stderr)
         return EXIT_CODE
@@ -60,14 +59,6 @@ def _sentence(found: "Evaluation") -> str:
         f"{found.on}, step {found.step}: loss {found.loss:.4f} nats a token, {found.bits_per_byte:.4f} bits per byte\n"
         f"over {found.tokens:,} tokens of {found.bytes_per_token:.3f} bytes"
     )
-
-
-def _append(path: Path, line: str) -> None:
-    try:
-        with path.open("a") as file:
-            file.write(line + "\n")
-    except OSError as error:
-        raise DataError(f"{path}: cannot be written: {error.strerror}") from error
 
 
 if __name__ == "__main__":

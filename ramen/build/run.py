@@ -7,7 +7,6 @@ import contextlib
 import functools
 import gc
 import hashlib
-import json
 import logging
 import os
 import subprocess
@@ -29,20 +28,18 @@ from ramen.config.check import Settings, check, config_hash, flatten, settings
 from ramen.config.secret import scrub
 from ramen.data.batches import Batch, Batches, validation_rows
 from ramen.data.dataset import Dataset
-from ramen.data.manifest import TOKENIZER
 from ramen.data.source import Source
 from ramen.errors import ConfigError, RamenError
 from ramen.logger.base import Logger
 from ramen.logger.console import ConsoleLogger
-from ramen.logger.files import RunFolder
+from ramen.logger.files import FileLogger
 from ramen.logger.guarded import Guarded
 from ramen.logger.none import NoLogger
 from ramen.nn.gpt import DataSpec
 from ramen.nn.parameter import initialise
 from ramen.runs import checkpoint, resume
-from ramen.runs.atomic import write_atomically
-from ramen.runs.folder import SUMMARY
-from ramen.runs.record import Record
+from ramen.runs.folder import RunFolder
+from ramen.runs.schema import MetricsRecord
 from ramen.training.compilation import How, choose
 from ramen.training.config import Plan
 from ramen.training.evaluate import bits_per_byte
@@ -152,7 +149,7 @@ def _run(command: Command) -> dict[str, Any]:
         "choices": command.choices, "job": command.job,  # from the start: a report of a sweep that is not done needs them
     }  # fmt: skip
     kept_steps = checkpoint.step_of(resume_from) if resume_from else None
-    loggers = [RunFolder(environment, kept_steps), screen, service]
+    loggers = [FileLogger(environment, kept_steps), screen, service]
 
     machine.forget_peak_memory(device)
     trainer = Trainer(_job(command, intent, dataset, loggers, screen), plan)
@@ -163,11 +160,11 @@ def _run(command: Command) -> dict[str, Any]:
     for logger in loggers:
         logger.start(command.folder, config, facts)
     if resume_from:
-        resume.remember(command.folder, command.overrides)
+        RunFolder(command.folder).remember(command.overrides)
     summary = facts | {"status": "failed", "error": None}
     try:
         if dataset.tokenizer.name != "gpt2":  # that one is known everywhere; its own lets the folder be opened anywhere
-            dataset.tokenizer.save(command.folder / TOKENIZER)
+            dataset.tokenizer.save(RunFolder(command.folder).tokenizer)
         status, reason = trainer.train()
         summary |= {"status": status, "error": reason} | _ending(status, trainer)
     except BaseException as error:
@@ -192,7 +189,7 @@ def _job(command: Command, intent: Intent, dataset: Dataset, loggers: list[Logge
     model.after_step()  # type: ignore[operator]  # what holds after a step holds before the first
     model.to(device)
 
-    def record(made: Record) -> None:
+    def record(made: MetricsRecord) -> None:
         for logger in loggers:
             logger.record(made.as_line())
 
@@ -329,7 +326,6 @@ def _warn_of_little_memory(facts: dict[str, Any], device: torch.device) -> None:
 
 def _write_failure(command: Command, error: BaseException, seconds: float) -> None:
     """Record a failure in the run folder, unless it is of a refused continuation: the run there goes on as it was."""
-    path = command.folder / SUMMARY
     failed = {
         "status": "failed",
         "error": reason_of(error),
@@ -344,6 +340,6 @@ def _write_failure(command: Command, error: BaseException, seconds: float) -> No
     try:
         before = resume.summary(command.folder)
         if before.get("status") in (None, "failed"):
-            write_atomically(path, (json.dumps({**before, **failed}, indent=1) + "\n").encode())
+            RunFolder(command.folder).finish({**before, **failed})
     except RamenError as trouble:
         log.warning("the failure could not be recorded in %s: %s", command.folder, trouble)

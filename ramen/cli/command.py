@@ -26,7 +26,7 @@ from ramen.config.composition import plain
 from ramen.config.kinds import COMPOSITIONS
 from ramen.config.registry import CONF
 from ramen.errors import EXIT_CODE, ConfigError, RamenError, a_reader_may_leave
-from ramen.runs.folder import ENDED, OVERRIDES
+from ramen.runs.folder import ENDED, OVERRIDES, RunFolder
 
 AUTO = "auto"
 INTERRUPTED = 130  # what a shell reports of a process ended by Ctrl-C
@@ -150,20 +150,20 @@ def with_resume(words: list[str]) -> list[str]:
         raise ConfigError("resume: knows whether its folder is a run's or a sweep's; leave out -m")
     if str(folder) == AUTO:
         return words  # RunCallback looks for it, with the config at hand
-    of_run, of_sweep = folder / OVERRIDES, folder / "multirun.yaml"
-    if not of_run.is_file() and not of_sweep.is_file():
+    run = RunFolder(folder).overrides()
+    jobs = RunFolder(folder).multirun() if run is None else None
+    if run is None and jobs is None:
         raise ConfigError(f"resume: {folder} is not a run folder; it has no {OVERRIDES}")
     quoted = "'" + str(folder).replace("\\", "\\\\").replace("'", "\\'") + "'"
     rest = [word for word in words if word not in given]
-    if of_run.is_file():
-        return [*_words(of_run), *rest, f"resume={quoted}", f"hydra.run.dir={quoted}"]
-    before = [word for kind in ("hydra", "task") for word in _words(of_sweep, "hydra", "overrides", kind)]
-    return ["-m", *before, *rest, f"hydra.sweep.dir={quoted}"]
+    if run is not None:
+        return [*_replayed(run), *rest, f"resume={quoted}", f"hydra.run.dir={quoted}"]
+    return ["-m", *_replayed(jobs or []), *rest, f"hydra.sweep.dir={quoted}"]
 
 
-def _words(*saved: Any) -> list[str]:
+def _replayed(words: list[str]) -> list[str]:
     own = ("resume=", "hydra.mode=", "hydra.sweep.dir=", "hydra.run.dir=")
-    return [word for word in sweep.saved_words(*saved) if not word.startswith(own)]
+    return [word for word in words if not word.startswith(own)]
 
 
 def _name_by_what_varies(config: DictConfig, constant: list[str]) -> None:
@@ -208,14 +208,12 @@ class RunCallback(Callback):
                 config.resume = str(before) if before else None
                 config.hydra.run.dir = str(before or folder)
             folder = before or folder
-        resume.claim(folder)
+        self.lock = resume.claim(folder)  # until the process ends
         if config.get("resume") is None:
             resume.refuse_used(folder)
         else:
             with flag_override(config, ["readonly", "struct"], [False, False]):
-                config.hydra.output_subdir = (
-                    None  # mistyped words must not become the run's (ramen.runs.resume.remember)
-                )
+                config.hydra.output_subdir = None  # mistyped words must not become the run's (RunFolder.remember)
 
 
 class SweepCallback(Callback):

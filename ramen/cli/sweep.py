@@ -16,10 +16,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
-from ramen.errors import ConfigError, DataError, told
-from ramen.runs.folder import ENDED, OVERRIDES
+from ramen.errors import ConfigError, DataError
+from ramen.runs.folder import ENDED, RunFolder
 
 if TYPE_CHECKING:
     from ramen.build.run import Command
@@ -67,19 +65,6 @@ def work(job: "Command", wait: bool) -> dict[str, Any] | None:
         goes_on = bool(checkpoints(job.folder))
         _counts["continued" if goes_on else "tried again" if before else "run"] += 1
         return run(replace(job, config={**job.config, "resume": str(job.folder)}) if goes_on else job)
-
-
-def saved_words(path: Path, *keys: str) -> list[str]:
-    """The words of a command that Hydra saved in a file, under these keys. DataError when they are damaged."""
-    try:
-        found = yaml.safe_load(path.read_bytes())
-        for key in keys:
-            found = found[key]
-        if not (isinstance(found, list) and all(isinstance(word, str) for word in found)):
-            raise TypeError("no list of words")
-        return found
-    except (ValueError, TypeError, LookupError, RecursionError, yaml.YAMLError) as error:
-        raise DataError(f"{path}: holds no words of a command, got {told(error)}; it is damaged") from error
 
 
 def failure(folder: Path, error: Exception) -> dict[str, Any]:
@@ -164,11 +149,11 @@ def _done(job: "Command", summary: dict[str, Any]) -> bool:
 
 
 def _row(folder: Path) -> dict[str, Any]:
-    from ramen.runs.lock import held
+    from ramen.runs.lock import is_locked
     from ramen.runs.resume import summary
 
     found = summary(folder) or {"status": "unfinished", "error": "killed before its end"}
-    if found["status"] not in ENDED and held(folder):
+    if found["status"] not in ENDED and is_locked(folder):
         found = {"status": "running", "error": None, "overrides": found.get("overrides")}
     if folder in _failures:
         found |= {"status": "failed", "error": _failures[folder]}
@@ -185,6 +170,6 @@ def _silent(word: str) -> bool:
 
 def _overrides(folder: Path) -> list[str]:
     try:
-        return saved_words(folder / OVERRIDES)
-    except (DataError, OSError):
+        return RunFolder(folder).overrides() or [folder.name]
+    except DataError:
         return [folder.name]

@@ -1,13 +1,11 @@
 """A trained run, opened again: `ramen.load("outputs/NAME/DATE/0-...")` for notebooks and scripts."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import yaml
 from torch import nn
 
 from ramen import device as machine
@@ -15,14 +13,12 @@ from ramen.build import assemble
 from ramen.config.check import check
 from ramen.data.batches import IGNORED
 from ramen.data.gpt2 import gpt2_tokenizer
-from ramen.data.manifest import TOKENIZER
 from ramen.data.tokenizer import Tokenizer, load_tokenizer
 from ramen.errors import ConfigError, DataError
 from ramen.inference.sample import sample
 from ramen.nn.gpt import DataSpec
 from ramen.runs import checkpoint
-from ramen.runs.atomic import read_json
-from ramen.runs.folder import CONFIG, ENVIRONMENT, SUMMARY
+from ramen.runs.folder import CONFIG, ENVIRONMENT, RunFolder
 from ramen.training.evaluate import evaluate
 
 
@@ -100,7 +96,8 @@ def open_run(run_folder: str | Path, device: str | torch.device = "cpu", step: i
     DataError when it is no run folder, has no such checkpoint, or its checkpoint is of another model.
     """
     folder = Path(run_folder)
-    config = _mapping(folder / CONFIG, lambda path: yaml.safe_load(path.read_bytes()))
+    files = RunFolder(folder)
+    config = files.config()
     if not config:
         if not folder.is_dir():
             raise DataError(f"{folder}: no such run folder")
@@ -115,7 +112,7 @@ def open_run(run_folder: str | Path, device: str | torch.device = "cpu", step: i
     source = assemble.section(config, "data")
     model = assemble.model(config, DataSpec(source.vocabulary, source.vocabulary - 1, source.sequence_length))
     checkpoint.load_weights(path, model)
-    summary, environment = (_mapping(folder / name, read_json) for name in (SUMMARY, ENVIRONMENT))
+    summary, environment = files.summary(), files.environment()
     where = machine.select_device(str(device))
     precision = {"float32": torch.float32, "bfloat16": torch.bfloat16}.get(str(environment.get("precision", "float32")))
     if precision is None:
@@ -139,8 +136,9 @@ def _checkpoint(folder: Path, step: int | str | None) -> Path:
 
 def _tokenizer(folder: Path, source: Any, environment: dict[str, Any]) -> Tokenizer:
     """The run's own copy; GPT-2's is known without one; a run from before there was a copy asks its data."""
-    if (folder / TOKENIZER).exists():
-        return load_tokenizer(folder / TOKENIZER)
+    own = RunFolder(folder).tokenizer
+    if own.exists():
+        return load_tokenizer(own)
     if getattr(source, "tokenizer", "gpt2") == "gpt2":
         return gpt2_tokenizer()
     dataset = source.dataset(progress=False)
@@ -150,16 +148,3 @@ def _tokenizer(folder: Path, source: Any, environment: dict[str, Any]) -> Tokeni
             f"that of the data is {dataset.hash}, and the tokenizer of the run is not known without its data"
         )
     return dataset.tokenizer
-
-
-def _mapping(path: Path, read: Callable[[Path], Any]) -> dict[str, Any]:
-    """What a file of a run folder says; nothing where there is none."""
-    try:
-        found = read(path)
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        raise DataError(f"{path}: cannot be read: {error}") from error
-    if not isinstance(found, dict):
-        raise DataError(f"{path}: is not that of a run, got {type(found).__name__}; a mapping is needed")
-    return found

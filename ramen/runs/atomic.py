@@ -1,21 +1,59 @@
-"""Files that are there whole or not at all, and what a json file says."""
+"""Read ordinary files of bounded size; write files whole or not at all.
+
+Everything that comes from elsewhere (a run folder, a cache) is read through `read_bytes`: a pipe would block for ever, a
+device never ends.
+"""
 
 import json
 import os
+import stat
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import yaml
+
 from ramen.errors import DataError
+
+MOST_BYTES = 1 << 30
+MOST_NESTED = 1000  # brackets: beyond, libyaml's recursion would end the process
+_FastLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+def read_bytes(path: Path, most_bytes: int = MOST_BYTES) -> bytes:
+    """The content of an ordinary file. OSError; ValueError for a pipe, a device or a file that is too large."""
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    with os.fdopen(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise ValueError("is not an ordinary file")
+        content = file.read(most_bytes + 1)
+    if len(content) > most_bytes:
+        raise ValueError(f"is larger than {most_bytes:,} bytes")
+    return content
 
 
 def read_json(path: Path) -> Any:
-    """What a json file says. OSError, or ValueError for what is no json."""
+    """The value in a json file. OSError, or ValueError when it is not json."""
     try:
-        return json.loads(path.read_bytes())
+        return json.loads(read_bytes(path))
     except RecursionError as error:
-        raise ValueError("brackets without end") from error
+        raise ValueError("is nested too deep") from error
+
+
+def read_yaml(path: Path) -> Any:
+    """The value in a yaml file. OSError, or ValueError when it is not yaml or has aliases, which can multiply without end."""
+    content = read_bytes(path)
+    deep = sum(map(content.count, (b"[", b"{", b"- ", b"? "))) > MOST_NESTED
+    loader = yaml.SafeLoader if deep else _FastLoader
+    try:
+        if b"*" in content and any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(content, loader)):
+            raise ValueError("has YAML aliases; allowed are plain values")
+        return yaml.load(content, loader)
+    except RecursionError as error:
+        raise ValueError("is nested too deep") from error
+    except yaml.YAMLError as error:
+        raise ValueError(str(error).splitlines()[0]) from error
 
 
 def write_atomically(path: Path, content: bytes) -> None:

@@ -7,7 +7,6 @@ Cost: a checkpoint is read once more for its sha256 when written, and once befor
 
 import contextlib
 import hashlib
-import json
 import math
 import os
 import shutil
@@ -20,10 +19,11 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from ramen.errors import DataError
+from ramen.runs.atomic import read_json
+from ramen.runs.schema import CheckpointMeta
 
 FOLDER = "checkpoint"
 WEIGHTS, STATE, META = "model.safetensors", "state.pt", "meta.json"
-FORMAT = 2  # 1 had no sha256
 
 
 def save(
@@ -45,7 +45,8 @@ def save(
         )
         torch.save(state, partial / STATE)
         sums = {name: _sha256(partial / name) for name in (WEIGHTS, STATE)}
-        (partial / META).write_text(json.dumps({"format": FORMAT, "step": step, "val_loss": val_loss, "sha256": sums}))
+        meta = CheckpointMeta(format=2, step=step, val_loss=val_loss, sha256=sums)
+        (partial / META).write_text(meta.model_dump_json())
         for path in (*partial.iterdir(), partial):
             _flush(path)
         if final.exists():  # a damaged one: a step is never saved twice
@@ -63,28 +64,28 @@ def save(
 
 def checkpoints(run_folder: Path) -> list[Path]:
     """Whole checkpoints of a run folder, oldest first."""
-    found = (run_folder / FOLDER).glob("step_*")
-    return sorted(path for path in found if path.name[5:].isdecimal() and (path / META).is_file())
+    saved = (run_folder / FOLDER).glob("step_*")
+    return sorted(path for path in saved if path.name[5:].isdecimal() and (path / META).is_file())
 
 
 def latest(run_folder: Path) -> Path:
     """The newest checkpoint. DataError when the folder has none."""
     if not run_folder.is_dir():
         raise DataError(f"{run_folder}: no such run folder")
-    found = checkpoints(run_folder)
-    if not found:
+    saved = checkpoints(run_folder)
+    if not saved:
         raise DataError(f"{run_folder}: holds no checkpoint to resume from; expected {FOLDER}/step_*/{META}")
-    return found[-1]
+    return saved[-1]
 
 
 def best(run_folder: Path) -> Path:
     """The checkpoint with the lowest validation loss of those that are kept. DataError when none was evaluated."""
-    found = {path: loss for path in checkpoints(run_folder) if (loss := _val_loss(path)) is not None}
-    if not found:
+    losses = {path: loss for path in checkpoints(run_folder) if (loss := _val_loss(path)) is not None}
+    if not losses:
         raise DataError(
             f"{run_folder}: holds no checkpoint with a validation loss; save some with trainer.keep_best=true"
         )
-    return min(found, key=lambda path: found[path])
+    return min(losses, key=lambda path: losses[path])
 
 
 def step_of(checkpoint: Path) -> int:
@@ -131,12 +132,12 @@ def load_state(checkpoint: Path) -> dict[str, Any]:
 
 
 def _remove_old(run_folder: Path, keep: int, keep_best: bool) -> None:
-    found = checkpoints(run_folder)
-    kept = set(found[-keep:])
-    if keep_best and any(_val_loss(path) is not None for path in found):
-        kept.add(best(run_folder))
-    for old in found:
-        if old not in kept:
+    saved = checkpoints(run_folder)
+    stay = set(saved[-keep:])
+    if keep_best and any(_val_loss(path) is not None for path in saved):
+        stay.add(best(run_folder))
+    for old in saved:
+        if old not in stay:
             aside = old.with_name(f".partial_{old.name}")  # renamed first: half removed it must not look whole
             with contextlib.suppress(OSError):
                 old.rename(aside)
@@ -145,33 +146,36 @@ def _remove_old(run_folder: Path, keep: int, keep_best: bool) -> None:
 
 def _problem(checkpoint: Path, names: tuple[str, ...]) -> str | None:
     try:
-        meta = _meta(checkpoint)
-        if meta.get("format") != FORMAT:
-            age = "a newer" if type(meta.get("format")) is int and meta["format"] > FORMAT else "another"
-            return f"{checkpoint / META}: is of {age} version of ramen, got format {meta.get('format')!r}; allowed is {FORMAT}"
+        sums = _meta(checkpoint).sha256
         for name in names:
-            if meta["sha256"][name] != _sha256(checkpoint / name):
+            if sums.get(name) != _sha256(checkpoint / name):
                 return f"{checkpoint / name}: is damaged, its sha256 is not the one in {META}"
     except OSError as error:
         return f"{error.filename or checkpoint}: cannot be read: {error.strerror}"
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        return f"{checkpoint / META}: is damaged: {error}"
+    except ValueError as error:
+        return f"{checkpoint / META}: {error}"
     return None
 
 
-def _meta(checkpoint: Path) -> dict[str, Any]:
-    meta = json.loads((checkpoint / META).read_bytes())
-    if not isinstance(meta, dict):
-        raise TypeError(f"got {type(meta).__name__}")
-    return meta
+def _meta(checkpoint: Path) -> CheckpointMeta:
+    """OSError; ValueError when it is damaged or of another version."""
+    try:
+        content = read_json(checkpoint / META)
+        version = content.get("format", 1) if isinstance(content, dict) else 2
+        if version == 2:
+            return CheckpointMeta.model_validate(content)
+    except ValueError as error:
+        raise ValueError(f"is damaged: {' '.join(str(error).split())[:200]}") from error
+    age = "a newer" if isinstance(version, int) and version > 2 else "another"
+    raise ValueError(f"is of {age} version of ramen, got format {version!r}; allowed is 2")
 
 
 def _val_loss(checkpoint: Path) -> float | None:
     try:
-        loss = _meta(checkpoint).get("val_loss")
-    except (OSError, ValueError, TypeError, RecursionError):
+        loss = _meta(checkpoint).val_loss
+    except (OSError, ValueError):
         return None
-    return float(loss) if isinstance(loss, int | float) and math.isfinite(loss) else None
+    return loss if loss is not None and math.isfinite(loss) else None
 
 
 def _free(folder: Path) -> str:

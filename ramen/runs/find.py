@@ -1,10 +1,11 @@
-"""Which folders are runs: config.yaml together with metrics.jsonl or summary.json, at any depth; and all of them read."""
+"""Find the run folders below a folder, at any depth, and read them."""
 
 import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from ramen.errors import DataError
+from ramen.errors import DataError, RamenError
+from ramen.runs.folder import CONFIG, METRICS, SUMMARY
 from ramen.runs.read import Run, read_run
 
 NEVER_RUNS = {"checkpoint", "checkpoints", "wandb"}  # large, or full of foreign files named like ours
@@ -23,20 +24,18 @@ def discover(folders: Iterable[Path]) -> tuple[list[Path], list[str]]:
             raise DataError(f"{top}: no such folder; give run folders, or folders that hold runs at any depth")
         before = len(runs)
         for folder, files in _walk(top, warnings):
-            if "config.yaml" in files and files & {"metrics.jsonl", "summary.json"}:
+            if CONFIG in files and files & {METRICS, SUMMARY}:
                 runs.setdefault(folder.resolve(), folder)
-            elif "config.yaml" in files:
-                warnings.append(f"{folder}: skipped, has config.yaml but neither metrics.jsonl nor summary.json")
-            elif "metrics.jsonl" in files:
-                warnings.append(f"{folder}: skipped, has metrics.jsonl but no config.yaml")
+            elif CONFIG in files:
+                warnings.append(f"{folder}: skipped, has {CONFIG} but neither {METRICS} nor {SUMMARY}")
+            elif METRICS in files:
+                warnings.append(f"{folder}: skipped, has {METRICS} but no {CONFIG}")
         if len(runs) == before and len(folders) > 1:
             warnings.append(f"{top}: holds no run that is not already counted")
     if not runs:
         places = ", ".join(map(str, folders)) or "no folder"
         seen = "".join(f"\n  {line}" for line in warnings[:5])
-        raise DataError(
-            f"{places}: no runs found; a run is a folder with config.yaml and metrics.jsonl or summary.json{seen}"
-        )
+        raise DataError(f"{places}: no runs found; a run is a folder with {CONFIG} and {METRICS} or {SUMMARY}{seen}")
     return sorted(runs.values()), warnings
 
 
@@ -47,7 +46,7 @@ def read_runs(folders: Iterable[Path]) -> tuple[list[Run], list[str]]:
     for folder in found:
         try:
             runs.append(read_run(folder))
-        except (ValueError, OSError) as error:
+        except (RamenError, OSError) as error:
             warnings.append(f"{folder}: skipped, {error}")
     if not runs:
         raise DataError("no readable run:\n  " + "\n  ".join(warnings[:10]))

@@ -3,25 +3,24 @@
 import json
 import math
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ramen.config.check import flatten
+from ramen.errors import DataError
+from ramen.runs.folder import METRICS, SUMMARY, RunFolder
 from ramen.runs.metrics import Curve, number, read_metrics
 
 Value = str | int | float | bool | None
 STATUSES = ("finished", "stopped", "diverged", "failed", "unfinished")
-_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-MOST_NESTED = 1000
 _EXPONENT = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")  # YAML 1.1 reads 1e-3 as text
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run folder, read once. `config` is flat (dotted keys); `summary` holds the numbers of summary.json."""
+    """A run folder, read once. `config` is flat (dotted keys); `summary` holds the numbers of its summary."""
 
     folder: Path
     seed: int | None
@@ -57,14 +56,14 @@ class Run:
 
 
 def read_run(folder: Path) -> Run:
-    """Read one run folder. Errors: ValueError if config.yaml is not a mapping that can be read; OSError."""
-    config = _read_config(folder / "config.yaml")
+    """Read one run folder. DataError if its config cannot be read."""
+    files = RunFolder(folder)
     warnings: list[str] = []
-    summary = _read_object(folder / "summary.json", warnings)
-    started = _read_object(folder / "environment.json", warnings)
-    curve = read_metrics(folder / "metrics.jsonl")
+    config = _with_rate({key: _canonical(value) for key, value in flatten(files.config()).items()})
+    summary, environment = (_or_nothing(read, warnings) for read in (files.summary, files.environment))
+    curve = read_metrics(folder / METRICS)
     if curve.bad_lines:
-        warnings.append(f"{folder}: {curve.bad_lines} unreadable lines of metrics.jsonl ignored")
+        warnings.append(f"{folder}: {curve.bad_lines} unreadable lines of {METRICS} ignored")
     numbers = {key: value for key, given in summary.items() if not math.isnan(value := number(given))}
     warnings += _disagreement(folder, numbers, curve)
     status, reason = _status(summary, curve)
@@ -74,32 +73,19 @@ def read_run(folder: Path) -> Run:
         seed=seed if type(seed) is int and abs(seed) < 2**63 else None,
         status=status,
         reason=reason,
-        choices=_choices(summary.get("choices") or started.get("choices")),
-        in_sweep=(summary or started).get("job") is not None,
+        choices={
+            k: v for k, v in (summary.get("choices") or environment.get("choices") or {}).items() if v is not None
+        },
+        in_sweep=(summary or environment).get("job") is not None,
         config=config,
         summary=numbers,
         data_hash=_text(summary.get("data_hash")),
-        commit=_text(started.get("git_commit")),
-        device=_text(started.get("device")),
-        precision=_text(started.get("precision")),
+        commit=_text(environment.get("git_commit")),
+        device=_text(environment.get("device")),
+        precision=_text(environment.get("precision")),
         curve=curve,
         warnings=warnings,
     )
-
-
-def _read_config(path: Path) -> dict[str, Value]:
-    if not path.is_file():  # a pipe would be waited for, a device read for ever
-        raise ValueError("config.yaml is not a file")
-    try:
-        content = path.read_bytes()
-        # Nested without end, a text brings the quick loader's process down; the slow one says that it is too deep.
-        deep = sum(map(content.count, (b"[", b"{", b"- ", b"? "))) > MOST_NESTED
-        config = yaml.load(content, Loader=yaml.SafeLoader if deep else _Loader)
-        if not isinstance(config, dict):
-            raise ValueError(f"not a mapping but {type(config).__name__}")
-        return _with_rate({key: _canonical(value) for key, value in flatten(config).items()})
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise ValueError(f"config.yaml unreadable ({str(error).splitlines()[0]})") from error
 
 
 def _with_rate(config: dict[str, Value]) -> dict[str, Value]:
@@ -114,17 +100,12 @@ def _with_rate(config: dict[str, Value]) -> dict[str, Value]:
     return config
 
 
-def _read_object(path: Path, warnings: list[str]) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
+def _or_nothing(read: Callable[[], dict[str, Any]], warnings: list[str]) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_bytes())
-    except (ValueError, RecursionError):
-        content = None
-    if isinstance(content, dict):
-        return content
-    warnings.append(f"{path}: unreadable, treated as missing")
-    return {}
+        return read()
+    except DataError as error:
+        warnings.append(f"{error}; treated as missing")
+        return {}
 
 
 def _canonical(value: Any) -> Value:
@@ -138,21 +119,16 @@ def _canonical(value: Any) -> Value:
     return json.dumps(value, default=str)
 
 
-def _choices(choices: Any) -> dict[str, str]:
-    found = choices.items() if isinstance(choices, dict) else ()
-    return {str(kind): str(option) for kind, option in found if option is not None}
-
-
 def _status(summary: dict[str, Any], curve: Curve) -> tuple[str, str]:
     last = f"last record at step {int(curve.step[-1])}" if len(curve.step) else "no record"
     if not summary:
-        return "unfinished", f"no summary.json: still running or killed; {last}"
+        return "unfinished", f"no {SUMMARY}: still running or killed; {last}"
     status, error = summary.get("status"), _text(summary.get("error"))
     if status == "finished":
         return "finished", ""
     if status in STATUSES:
         return str(status), error or f"no reason recorded; {last}"
-    return "unfinished", f"summary.json has status {status!r}, not one of {', '.join(STATUSES[:4])}; {last}"
+    return "unfinished", f"{SUMMARY} has status {status!r}, not one of {', '.join(STATUSES[:4])}; {last}"
 
 
 def _disagreement(folder: Path, numbers: dict[str, float], curve: Curve) -> list[str]:
@@ -162,7 +138,7 @@ def _disagreement(folder: Path, numbers: dict[str, float], curve: Curve) -> list
         return []
     if abs(final - losses[-1]) <= 1e-3 * abs(losses[-1]):
         return []
-    return [f"{folder}: summary.json says final_val_loss {final:.4f}, metrics.jsonl ends with {losses[-1]:.4f}"]
+    return [f"{folder}: {SUMMARY} says final_val_loss {final:.4f}, {METRICS} ends with {losses[-1]:.4f}"]
 
 
 def _text(value: Any) -> str | None:

@@ -1,52 +1,30 @@
 """Which folder a run may have: one process at a time, nothing overwritten, and `resume=auto` finds what to go on with."""
 
-import contextlib
 from pathlib import Path
-from typing import Any, Required
+from typing import Any
 
-import yaml
-from pydantic import TypeAdapter, ValidationError
-from typing_extensions import TypedDict
+from filelock import BaseFileLock
 
 from ramen.config.check import config_hash
 from ramen.errors import ConfigError, DataError
 from ramen.runs import checkpoint
-from ramen.runs.atomic import read_json, write_atomically
-from ramen.runs.folder import CONFIG, ENDED, ENVIRONMENT, OVERRIDES, SUMMARY
-from ramen.runs.lock import exclusive
-
-_held = contextlib.ExitStack()  # the lock of this process's run, until it ends
+from ramen.runs.folder import CONFIG, ENDED, RunFolder
+from ramen.runs.lock import exclusive, lock
 
 
-class _Summary(TypedDict, total=False):
-    """What is relied on in a summary.json, which says more."""
-
-    status: Required[str]
-    error: str | None
-    overrides: list[str]
-    config_hash: str
-    steps: int
-    tokens: int
-    tokens_per_second: float
-    final_val_loss: float | None
-
-
-def claim(folder: Path) -> None:
-    """Hold a run folder, made if need be, for the life of this process. DataError when another process is at work in it."""
-    if not _held.enter_context(exclusive(folder, wait=False)):
+def claim(folder: Path) -> BaseFileLock:
+    """Hold a run folder, made if need be, as long as the lock is kept. DataError when another process is at work in it."""
+    found = lock(folder)
+    if found is None:
         raise DataError(
             f"{folder}: another process is at work in it; wait for its end, or choose another hydra.run.dir"
         )
-
-
-def remember(folder: Path, words: list[str]) -> None:
-    """Make the words of a continuation that was accepted those that the next `resume=` repeats."""
-    write_atomically(folder / OVERRIDES, yaml.safe_dump(words).encode())
+    return found
 
 
 def refuse_used(folder: Path) -> None:
-    """ConfigError when a new run would overwrite another one's checkpoints or result."""
-    if checkpoint.checkpoints(folder) or status(folder) in (*ENDED, "stopped"):
+    """ConfigError when a new run would overwrite another one's checkpoints or result; DataError when that is damaged."""
+    if checkpoint.checkpoints(folder) or RunFolder(folder).summary().get("status") in (*ENDED, "stopped"):
         raise ConfigError(
             f"hydra.run.dir: {folder} holds a run already, which would be overwritten; allowed are resume={folder}, to continue "
             "it, or another folder"
@@ -59,27 +37,18 @@ def status(folder: Path) -> str | None:
 
 
 def summary(folder: Path) -> dict[str, Any]:
-    """What a run says of itself, without what is damaged; empty before its end, and where it does not say how it ended."""
-    found = _read(folder / SUMMARY)
+    """The summary of a run; empty before its end, and where it is damaged or does not say how the run ended."""
     try:
-        TypeAdapter(_Summary).validate_python(found, strict=True)
-    except ValidationError as error:
-        for problem in error.errors():
-            found.pop(str(problem["loc"][0]), None)
-    return found if "status" in found else {}
+        found = RunFolder(folder).summary()
+    except DataError:
+        return {}
+    return found if found.get("status") else {}
 
 
 def precision(folder: Path) -> str:
     """That of a run begun before, for its continuation: what `auto` finds is measured, and may be another one today."""
-    return {"float32": "fp32", "bfloat16": "bf16"}.get(str(_read(folder / ENVIRONMENT).get("precision")), "auto")
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        found = read_json(path)
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
+    found = RunFolder(folder).environment().get("precision")
+    return {"float32": "fp32", "bfloat16": "bf16"}.get(str(found), "auto")
 
 
 def unfinished(base: Path, config: dict[str, Any], is_run: bool = False) -> Path | None:
@@ -88,8 +57,8 @@ def unfinished(base: Path, config: dict[str, Any], is_run: bool = False) -> Path
     Looked for in `base/<date>/<run>`; or `base` is that run's folder, and then it may have ended: it ends the same again, at once.
     """
     wanted = config_hash(config)
-    found = [base] if is_run else (path.parent for path in base.glob(f"*/*/{CONFIG}"))
-    for folder in sorted(found, key=str, reverse=True):
+    folders = [base] if is_run else (path.parent for path in base.glob(f"*/*/{CONFIG}"))
+    for folder in sorted(folders, key=str, reverse=True):
         if (
             written_hash(folder) == wanted
             and status(folder) not in (ENDED[1:] if is_run else ENDED)
@@ -102,9 +71,8 @@ def unfinished(base: Path, config: dict[str, Any], is_run: bool = False) -> Path
 
 
 def written_hash(folder: Path) -> str | None:
-    """What the run of a folder computes, as its config.yaml has it; None where there is none."""
+    """Hash of the config of a run folder; None where there is none."""
     try:
-        config = yaml.safe_load((folder / CONFIG).read_bytes())
-        return config_hash(config) if isinstance(config, dict) else None
-    except (OSError, ValueError, TypeError, yaml.YAMLError, RecursionError):
+        return config_hash(RunFolder(folder).config())
+    except (DataError, TypeError):
         return None

@@ -16,7 +16,7 @@ from torch import Tensor
 from ramen import device as machine
 from ramen.errors import ConfigError, DataError
 from ramen.runs import checkpoint
-from ramen.runs.record import Record
+from ramen.runs.schema import MetricsRecord
 from ramen.training.compilation import forward, loud
 from ramen.training.config import Plan
 from ramen.training.device_loader import Feed
@@ -237,7 +237,7 @@ class Trainer:
         rate = (p.tokens - p.recorded_tokens) / seconds if seconds > 0 else 0.0
         peak = machine.peak_rate(job.device)
         job.record(
-            Record(
+            MetricsRecord(
                 step=p.step,
                 tokens=p.tokens,
                 epoch=self.feed.epoch,

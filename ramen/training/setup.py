@@ -12,7 +12,7 @@ from torch import nn
 from ramen.data.batches import Batch, Batches
 from ramen.nn.gpt import Windows
 from ramen.optimizer.optimizers import Optimizers
-from ramen.runs.record import Record
+from ramen.runs.schema import MetricsRecord
 from ramen.training.compilation import How
 from ramen.training.diagnostics import Diagnostics
 
@@ -38,7 +38,7 @@ class Job:
     flops_per_token: float
     folder: Path
     identity: dict[str, Any]  # config keys and hashes that a checkpoint must share to be resumed
-    record: Callable[[Record], None]
+    record: Callable[[MetricsRecord], None]
     advance: Callable[[float], None]
     diagnostics: Diagnostics | None
 

@@ -19,7 +19,7 @@ from ramen.cli.command import with_resume
 from ramen.config.check import config_hash
 from ramen.errors import ConfigError, DataError
 from ramen.report import compare
-from ramen.runs.lock import exclusive, held
+from ramen.runs.lock import exclusive, is_locked
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -133,10 +133,10 @@ def test_a_job_that_another_process_has_is_left_to_it_and_taken_over_when_it_die
 
 def test_a_lock_that_is_not_waited_for_is_not_held(tmp_path: Path) -> None:
     with exclusive(tmp_path) as first, exclusive(tmp_path, wait=False) as second:
-        assert (first, second, held(tmp_path)) == (True, False, True)
+        assert (first, second, is_locked(tmp_path)) == (True, False, True)
     with exclusive(tmp_path, wait=False) as third:
         assert third
-    assert not held(tmp_path) and not held(tmp_path / "nowhere")
+    assert not is_locked(tmp_path) and not is_locked(tmp_path / "nowhere")
 
 
 @pytest.mark.parametrize(
@@ -231,18 +231,15 @@ def test_a_job_whose_summary_does_not_say_how_it_ended_is_unfinished(
         assert done and done["status"] == "finished"
 
 
-def test_a_job_whose_summary_is_damaged_is_told_by_what_is_left(
+def test_a_job_whose_summary_is_damaged_is_not_overwritten(
     job: Callable[..., Command], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    mine, stop = job("optimizer.lr=0.01"), job("optimizer.lr=0.01", "trainer.stop_after_steps=2")
+    mine = job("optimizer.lr=0.01")
     (mine.folder / ".hydra" / "overrides.yaml").write_bytes(b"- optimizer.lr=0.01\n")
-    damaged = {"status": "stopped", "config_hash": config_hash(mine.config)} | dict.fromkeys(
-        ("steps", "final_val_loss", "tokens", "tokens_per_second", "overrides", "error"), "?"
-    )
-    (mine.folder / "summary.json").write_text(json.dumps({**damaged, "error": ["?"]}))
-    assert "optimizer.lr=0.01 stopped" in told(capsys, tmp_path)
-    with pytest.raises(ConfigError, match="holds a run already"):  # for all one knows it has not got there
-        sweep.work(stop, wait=False)
+    (mine.folder / "summary.json").write_text('{"status": "finished", "steps": "?"}')
+    assert "optimizer.lr=0.01 unfinished" in told(capsys, tmp_path)
+    with pytest.raises(DataError, match=r"summary\.json: is damaged, steps"):
+        sweep.work(mine, wait=False)
 
 
 @pytest.mark.parametrize(
@@ -256,6 +253,6 @@ def test_words_that_are_damaged_are_named_and_in_a_table_do_without(
     (folder / ".hydra" / "overrides.yaml").write_bytes(content)
     (tmp_path / "multirun.yaml").write_bytes(content)
     for damaged, name in ((folder, r".hydra/overrides\.yaml"), (tmp_path, r"multirun\.yaml")):
-        with pytest.raises(DataError, match=f"^{damaged}/{name}: holds no words of a command, got "):
+        with pytest.raises(DataError, match=f"^{damaged}/{name}: is damaged, got "):
             with_resume([f"resume={damaged}"])
     assert "a unfinished" in told(capsys, tmp_path)

@@ -1,7 +1,6 @@
 """A run folder opened again: what a notebook finds, and what is said when it cannot be opened."""
 
 import json
-import re
 import shutil
 from collections import Counter
 from collections.abc import Callable
@@ -78,7 +77,7 @@ def test_what_cannot_be_opened_is_told(trained: Path, tmp_path: Path) -> None:
         ramen.load(tmp_path / "nowhere")
     with pytest.raises(DataError, match="it holds runs, give one of them"):
         ramen.load(trained.parent)
-    with pytest.raises(DataError, match=r"cannot be read: .*too long"):  # as what may not be looked at
+    with pytest.raises(DataError, match=r"cannot be read, got .*too long"):  # as what may not be looked at
         ramen.load(tmp_path / ("long" * 100))
     (tmp_path / "left" / ".hydra").mkdir(parents=True)
     (tmp_path / "left" / ".hydra" / "config.yaml").touch()
@@ -107,15 +106,18 @@ def test_a_damaged_file_is_named(trained: Path, tmp_path: Path, name: str, conte
         ramen.load(tmp_path / "copy")
 
 
-def test_a_damaged_value_is_told_or_done_without(trained: Path, opened: Run, tmp_path: Path) -> None:
+def test_a_damaged_value_is_told(trained: Path, tmp_path: Path) -> None:
     shutil.copytree(trained, tmp_path / "copy")
     summary, environment = ((tmp_path / "copy" / f"{name}.json") for name in ("summary", "environment"))
-    for found in (None, "auto", [3], "x"):
-        summary.write_text(json.dumps(opened.summary | {"micro_batch_tokens": found}))
-        assert ramen.load(tmp_path / "copy").loss("KING") == pytest.approx(opened.loss("KING"))
+    whole = summary.read_bytes()
+    for found in (1.5, [3], {}):
+        summary.write_text(json.dumps({**json.loads(whole), "micro_batch_tokens": found}))
+        with pytest.raises(DataError, match=r"summary\.json: is damaged, micro_batch_tokens"):
+            ramen.load(tmp_path / "copy")
+    summary.write_bytes(whole)
     for found in (None, 3, "float64", []):
         environment.write_text(json.dumps({"precision": found}))
-        with pytest.raises(DataError, match=f"environment.json: names no precision, got {re.escape(repr(found))}"):
+        with pytest.raises(DataError, match=r"environment\.json: .*precision"):
             ramen.load(tmp_path / "copy")
 
 

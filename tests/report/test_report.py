@@ -93,7 +93,9 @@ def test_finished_without_a_finite_number_is_left_out(sweep, write_run):
         write_run(sweep / f"odd-{i}", "bam", seed=i, summary={"final_val_loss": value})
     report = compare(sweep)
     assert row(report, "bam")["n"] == 3
-    assert set(report.left_out["reason"]) == {"finished without a finite final_val_loss"}
+    unreadable = "no summary.json: still running or killed; last record at step 200"
+    assert set(report.left_out["reason"]) == {"finished without a finite final_val_loss", unreadable}
+    assert sum("summary.json: is damaged, final_val_loss" in line for line in report.warnings) == 3
 
 
 def test_broken_folders_are_warnings(sweep, write_run):
@@ -102,7 +104,7 @@ def test_broken_folders_are_warnings(sweep, write_run):
         (write_run(sweep / name, "bam", final=1.0) / "config.yaml").write_text(content)
     report = compare(sweep)
     pd.testing.assert_frame_equal(report.ranking, clean)
-    assert sum("skipped, config.yaml unreadable" in line for line in report.warnings) == 2
+    assert sum("config.yaml: is damaged" in line for line in report.warnings) == 2
 
 
 def test_only_broken_folders(tmp_path, write_run):

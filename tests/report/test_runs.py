@@ -71,10 +71,10 @@ def test_summary_that_is_missing_or_broken(tmp_path, write_run, content, status,
 
 
 @pytest.mark.parametrize("content", [b"", b"3", b"a: [", b"\xff\xfe\x00", b"- 1", b"a: &x\n  b: *x", b"d: 2024-99-99"])
-def test_broken_config_is_a_value_error(tmp_path, write_run, content):
+def test_a_broken_config_is_named(tmp_path, write_run, content):
     folder = write_run(tmp_path / "r")
     (folder / "config.yaml").write_bytes(content)
-    with pytest.raises(ValueError, match=r"config\.yaml unreadable"):
+    with pytest.raises(DataError, match=r"config\.yaml: is damaged"):
         read_run(folder)
 
 

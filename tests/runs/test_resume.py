@@ -15,6 +15,7 @@ from ramen.build.run import Command, run
 from ramen.config.check import computed, config_hash, flatten
 from ramen.errors import ConfigError, DataError
 from ramen.runs import checkpoint
+from ramen.runs.folder import RunFolder
 from ramen.runs.lock import exclusive
 from ramen.runs.resume import claim, refuse_used, status, summary, unfinished
 
@@ -114,9 +115,12 @@ def test_a_folder_with_a_result_is_refused_and_one_without_is_not(tmp_path: Path
 def test_a_folder_someone_works_in_cannot_be_claimed(tmp_path: Path) -> None:
     with exclusive(tmp_path), pytest.raises(DataError, match="another process is at work in it"):
         claim(tmp_path)
-    claim(tmp_path)
+    lock = claim(tmp_path)
     with exclusive(tmp_path, wait=False) as free:
         assert not free
+    lock.release()
+    with exclusive(tmp_path, wait=False) as free:
+        assert free
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{", '{"status": 3}', "[" * 50_000])
@@ -125,11 +129,15 @@ def test_a_summary_that_is_none_has_no_status(tmp_path: Path, content: str) -> N
     assert status(tmp_path) is None
 
 
-def test_of_a_damaged_summary_the_rest_is_read(tmp_path: Path) -> None:
+@pytest.mark.parametrize("wrong", [{"error": 3}, {"overrides": ["a=1", 2]}, {"tokens": 1.5}, {"format": 99}], ids=str)
+def test_a_summary_with_a_wrong_field_is_none(tmp_path: Path, wrong: dict[str, Any]) -> None:
     good = {"status": "stopped", "steps": 3, "final_val_loss": None, "tokens_per_second": 5, "more": "x"}
-    wrong = {"error": 3, "overrides": ["a=1", 2], "tokens": 1.5, "config_hash": None}
-    (tmp_path / "summary.json").write_text(json.dumps(good | wrong))
+    RunFolder(tmp_path).finish(good)
     assert summary(tmp_path) == good
+    RunFolder(tmp_path).finish(good | wrong)
+    assert summary(tmp_path) == {}
+    with pytest.raises(DataError, match=rf"summary\.json: .*{next(iter(wrong))}"):
+        RunFolder(tmp_path).summary()
 
 
 # What is computed may differ in this between the parts of a run; what is read of the data is told by its hash.

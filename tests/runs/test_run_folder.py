@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from ramen.errors import DataError
-from ramen.logger.files import RunFolder
+from ramen.runs.folder import RunFolder
 
 Train = Callable[..., dict[str, Any]]
 PROMISED = (
@@ -57,23 +57,23 @@ def test_a_corrupt_shard_is_a_clear_error(train: Train, data_folder: Path) -> No
 
 
 def test_a_record_that_cannot_be_written_is_told(tmp_path: Path) -> None:
-    logger = RunFolder({})
-    logger.start(tmp_path, {}, {})
+    folder = RunFolder(tmp_path)
+    folder.begin({}, {}, None)
     (tmp_path / "metrics.jsonl").unlink()
     (tmp_path / "metrics.jsonl").mkdir()
     with pytest.raises(DataError, match=r"metrics\.jsonl"):
-        logger.record({"step": 1})
+        folder.record({"step": 1})
 
 
 def test_nan_is_null_in_the_records(tmp_path: Path) -> None:
-    logger = RunFolder({})
-    logger.start(tmp_path, {}, {})
-    logger.record({"step": 1, "train_loss": float("nan")})
+    folder = RunFolder(tmp_path)
+    folder.begin({}, {}, None)
+    folder.record({"step": 1, "train_loss": float("nan")})
     assert json.loads((tmp_path / "metrics.jsonl").read_text()) == {"step": 1, "train_loss": None}
 
 
 @pytest.mark.parametrize("tail", [b'{"st', b"\x00\x00", b"\xff\xfe\x00", b"[1]\n3\n", b"[" * 50_000])
 def test_a_resumed_run_drops_the_records_after_its_checkpoint_and_a_damaged_line(tmp_path: Path, tail: bytes) -> None:
     (tmp_path / "metrics.jsonl").write_bytes(b'{"step": 1}\n{"step": 2}\n{"step": 3}\n' + tail)
-    RunFolder({}, keep_steps=2).start(tmp_path, {}, {})
+    RunFolder(tmp_path).begin({}, {}, keep_steps=2)
     assert (tmp_path / "metrics.jsonl").read_text() == '{"step": 1}\n{"step": 2}\n'

@@ -1,0 +1,125 @@
+"""The records of a run folder, field by field. Losses are nats a token, sizes bytes, times seconds.
+
+`format` is the version: 1 (ramen 0.1, which did not write it) is read like 2; a larger one is refused.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+FORMAT = 2
+
+
+class _Schema(BaseModel):
+    """A json object; fields that a schema does not name are kept as they are."""
+
+    model_config = ConfigDict(strict=True, extra="allow", frozen=True)
+
+    format: int = 1
+
+    @classmethod
+    def valid(cls, content: Mapping[str, Any]) -> dict[str, Any]:
+        """The content, checked. ValueError for a wrong type or a newer format."""
+        if isinstance(version := content.get("format"), int) and version > FORMAT:
+            raise ValueError(f"is of a newer ramen, got format {version}; this one reads up to {FORMAT}")
+        try:
+            cls.model_validate(content)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"]))
+            raise ValueError(f"is damaged, {where}: {first['msg']}, got {first['input']!r:.80}") from error
+        return dict(content)
+
+
+class Summary(_Schema):
+    """summary.json: what was run and how it ended. Written at the end, and at a failure."""
+
+    status: str | None = None  # finished, stopped, diverged or failed
+    error: str | None = None  # why it is not finished
+    seed: Any = None  # a refused config may have none
+    choices: dict[str, str | None] | None = None  # config group -> option
+    overrides: list[str] | None = None  # words of the command
+    job: int | None = None  # number in its sweep; null for a single run
+    run_id: str | None = None
+    config_hash: str | None = None
+    data_hash: str | None = None
+    data: str | None = None  # the data in words
+    parameters: int | None = None
+    parameters_without_embeddings: int | None = None
+    flops_per_token: float | int | None = None
+    memory: dict[str, float] | None = None  # expected, by part
+    memory_peak: int | None = None  # expected, in total
+    micro_batch_tokens: int | str | None = None  # that `auto` became
+    attention_backend: str | None = None
+    compile: str | None = None
+    final_val_loss: float | None = None
+    final_val_bits_per_byte: float | None = None
+    best_val_loss: float | None = None
+    final_train_loss: float | None = None
+    steps: int | None = None
+    skipped_steps: int | None = None
+    tokens: int | None = None
+    train_seconds: float | None = None
+    evaluation_seconds: float | None = None
+    compile_seconds: float | None = None
+    wall_seconds: float | None = None  # of a failure alone
+    tokens_per_second: float | None = None
+    peak_memory: int | None = None  # measured
+
+
+class Environment(_Schema):
+    """environment.json: where a run runs, from its first step on; a continuation adds a part."""
+
+    device: str | None = None
+    device_type: str | None = None
+    threads: int | None = None
+    python: str | None = None
+    platform: str | None = None
+    versions: dict[str, str | None] | None = None  # of packages
+    git_commit: str | None = None
+    git_diff: str | None = None  # what differs from the commit
+    precision: str = "float32"  # that `auto` became
+    data_hash: str | None = None
+    choices: dict[str, str | None] | None = None
+    job: int | None = None
+
+
+class CheckpointMeta(BaseModel):
+    """meta.json of a checkpoint, whose own format is 2; 1 had no sha256."""
+
+    model_config = ConfigDict(strict=True)
+
+    format: Literal[2] = 2
+    step: int
+    val_loss: float | None = None
+    sha256: dict[str, str]  # file -> digest
+
+
+class MetricsRecord(BaseModel):
+    """One line of metrics.jsonl: training figures since the line before; `val_loss` only where it was evaluated.
+
+    `seconds` is training alone, without start-up, compilation, evaluation and checkpoints.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    step: int
+    tokens: int
+    epoch: int
+    seconds: float
+    train_loss: float | None
+    val_loss: float | None
+    val_bits_per_byte: float | None
+    grad_norm: float
+    skipped_steps: int  # since the start of the run
+    batch_tokens: int
+    tokens_per_second: float
+    mfu: float | None  # share of the device's peak, 0 to 1; None where the peak is not known
+    peak_memory: int | None
+    hyperparameters: dict[str, float]  # lr, momentum, auxiliary_lr ... as set for this step
+
+    def as_line(self) -> dict[str, Any]:
+        """The record as it is written: flat, hyperparameters beside the rest."""
+        flat = self.model_dump()
+        return flat | flat.pop("hyperparameters")
