@@ -17,7 +17,7 @@ from benchmarks.loader import loader
 from benchmarks.machine import Machine, Row, Workload, ratio
 from benchmarks.step import against_peer, compare, matmul, model
 from ramen import device as machine
-from ramen.build.param_groups import make_optimizer
+from ramen.build.objects import build_optimizer
 from ramen.config.check import settings
 from ramen.config.registry import options
 from ramen.errors import ConfigError
@@ -63,7 +63,7 @@ def optimizer(work: Workload, here: Machine) -> list[Row]:
         parameters = _matrices(work.matrices, here.device, factors=bool(needs))
         try:
             node = work.config(f"optimizer={name}", *needs)["optimizer"]
-            step = make_optimizer(node, [{"params": parameters}], []).step
+            step = build_optimizer(node, [{"params": parameters}], []).step
             seconds = here.seconds(step)
         except (ConfigError, RuntimeError) as error:  # an optional package that is not installed; out of memory
             missing.append({"name": name, "milliseconds": None, "note": str(error)})
@@ -102,7 +102,7 @@ LOOPS: dict[str, dict[str, Any]] = {"normuon": {}, "bam": {}, "aro_sinkhorn": {"
 
 def _loop(node: dict[str, Any], parameters: list[nn.Parameter]) -> Callable[[], None]:
     """A step of an optimizer for each matrix, in plain torch."""
-    alone = [make_optimizer(node, [{"params": [p]}], []) for p in parameters]
+    alone = [build_optimizer(node, [{"params": [p]}], []) for p in parameters]
 
     def loop() -> None:
         with plain_torch():

@@ -19,7 +19,7 @@ from benchmarks.benchmark import optimizer as optimizer_section
 from benchmarks.machine import Machine, Workload
 from benchmarks.step import Step, matmul
 from ramen import device as machine
-from ramen.build import assemble
+from ramen.build.objects import build_groups, build_model, build_optimizers
 from ramen.kernels.cpu.library import plain_torch, triton_serves
 from ramen.nn.gpt import DataSpec
 from ramen.nn.parameter import initialise
@@ -29,9 +29,9 @@ from ramen.ops.doubly_stochastic import sinkhorn_knopp
 from ramen.ops.softcap import Softcap
 from ramen.optimizer.adamw import AdamW
 from ramen.optimizer.base import Group, MatrixOptimizer, State
-from ramen.training.compilation import How, forward
+from ramen.training.compilation import CompileMode, forward
 from ramen.training.device_loader import DeviceBatch
-from ramen.training.gradient_accumulator import Differentiate
+from ramen.training.gradient_accumulator import GradientAccumulator
 
 DEVICE = torch.device("cuda")
 TEXT = DataSpec(2048, 2047, 256)
@@ -46,10 +46,10 @@ def _batch(rows: int = 8) -> Tensor:
     return tokens.to(DEVICE)
 
 
-def _gradients(*words: str, precision: torch.dtype = torch.float32, how: How = "off") -> Gradients:
+def _gradients(*words: str, precision: torch.dtype = torch.float32, how: CompileMode = "off") -> Gradients:
     """Loss and gradients of a model of the config, all weights away from zero, on one batch."""
     config = Workload((*words, "model.layers=3")).config()
-    made: Any = assemble.model(config, TEXT)
+    made: Any = build_model(config, TEXT)
     initialise(made, 0)
     with torch.no_grad():
         for number, parameter in enumerate(made.parameters()):
@@ -96,7 +96,7 @@ def attention() -> Found:
     return {"holds": all(one["holds"] for one in found.values()), **found}
 
 
-def compiled(how: How) -> Found:
+def compiled(how: CompileMode) -> Found:
     """The model as one graph, or its blocks compiled one by one (regional), against the model as it is."""
     return _agree(_gradients("attention.backend=flex", how=how), _gradients("attention.backend=sdpa"), 2e-3)
 
@@ -217,11 +217,11 @@ def graphs() -> Found:
 
     def weights(recorded: bool) -> Gradients:
         config = Workload(("attention.backend=sdpa", "model.layers=3")).config()
-        made: Any = assemble.model(config, TEXT)
+        made: Any = build_model(config, TEXT)
         initialise(made, 0)
         made.to(DEVICE)
-        optimizers = assemble.optimizers(config, assemble.groups(config, made))
-        step = Differentiate(forward(made, "off", False), 4, torch.bfloat16, DEVICE)
+        optimizers = build_optimizers(config, build_groups(config, made))
+        step = GradientAccumulator(forward(made, "off", False), 4, torch.bfloat16, DEVICE)
         if recorded:
             step.record(list(made.parameters()), lambda: None)
             optimizers.record()

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.machine import Machine, Row, Workload, process_kilobytes
-from ramen.build import assemble
+from ramen.build.objects import build_section
 from ramen.data.batches import Batches
 from ramen.data.shard import HEADER_BYTES, header_of
 
@@ -18,7 +18,7 @@ READ_SHARDS = 4
 
 def loader(work: Workload, here: Machine) -> list[Row]:
     """Both; of the second also the memory after its first shard and after some more, which must be the same."""
-    source = assemble.section(work.config(), "data")
+    source = build_section(work.config(), "data")
     dataset = source.dataset(progress=False)
     own = Batches(
         dataset.train,

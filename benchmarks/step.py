@@ -11,13 +11,14 @@ import torch
 from benchmarks import peer
 from benchmarks.machine import Elsewhere, Machine, Row, Task, Workload, ratio
 from ramen import device as machine
-from ramen.build import assemble
+from ramen.build.dry_run import dry_run
+from ramen.build.objects import build_groups, build_model, build_optimizers, build_section, choose_attention_backend
 from ramen.config.check import settings
 from ramen.errors import ConfigError
 from ramen.nn.gpt import DataSpec
 from ramen.nn.parameter import initialise
-from ramen.training.compilation import choose, forward, loud
-from ramen.training.gradient_accumulator import Differentiate
+from ramen.training.compilation import choose, forward, raise_compile_errors
+from ramen.training.gradient_accumulator import GradientAccumulator
 
 VOCABULARY = 2048
 LIKE = ("optimizer=adamw", "optimizer.cautious=false", "auxiliary.cautious=false", "model.softcap=null")
@@ -29,21 +30,21 @@ class Step:
     def __init__(self, config: dict[str, Any], here: Machine, vocabulary: int):
         length = config["data"]["sequence_length"]
         text = DataSpec(vocabulary, vocabulary - 1, length)
-        plan = assemble.section(config, "trainer", length)
+        plan = build_section(config, "trainer", length)
         how = choose(settings(config).compile, here.device)
-        assemble.attention_backend(config, here.device, here.precision, how != "off")
-        self.costs = assemble.sketch(config, text, plan.micro_rows, here.precision, here.device.type).costs
-        made: Any = assemble.model(config, text)
+        choose_attention_backend(config, here.device, here.precision, how != "off")
+        self.costs = dry_run(config, text, plan.micro_rows, here.precision, here.device.type).costs
+        made: Any = build_model(config, text)
         self.model = made
         initialise(self.model, 0)
         self.model.after_step()
         self.model.to(here.device)
-        self.optimizers = assemble.optimizers(config, assemble.groups(config, self.model))
+        self.optimizers = build_optimizers(config, build_groups(config, self.model))
         self.tokens = torch.randint(0, vocabulary - 1, (plan.micro_rows, length), device=here.device)
         self.tokens[:, 0] = text.bos
         loss = forward(self.model, how, plan.activation_checkpointing)
-        self._differentiate = Differentiate(loss, plan.micro_rows, here.precision, here.device)
-        with loud():
+        self._differentiate = GradientAccumulator(loss, plan.micro_rows, here.precision, here.device)
+        with raise_compile_errors():
             self()
 
     def differentiate(self) -> None:

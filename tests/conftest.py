@@ -24,7 +24,8 @@ from hypothesis import settings
 from safetensors.torch import load_file
 from torch import Tensor
 
-from ramen.build import assemble
+from ramen.build.dry_run import DryRun, dry_run
+from ramen.build.objects import build_model
 from ramen.build.run import Command, run
 from ramen.config.composition import plain
 from ramen.config.registry import CONF, factory
@@ -94,7 +95,7 @@ def option() -> Callable[..., dict[str, Any]]:
 
 
 def _build_gpt(*overrides: str, vocabulary: int = 37, length: int = 32, seed: int = 0, noise: float = 0.0) -> GPT:
-    model: Any = assemble.model(_compose(*TINY, *overrides), DataSpec(vocabulary, BOS, length))
+    model: Any = build_model(_compose(*TINY, *overrides), DataSpec(vocabulary, BOS, length))
     if noise and model.embedding.split_at:
         model.embedding.split()  # the middle of training: every parameter is in use
     return _filled(model, seed, noise)
@@ -209,12 +210,12 @@ def write_shard() -> Callable[..., None]:
     return lambda path, ids: path.write_bytes(header_of(len(ids)) + np.asarray(ids, dtype="<u2").tobytes())
 
 
-def _dry(config: dict[str, Any]) -> assemble.Sketch:
-    return assemble.sketch(config, DataSpec(37, BOS, 32), 2, torch.float32)
+def _dry(config: dict[str, Any]) -> DryRun:
+    return dry_run(config, DataSpec(37, BOS, 32), 2, torch.float32)
 
 
 @pytest.fixture(scope="session")
-def dry() -> Callable[..., assemble.Sketch]:
+def dry() -> Callable[..., DryRun]:
     """dry(config): the sketch of a run on a tiny text."""
     return _dry
 

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from ramen.build import assemble
+from ramen.build.dry_run import estimate_memory
+from ramen.build.objects import build_curve, build_model, build_section, build_windows
 from ramen.config.registry import CONF, options
 from ramen.nn.gpt import DataSpec
 from ramen.training.setup import Progress
@@ -24,7 +25,7 @@ NARROW = (
 
 
 def text_of(config: dict[str, Any]) -> DataSpec:
-    source = assemble.section(config, "data")
+    source = build_section(config, "data")
     return DataSpec(source.vocabulary, source.vocabulary - 1, source.sequence_length)
 
 
@@ -38,8 +39,8 @@ def test_a_cards_experiment_has_room_on_it(compose: Callable[..., dict[str, Any]
     """At least a tenth is left for the context and what a kernel takes, and at least half is used."""
     config = compose(f"experiment={name}")
     text = text_of(config)
-    rows = assemble.section(config, "trainer", text.sequence_length).micro_rows
-    peak = sum(assemble.memory(config, text, rows, torch.bfloat16, "cuda").values())
+    rows = build_section(config, "trainer", text.sequence_length).micro_rows
+    peak = sum(estimate_memory(config, text, rows, torch.bfloat16, "cuda").values())
     assert 0.5 * CARDS[name] < peak / 1e9 < 0.9 * CARDS[name]
     assert (config["compile"], config["precision"]) == ("on", "bf16")
 
@@ -58,7 +59,7 @@ def test_sizes_are_those_of_the_source(
 ) -> None:
     config = compose(f"experiment={name}")
     with FakeTensorMode():
-        model: Any = assemble.model(config, text_of(config))
+        model: Any = build_model(config, text_of(config))
         assert model.embedding_parameters() == embeddings
         assert sum(value.numel() for value in model.parameters()) == embeddings + others
 
@@ -66,8 +67,8 @@ def test_sizes_are_those_of_the_source(
 def test_the_baseline_goes_through_the_predecessors_stages(compose: Callable[..., dict[str, Any]]) -> None:
     """Batches of 1, 2, 4, 8 units from steps 80, 160, 240; the window from 320; the split at 378."""
     config = compose("experiment=baseline")
-    batch, windows = assemble.curve(config, "batch_schedule"), assemble.windows(config)
-    budget = assemble.section(config, "trainer", 512).budget
+    batch, windows = build_curve(config, "batch_schedule"), build_windows(config)
+    budget = build_section(config, "trainer", 512).budget
     assert budget.steps == 420
     at = [budget.progress(Progress(step)) for step in range(420)]
     assert [sum(batch(p) == units for p in at) for units in (1, 2, 4, 8)] == [80, 80, 80, 180]

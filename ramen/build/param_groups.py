@@ -10,16 +10,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import nn
 from typing_extensions import TypedDict
 
-from ramen.config.check import schedules, without_schedules
-from ramen.config.registry import factory
 from ramen.errors import ConfigError
 from ramen.nn.parameter import role
-from ramen.optimizer.external import Foreign
-from ramen.optimizer.optimizers import Group, Optimizers, Owner
+from ramen.optimizer.optimizers import Group, Owner
 
 log = logging.getLogger("ramen")
 
@@ -99,36 +95,3 @@ def prove_complete(model: nn.Module, groups: list[Group]) -> None:
         raise ConfigError(
             f"routing: every trainable parameter must be in exactly one optimizer group, got {', '.join(wrong)}"
         )
-
-
-def make_optimizer(node: Mapping[str, Any], params: list[dict[str, Any]], allow: list[str]) -> torch.optim.Optimizer:
-    """An optimizer for groups of parameters; one that is not ramen's own sees each matrix as a parameter of its own."""
-    make = factory(without_schedules(node), allow)
-    built = make(params) if str(node["_target_"]).startswith("ramen.") else Foreign(params, make)
-    if not isinstance(built, torch.optim.Optimizer):
-        raise TypeError(f"{node['_target_']} is not a torch.optim.Optimizer")
-    return built
-
-
-def build_optimizers(
-    groups: list[Group], optimizer: Mapping[str, Any], auxiliary: Mapping[str, Any], allow: list[str]
-) -> Optimizers:
-    """The optimizers of these groups under the config's two nodes, with the schedules of their hyperparameters."""
-    by_name, curves = {}, {}
-    for name, node in (("optimizer", optimizer), ("auxiliary", auxiliary)):
-        mine = [group for group in groups if group.to == name]
-        if not mine:
-            continue
-        params = []
-        for group in mine:
-            own = {"lr": group.lr, "weight_decay": group.weight_decay}
-            params.append({"params": list(group.parameters), **{key: own[key] for key in own if key in node}})
-        try:
-            by_name[name] = make_optimizer(node, params, allow)
-        except (ValueError, TypeError) as error:
-            raise ConfigError(f"{name}: {error}") from error
-        curves[name] = {key: factory(curve, allow) for key, curve in schedules(node).items()}
-    try:
-        return Optimizers(by_name, curves)
-    except ValueError as error:
-        raise ConfigError(str(error)) from error

@@ -1,6 +1,6 @@
 """The composition root: one config in, one trained run folder out.
 
-check -> device -> dry build on fake tensors -> data -> table -> model, optimizers, trainer -> train -> summary.
+validate (check, device, dry run on fake tensors) -> data -> table -> objects (model, optimizers, trainer) -> train -> summary.
 """
 
 import contextlib
@@ -13,6 +13,7 @@ import subprocess
 import time
 import traceback
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,21 @@ import torch
 from rich.console import Console
 
 from ramen import device as machine
-from ramen.build import assemble
-from ramen.build.fit import estimated_rows
-from ramen.build.memory import peak_bytes
+from ramen.build.dry_run import DryRun, dry_run, estimate_memory, peak_bytes, rows_that_fit
+from ramen.build.objects import (
+    CURVES,
+    build_curve,
+    build_groups,
+    build_model,
+    build_mtp_share,
+    build_optimizers,
+    build_section,
+    build_windows,
+    choose_attention_backend,
+)
 from ramen.build.start_table import start_table
 from ramen.config.check import Settings, check, config_hash, flatten, settings
+from ramen.config.kinds import PARTS
 from ramen.config.secret import scrub
 from ramen.data.batches import Batch, Batches, validation_rows
 from ramen.data.dataset import Dataset
@@ -40,12 +51,12 @@ from ramen.nn.parameter import initialise
 from ramen.runs import checkpoint, resume
 from ramen.runs.folder import RunFolder
 from ramen.runs.schema import MetricsRecord
-from ramen.training.compilation import How, choose
-from ramen.training.config import Plan
+from ramen.training.compilation import CompileMode, choose
+from ramen.training.config import TrainerConfig
 from ramen.training.evaluate import bits_per_byte
 from ramen.training.loop import Trainer
 from ramen.training.phases import POINTS
-from ramen.training.setup import Job, Status
+from ramen.training.setup import Status, TrainingSetup
 
 log = logging.getLogger("ramen")
 
@@ -68,19 +79,19 @@ def run(command: Command) -> dict[str, Any]:
     logging.raiseExceptions = False  # a log that cannot be written is no news, and no traceback
     try:
         try:
-            return _run(command)
+            return _train(command)
         except BaseException as error:
             if not isinstance(error, RamenError):
                 log.info("".join(traceback.format_exception(error)))
-            held: BaseException | None = error
-            while held is not None:  # their frames hold the model, which the next job of a sweep has no room for
-                traceback.clear_frames(held.__traceback__)
-                held = held.__cause__ or held.__context__
-            mended = _out_of_memory(command.config, error)
-            _write_failure(command, mended or error, time.monotonic() - started)
-            if mended is None:
+            link: BaseException | None = error
+            while link is not None:  # their frames hold the model, which the next job of a sweep has no room for
+                traceback.clear_frames(link.__traceback__)
+                link = link.__cause__ or link.__context__
+            advice = _out_of_memory(command.config, error)
+            _write_failure(command, advice or error, time.monotonic() - started)
+            if advice is None:
                 raise
-        raise mended  # here, so that it does not carry the other one along
+        raise advice  # here, so that it does not carry the other one along
     finally:
         gc.collect()
         if torch.cuda.is_available():
@@ -89,70 +100,68 @@ def run(command: Command) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class Intent:
+class ValidatedRun:
     """A checked config, and all that is known of its run before data is read and memory taken."""
 
-    own: Settings
+    settings: Settings
     device: torch.device
     precision: torch.dtype
     source: Source
-    plan: Plan
-    service: Logger
+    trainer: TrainerConfig
+    logger: Logger
     text: DataSpec
-    how: How  # to compile
-    backend: str
-    sketch: assemble.Sketch
+    compile: CompileMode
+    attention_backend: str
+    dry_run: DryRun
 
 
-def intend(config: dict[str, Any]) -> Intent:
-    """Check a config and try it on fake tensors. ConfigError tells what is wrong with it."""
+def validate(config: dict[str, Any]) -> ValidatedRun:
+    """Check a config and try it on fake tensors. ConfigError tells all that is wrong with it."""
     check(config)
-    own = settings(config)
-    if not 0 <= own.seed < 2**63:
-        raise ConfigError(f"seed: out of range, got {own.seed}; allowed is 0 to 2^63 - 1")
-    device = machine.select_device(own.device)
-    machine.prepare(device, own.threads)
-    kept = resume.precision(Path(own.resume)) if own.precision == "auto" and own.resume else own.precision
-    precision = machine.select_precision(kept, device)
-    source: Source = assemble.section(config, "data")
-    plan: Plan = assemble.section(config, "trainer", source.sequence_length)
-    service: Logger = assemble.section(config, "logger")
+    root = settings(config)
+    if not 0 <= root.seed < 2**63:
+        raise ConfigError(f"seed: out of range, got {root.seed}; allowed is 0 to 2^63 - 1")
+    device = machine.select_device(root.device)
+    machine.prepare(device, root.threads)
+    choice = resume.precision(Path(root.resume)) if root.precision == "auto" and root.resume else root.precision
+    precision = machine.select_precision(choice, device)
+    source: Source = build_section(config, "data")
+    trainer: TrainerConfig = build_section(config, "trainer", source.sequence_length)
+    logger: Logger = build_section(config, "logger")
     # Every tokenizer's last id opens documents.
     text = DataSpec(source.vocabulary, source.vocabulary - 1, source.sequence_length)
-    how = choose(own.compile, device)
-    if plan.micro_batch_tokens == "auto":
-        largest = max(map(plan.rows, map(assemble.curve(config, "batch_schedule"), POINTS)))
-        plan = plan.with_micro_rows(
-            estimated_rows(largest, lambda rows: assemble.memory(config, text, rows, precision, device.type), device)
-        )
-    sketch = assemble.sketch(config, text, plan.micro_rows, precision, device.type)
-    backend = assemble.attention_backend(config, device, precision, how != "off")
-    return Intent(own, device, precision, source, plan, service, text, how, backend, sketch)
+    compile_mode = choose(root.compile, device)
+    if trainer.micro_batch_tokens == "auto":
+        largest = max(map(trainer.rows, map(build_curve(config, "batch_schedule"), POINTS)))
+        memory = partial(estimate_memory, config, text, precision=precision, kind=device.type)
+        trainer = trainer.with_micro_rows(rows_that_fit(largest, memory, device, machine.free_memory(device)))
+    dry = dry_run(config, text, trainer.micro_rows, precision, device.type)
+    backend = choose_attention_backend(config, device, precision, compile_mode != "off")
+    return ValidatedRun(root, device, precision, source, trainer, logger, text, compile_mode, backend, dry)
 
 
-def _run(command: Command) -> dict[str, Any]:
+def _train(command: Command) -> dict[str, Any]:
     config, console = command.config, Console(stderr=True, markup=False)
-    intent = intend(config)
-    own, device, precision, plan = intent.own, intent.device, intent.precision, intent.plan
-    if own.resume is None:
+    valid = validate(config)
+    root, device = valid.settings, valid.device
+    if root.resume is None:
         resume.refuse_used(command.folder)
-    resume_from = checkpoint.latest(Path(own.resume)) if own.resume else None
-    service = intent.service if isinstance(intent.service, NoLogger) else Guarded(intent.service)
+    resume_from = checkpoint.latest(Path(root.resume)) if root.resume else None
+    service = valid.logger if isinstance(valid.logger, NoLogger) else Guarded(valid.logger)
 
-    dataset = intent.source.dataset(progress=console.is_terminal)
-    facts = _facts(command, intent, dataset)
+    dataset = valid.source.dataset(progress=console.is_terminal)
+    facts = _facts(command, valid, dataset)
     screen = ConsoleLogger(console)
-    screen.show(start_table(config, facts, intent.sketch.groups, plan, device, precision))
+    screen.show(start_table(config, facts, valid.dry_run.groups, valid.trainer, device, valid.precision))
     _warn_of_little_memory(facts, device)
-    environment = {
-        **machine.describe(device), **_code(), "precision": str(precision).removeprefix("torch."), "data_hash": dataset.hash,
-        "choices": command.choices, "job": command.job,  # from the start: a report of a sweep that is not done needs them
-    }  # fmt: skip
-    kept_steps = checkpoint.step_of(resume_from) if resume_from else None
-    loggers = [FileLogger(environment, kept_steps), screen, service]
+    loggers = [
+        FileLogger(_environment(command, valid, dataset), checkpoint.step_of(resume_from) if resume_from else None),
+        screen,
+        service,
+    ]
 
     machine.forget_peak_memory(device)
-    trainer = Trainer(_job(command, intent, dataset, loggers, screen), plan)
+    trainer = Trainer(_setup(command, valid, dataset, loggers, screen), valid.trainer)
     if resume_from:
         trainer.resume(resume_from)
     if config["trainer"]["micro_batch_tokens"] == "auto" and device.type == "cuda":
@@ -181,17 +190,18 @@ def _run(command: Command) -> dict[str, Any]:
     return summary
 
 
-def _job(command: Command, intent: Intent, dataset: Dataset, loggers: list[Logger], screen: ConsoleLogger) -> Job:
-    config, own, source, text = command.config, intent.own, intent.source, intent.text
-    device, precision = intent.device, intent.precision
-    model = assemble.model(config, text)
-    initialise(model, own.seed)
+def _setup(
+    command: Command, valid: ValidatedRun, dataset: Dataset, loggers: list[Logger], screen: ConsoleLogger
+) -> TrainingSetup:
+    config, seed, source, text = command.config, valid.settings.seed, valid.source, valid.text
+    model = build_model(config, text)
+    initialise(model, seed)
     model.after_step()  # type: ignore[operator]  # what holds after a step holds before the first
-    model.to(device)
+    model.to(valid.device)
 
-    def record(made: MetricsRecord) -> None:
+    def record(measured: MetricsRecord) -> None:
         for logger in loggers:
-            logger.record(made.as_line())
+            logger.record(measured.as_line())
 
     def diagnose(line: dict[str, Any]) -> None:
         for logger in loggers:
@@ -200,30 +210,42 @@ def _job(command: Command, intent: Intent, dataset: Dataset, loggers: list[Logge
     rows: dict[str, Any] = dict(
         bos=text.bos, sequence_length=text.sequence_length, long_documents=source.long_documents
     )
-    groups = assemble.groups(config, model)
-    diagnostics = assemble.section(config, "diagnostics")
+    groups = build_groups(config, model)
+    diagnostics = build_section(config, "diagnostics")
     if diagnostics:
         diagnostics.watch(groups, diagnose)
-    return Job(
+    return TrainingSetup(
         model=model,
-        optimizers=assemble.optimizers(config, groups),
-        lr_schedule=assemble.curve(config, "schedule"),
-        batch_schedule=assemble.curve(config, "batch_schedule"),
-        windows=assemble.windows(config),
-        mtp_share=assemble.mtp_share(config),
-        batches=Batches(dataset.train, seed=own.seed, shuffle=True, **rows),
+        optimizers=build_optimizers(config, groups),
+        lr_schedule=build_curve(config, "schedule"),
+        batch_schedule=build_curve(config, "batch_schedule"),
+        windows=build_windows(config),
+        mtp_share=build_mtp_share(config),
+        batches=Batches(dataset.train, seed=seed, shuffle=True, **rows),
         validation=_validation(dataset, tokens=source.validation_tokens, **rows),
         bytes_per_token=dataset.bytes_per_token,
-        device=device,
-        precision=precision,
-        compile=intent.how,
-        flops_per_token=intent.sketch.costs["flops_per_token"],
+        device=valid.device,
+        precision=valid.precision,
+        compile=valid.compile,
+        flops_per_token=valid.dry_run.costs["flops_per_token"],
         folder=command.folder,
-        identity=_identity(config) | {"data_hash": dataset.hash, "precision": str(precision).removeprefix("torch.")},
+        identity=_identity(config) | {"data_hash": dataset.hash, "precision": _name(valid.precision)},
         record=record,
         advance=screen.advance,
         diagnostics=diagnostics,
     )
+
+
+def _environment(command: Command, valid: ValidatedRun, dataset: Dataset) -> dict[str, Any]:
+    """Machine, code and data of a run; choices and job too, for the report of a sweep that is not done."""
+    return {
+        **machine.describe(valid.device), **_code(), "precision": _name(valid.precision), "data_hash": dataset.hash,
+        "choices": command.choices, "job": command.job,
+    }  # fmt: skip
+
+
+def _name(precision: torch.dtype) -> str:
+    return str(precision).removeprefix("torch.")
 
 
 @functools.lru_cache(maxsize=2)  # the jobs of a sweep share it
@@ -233,17 +255,18 @@ def _validation(dataset: Dataset, **rows: Any) -> Batch:
 
 def _identity(config: dict[str, Any]) -> dict[str, Any]:
     """What must not change between a run and its continuation; budgets, records, loggers and where data lies may."""
-    kept = ("model", *assemble.PARTS, "optimizer", "auxiliary", "routing", *assemble.CURVES)
-    identity = flatten({name: config[name] for name in kept})
+    sections = ("model", *PARTS, "optimizer", "auxiliary", "routing", *CURVES)
+    identity = flatten({name: config[name] for name in sections})
     of_the_step = ("batch_tokens", "batch_lr_power", "freeze_scalar_steps", "grad_clip")
     identity |= {f"trainer.{key}": config["trainer"][key] for key in of_the_step} | {"seed": config["seed"]}
     return identity | {f"data.{key}": config["data"][key] for key in ("sequence_length", "long_documents")}
 
 
-def _facts(command: Command, intent: Intent, dataset: Dataset) -> dict[str, Any]:
-    """What is known before the first step: all of the summary but how the run went."""
+def _facts(command: Command, valid: ValidatedRun, dataset: Dataset) -> dict[str, Any]:
+    """All of the summary that is known before the first step."""
+    costs = valid.dry_run.costs
     return {
-        "seed": intent.own.seed,
+        "seed": valid.settings.seed,
         "choices": command.choices,
         "overrides": command.overrides,
         "job": command.job,
@@ -251,20 +274,20 @@ def _facts(command: Command, intent: Intent, dataset: Dataset) -> dict[str, Any]
         "config_hash": config_hash(command.config),
         "data_hash": dataset.hash,
         "data": f"{dataset.train_tokens:,} training and {dataset.validation_tokens:,} validation tokens in {dataset.folder}",
-        **intent.sketch.costs,
-        "attention_backend": intent.backend,
-        "compile": intent.how,
-        "memory_peak": peak_bytes(intent.sketch.costs["memory"], intent.device),
-        "micro_batch_tokens": intent.plan.micro_batch_tokens,
+        **costs,
+        "attention_backend": valid.attention_backend,
+        "compile": valid.compile,
+        "memory_peak": peak_bytes(costs["memory"], valid.device),
+        "micro_batch_tokens": valid.trainer.micro_batch_tokens,
     }
 
 
 def _ending(status: Status, trainer: Trainer) -> dict[str, Any]:
-    job, p = trainer.job, trainer.progress
+    setup, p = trainer.job, trainer.progress
     final = None if status == "stopped" else p.val_loss
     return {
         "final_val_loss": final,
-        "final_val_bits_per_byte": None if final is None else bits_per_byte(final, job.bytes_per_token),
+        "final_val_bits_per_byte": None if final is None else bits_per_byte(final, setup.bytes_per_token),
         "best_val_loss": p.best_val_loss,
         "final_train_loss": p.train_loss,
         "steps": p.step,
@@ -274,7 +297,7 @@ def _ending(status: Status, trainer: Trainer) -> dict[str, Any]:
         "evaluation_seconds": p.evaluation_seconds,
         "compile_seconds": p.compile_seconds,
         "tokens_per_second": p.tokens / p.seconds if p.seconds else 0.0,
-        "peak_memory": machine.peak_memory(job.device),
+        "peak_memory": machine.peak_memory(setup.device),
     }
 
 

@@ -7,14 +7,14 @@ from rich.console import Group as Stack
 from rich.table import Table
 
 from ramen.optimizer.optimizers import Group
-from ramen.training.config import Plan
+from ramen.training.config import TrainerConfig
 
 
 def start_table(
     config: dict[str, Any],
     facts: dict[str, Any],
     groups: list[Group],
-    plan: Plan,
+    plan: TrainerConfig,
     device: torch.device,
     precision: torch.dtype,
 ) -> Stack:

@@ -15,7 +15,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from ramen.build import assemble
+from ramen.build.objects import build_section
 from ramen.config.check import check
 from ramen.config.composition import plain
 from ramen.config.diagnosis import diagnose
@@ -143,7 +143,7 @@ def _source(run: Run, overrides: list[str], whole: bool) -> Source:
     if whole and "data.validation_tokens" not in given:
         node["validation_tokens"] = None
     check({**run.config, "data": node})
-    source: Source = assemble.section({**run.config, "data": node}, "data")
+    source: Source = build_section({**run.config, "data": node}, "data")
     if source.sequence_length > run.text.sequence_length:
         raise ConfigError(
             f"data.sequence_length: is more than the model was made for, got {source.sequence_length}; "

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from ramen import device as machine
-from ramen.build import assemble
+from ramen.build.objects import build_model, build_section
 from ramen.config.check import check
 from ramen.data.batches import IGNORED
 from ramen.data.gpt2 import gpt2_tokenizer
@@ -83,7 +83,7 @@ class Run:
 
     def evaluate(self, tokens: np.ndarray, targets: np.ndarray) -> float:
         """Mean loss in nats a counted target of rows (R, T), computed as the trainer does."""
-        plan = assemble.section(self.config, "trainer", self.text.sequence_length)
+        plan = build_section(self.config, "trainer", self.text.sequence_length)
         found = self.summary.get("micro_batch_tokens")  # what `auto` came to
         rows = max(1, found // self.text.sequence_length) if isinstance(found, int) else plan.micro_rows
         with torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32):
@@ -109,8 +109,8 @@ def open_run(run_folder: str | Path, device: str | torch.device = "cpu", step: i
     except ConfigError as error:
         raise DataError(f"{folder / CONFIG}: is of another version of ramen:\n{error}") from error
     path = _checkpoint(folder, step)
-    source = assemble.section(config, "data")
-    model = assemble.model(config, DataSpec(source.vocabulary, source.vocabulary - 1, source.sequence_length))
+    source = build_section(config, "data")
+    model = build_model(config, DataSpec(source.vocabulary, source.vocabulary - 1, source.sequence_length))
     checkpoint.load_weights(path, model)
     summary, environment = files.summary(), files.environment()
     where = machine.select_device(str(device))

@@ -23,18 +23,18 @@ from ramen.errors import ConfigError
 from ramen.kernels.cpu.library import cache_folder
 
 log = logging.getLogger("ramen")
-How = Literal["on", "off", "regional"]
+CompileMode = Literal["on", "off", "regional"]
 RECOMPILE_LIMIT = 64  # of one function: batch sizes x windows x modes of all jobs of a process
 
 
-def choose(choice: Literal["auto", "on", "off", "regional"], device: torch.device) -> How:
+def choose(choice: Literal["auto", "on", "off", "regional"], device: torch.device) -> CompileMode:
     """What `auto` means on a device; anything else is meant as it is said."""
     if choice == "auto":
         return "on" if device.type == "cuda" else "off"
     return choice
 
 
-def forward(model: nn.Module, how: How, recompute: bool) -> Callable[..., Tensor]:
+def forward(model: nn.Module, how: CompileMode, recompute: bool) -> Callable[..., Tensor]:
     """The model's loss as a function of tokens, targets and, if known, the number of documents; changes how blocks run."""
     made: Any = model
     if how != "off":
@@ -75,7 +75,7 @@ def _prepare() -> None:
 
 
 @contextmanager
-def loud() -> Iterator[None]:
+def raise_compile_errors() -> Iterator[None]:
     """Tell a model that cannot be compiled in one sentence; what the compiler says goes to the log."""
     try:
         yield

@@ -12,7 +12,7 @@ NEVER_OFF = ("default_steps", "batch_tokens", "micro_batch_tokens", "record_ever
 
 
 @dataclass(frozen=True)
-class Plan:
+class TrainerConfig:
     """Checked settings of the training loop. All lengths are in the unit of their name; None switches off."""
 
     sequence_length: int  # tokens of a row
@@ -68,11 +68,11 @@ class Plan:
 
     @property
     def micro_rows(self) -> int:
-        """Rows in memory at a time: those of a batch where that is still to be found out (ramen.build.fit)."""
+        """Rows in memory at a time: those of a batch where that is still to be found out (ramen.build.dry_run)."""
         tokens = self.batch_tokens if self.micro_batch_tokens == "auto" else self.micro_batch_tokens
         return tokens // self.sequence_length
 
-    def with_micro_rows(self, rows: int) -> "Plan":
+    def with_micro_rows(self, rows: int) -> "TrainerConfig":
         """The same with so many rows in memory at a time."""
         return replace(self, micro_batch_tokens=rows * self.sequence_length)
 

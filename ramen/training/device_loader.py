@@ -23,7 +23,7 @@ class DeviceBatch:
     documents: tuple[int, ...] | None = None
 
 
-class Feed(Prefetch[DeviceBatch]):
+class DeviceLoader(Prefetch[DeviceBatch]):
     """The batches of a run, on its device; `depth` are made ahead (auto: 2 for CUDA, 0 for a CPU)."""
 
     def __init__(self, batches: Batches, device: torch.device, depth: int | Literal["auto"]):

@@ -9,7 +9,7 @@ from ramen.training.device_loader import DeviceBatch
 from ramen.training.graphs import Graphs
 
 
-class Differentiate:
+class GradientAccumulator:
     """Adds the gradients of a batch's mean loss to those of the parameters."""
 
     def __init__(self, loss: Callable[..., Tensor], micro_rows: int, precision: torch.dtype, device: torch.device):

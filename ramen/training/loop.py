@@ -17,16 +17,16 @@ from ramen import device as machine
 from ramen.errors import ConfigError, DataError
 from ramen.runs import checkpoint
 from ramen.runs.schema import MetricsRecord
-from ramen.training.compilation import forward, loud
-from ramen.training.config import Plan
-from ramen.training.device_loader import Feed
+from ramen.training.compilation import forward, raise_compile_errors
+from ramen.training.config import TrainerConfig
+from ramen.training.device_loader import DeviceLoader
 from ramen.training.evaluate import bits_per_byte, evaluate
-from ramen.training.gradient_accumulator import Differentiate
+from ramen.training.gradient_accumulator import GradientAccumulator
 from ramen.training.micro_batch import tried_rows
-from ramen.training.nonfinite import Health, broken_weights
-from ramen.training.phases import Stages
+from ramen.training.nonfinite import NonFiniteGuard, broken_weights
+from ramen.training.phases import RunPhases
 from ramen.training.profiling import profiler
-from ramen.training.setup import Job, Progress, Status
+from ramen.training.setup import Progress, Status, TrainingSetup
 from ramen.training.stop import StopSignal
 
 FEW_STEPS, UNSETTLED = 50, 1.0  # before so many steps, a loss that has risen by so many nats may yet fall
@@ -35,24 +35,24 @@ FEW_STEPS, UNSETTLED = 50, 1.0  # before so many steps, a loss that has risen by
 class Trainer:
     """Trains a job as planned, to the end of its budget."""
 
-    def __init__(self, job: Job, plan: Plan):
+    def __init__(self, job: TrainingSetup, plan: TrainerConfig):
         self.job, self.plan, self.budget = job, plan, plan.budget
         self.progress = Progress()
         self.saved_step: int | None = None
         self.loss_sum = torch.zeros((), device=job.device)  # since the last record
-        self.health = Health(plan.nonfinite, job.device)
-        self.stages = Stages(job, plan)
+        self.health = NonFiniteGuard(plan.nonfinite, job.device)
+        self.stages = RunPhases(job, plan)
         self.parameters = [p for p in job.model.parameters() if p.requires_grad]
         self.loss = forward(job.model, job.compile, plan.activation_checkpointing)
-        self.differentiate = Differentiate(self.loss, plan.micro_rows, job.precision, job.device)
+        self.differentiate = GradientAccumulator(self.loss, plan.micro_rows, job.precision, job.device)
         if plan.cuda_graphs:
             self.differentiate.record(self.parameters, self.stages.key)
             job.optimizers.record()
-        self.feed = Feed(job.batches, job.device, plan.prefetch_batches)
+        self.feed = DeviceLoader(job.batches, job.device, plan.prefetch_batches)
 
     def fit(self, reserved: int) -> int:
         """Settle trainer.micro_batch_tokens=auto on CUDA by trying, `reserved` bytes apart; returns the tokens of a micro-batch."""
-        with loud():
+        with raise_compile_errors():
             rows = tried_rows(self.plan.micro_rows, self._try, self.job.device, reserved)
         self.plan = self.plan.with_micro_rows(rows)
         self.differentiate.micro_rows = rows
@@ -63,7 +63,7 @@ class Trainer:
         if self.job.compile == "off" and not self.plan.cuda_graphs:
             return
         p, started = self.progress, time.perf_counter()
-        with loud():
+        with raise_compile_errors():
             for rows in self.stages.each(self.budget.progress(p)):
                 for size in self.differentiate.sizes(rows):
                     self._try(size)
@@ -101,7 +101,7 @@ class Trainer:
                 self.save()
         return status, reason
 
-    def _after(self, told: "_Told", stop: StopSignal) -> tuple[Status, str | None] | None:
+    def _after(self, told: "StepResult", stop: StopSignal) -> tuple[Status, str | None] | None:
         """What is due between two steps; how the run ends if it ends here, before its budget is used up."""
         p, plan = self.progress, self.plan
         last, lost = self.budget.done(p), p.skipped_steps > plan.most_skipped_steps
@@ -193,9 +193,9 @@ class Trainer:
                 )
             )
 
-    def _step(self) -> "_Told":
+    def _step(self) -> "StepResult":
         job, p = self.job, self.progress
-        # Stages look at what is behind, everything else at the middle of the step.
+        # Phases look at what is behind, everything else at the middle of the step.
         stage = self.stages.enter(self.budget.progress(p))
         rows = stage.rows
         batch_tokens = rows * self.plan.sequence_length
@@ -211,7 +211,7 @@ class Trainer:
         p.tokens += batch_tokens
         if job.diagnostics:
             job.diagnostics.before(p.step)
-        if self.health.takes(p.step, step_loss, norm):
+        if self.health.should_step(p.step, step_loss, norm):
             self.loss_sum += step_loss
             p.counted += batch.counted
             if p.first_loss is None:
@@ -224,13 +224,13 @@ class Trainer:
             seconds = job.diagnostics.after(p.step)  # not training's: a budget of seconds must not see them
             p.seconds, p.evaluation_seconds = p.seconds - seconds, p.evaluation_seconds + seconds
         self._drop_gradients()
-        return _Told(norm, batch_tokens, hyperparameters | stage.told)
+        return StepResult(norm, batch_tokens, hyperparameters | stage.told)
 
     def _drop_gradients(self) -> None:
         for parameter in self.parameters:
             parameter.grad = None
 
-    def _record(self, told: "_Told", val_loss: float | None) -> None:
+    def _record(self, told: "StepResult", val_loss: float | None) -> None:
         job, p = self.job, self.progress
         train_loss = self.loss_sum.item() / p.counted if p.counted else None  # None: every step was skipped
         seconds = p.seconds - p.recorded_seconds
@@ -295,7 +295,7 @@ class Trainer:
             torch.cuda.synchronize(self.job.device)
 
 
-class _Told(NamedTuple):
+class StepResult(NamedTuple):
     """What a step leaves for its record."""
 
     norm: Tensor  # of the gradient, still on the device

@@ -14,14 +14,14 @@ from torch import Tensor, nn
 Policy = Literal["stop", "skip"]
 
 
-class Health:
+class NonFiniteGuard:
     """Judges each step by its loss and gradient norm, both scalars on the device."""
 
     def __init__(self, policy: Policy, device: torch.device):
         self.policy = policy
         self.first_bad = torch.full((), math.inf, device=device)
 
-    def takes(self, step: int, loss: Tensor, norm: Tensor) -> bool:
+    def should_step(self, step: int, loss: Tensor, norm: Tensor) -> bool:
         """Whether the optimizers may use the gradients of this step; `stop` answers yes without looking, and remembers."""
         if self.policy == "skip":
             return math.isfinite((loss + norm).item())

@@ -13,14 +13,14 @@ from typing import Any
 from torch import Tensor
 
 from ramen.nn.parameter import role
-from ramen.training.config import Plan
-from ramen.training.setup import Job
+from ramen.training.config import TrainerConfig
+from ramen.training.setup import TrainingSetup
 
 POINTS = [part / 100 for part in range(101)]  # of progress, where schedules are looked at before a run
 
 
 @dataclass(frozen=True)
-class Stage:
+class Phase:
     """What holds for a step: rows of its batch, the learning rate's factor for them, and figures for the record."""
 
     rows: int
@@ -28,10 +28,10 @@ class Stage:
     told: dict[str, float]
 
 
-class Stages:
+class RunPhases:
     """Moves the model of a job from stage to stage."""
 
-    def __init__(self, job: Job, plan: Plan):
+    def __init__(self, job: TrainingSetup, plan: TrainerConfig):
         self.job, self.plan = job, plan
         self.model: Any = job.model
         self.freeze_steps = plan.freeze_scalar_steps or 0
@@ -43,7 +43,7 @@ class Stages:
         """Of a batch."""
         return self.plan.rows(self.job.batch_schedule(progress))
 
-    def enter(self, progress: float) -> Stage:
+    def enter(self, progress: float) -> Phase:
         """The stage of the coming step, with the model brought into it; `progress` is what is behind."""
         rows, windows = self.rows(progress), self.job.windows(progress)
         if self.last is None:
@@ -65,7 +65,7 @@ class Stages:
             told["embedding_split"] = int(self.model.embedding.is_split)
         if self.freeze_steps:
             told["scalars_frozen"] = int(self.resting > 0)
-        return Stage(rows, (rows / self.plan.rows(1.0)) ** (self.plan.batch_lr_power or 0.0), told)
+        return Phase(rows, (rows / self.plan.rows(1.0)) ** (self.plan.batch_lr_power or 0.0), told)
 
     def split(self) -> None:
         """Part a tied embedding, optimizer state and all."""

@@ -13,14 +13,14 @@ from ramen.data.batches import Batch, Batches
 from ramen.nn.gpt import Windows
 from ramen.optimizer.optimizers import Optimizers
 from ramen.runs.schema import MetricsRecord
-from ramen.training.compilation import How
+from ramen.training.compilation import CompileMode
 from ramen.training.diagnostics import Diagnostics
 
 Status = Literal["finished", "stopped", "diverged"]
 
 
 @dataclass
-class Job:
+class TrainingSetup:
     """Everything a run is made of; the composition root (ramen.build.run) fills it."""
 
     model: nn.Module
@@ -34,7 +34,7 @@ class Job:
     bytes_per_token: float
     device: torch.device
     precision: torch.dtype
-    compile: How
+    compile: CompileMode
     flops_per_token: float
     folder: Path
     identity: dict[str, Any]  # config keys and hashes that a checkpoint must share to be resumed

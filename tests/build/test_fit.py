@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from ramen import device as machine
-from ramen.build.fit import estimated_rows
+from ramen.build.dry_run import rows_that_fit
 from ramen.errors import ConfigError
 from ramen.training.micro_batch import tried_rows
 
@@ -21,15 +21,13 @@ def sizes(rows: int) -> dict[str, int]:
 
 
 @pytest.mark.parametrize(("free", "rows"), [(10**10, 12), (10**9, 3), (6 * 10**8, 2), (4 * 10**8, 1)])
-def test_a_batch_is_halved_until_its_estimate_is_free(monkeypatch: pytest.MonkeyPatch, free: float, rows: int) -> None:
-    monkeypatch.setattr(machine, "free_memory", lambda device: free)
-    assert estimated_rows(12, sizes, CPU) == rows
+def test_a_batch_is_halved_until_its_estimate_is_free(free: int, rows: int) -> None:
+    assert rows_that_fit(12, sizes, CPU, free) == rows
 
 
-def test_a_row_that_does_not_fit_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "free_memory", lambda device: 2 * 10**8)
+def test_a_row_that_does_not_fit_is_told() -> None:
     with pytest.raises(ConfigError, match=r"trainer\.micro_batch_tokens: .* got 200 MB free and 310 MB needed"):
-        estimated_rows(12, sizes, CPU)
+        rows_that_fit(12, sizes, CPU, 2 * 10**8)
 
 
 def test_trying_halves_what_exhausts_the_device() -> None:

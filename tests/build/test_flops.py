@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import pytest
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from ramen.build.flops import flops_per_token
+from ramen.build.dry_run import flops_per_token
 from ramen.nn.gpt import GPT
 
 D, H, V, T = 16, 2, 37, 32

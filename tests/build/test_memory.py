@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from ramen.build import assemble
-from ramen.build.memory import peak_bytes
+from ramen.build.dry_run import estimate_memory, peak_bytes
+from ramen.build.objects import build_groups, build_model, build_optimizers
 from ramen.nn.gpt import DataSpec
 from ramen.nn.parameter import initialise
 from ramen.training.compilation import forward
@@ -34,10 +34,10 @@ CASES = {
 
 def measured(config: dict[str, Any], rows: int, precision: torch.dtype) -> int:
     """Bytes that tensors take at the peak of a second step, parameters and optimizer state among them."""
-    model: Any = assemble.model(config, TEXT)
+    model: Any = build_model(config, TEXT)
     initialise(model, 0)
     forward(model, "off", config["trainer"]["activation_checkpointing"])
-    optimizers = assemble.optimizers(config, assemble.groups(config, model))
+    optimizers = build_optimizers(config, build_groups(config, model))
     tokens = torch.randint(1, TEXT.vocabulary, (rows, TEXT.sequence_length))
 
     def step() -> None:
@@ -71,22 +71,22 @@ def test_the_estimate_is_within_a_fifth_of_the_peak(
     compose: Callable[..., dict[str, Any]], name: str, precision: torch.dtype
 ) -> None:
     config = compose(*SIZE, *CASES[name])
-    sizes = assemble.memory(config, TEXT, 8, precision)
+    sizes = estimate_memory(config, TEXT, 8, precision)
     assert all(size > 0 for size in sizes.values())
     assert sum(sizes.values()) == pytest.approx(measured(config, 8, precision), rel=0.2)
 
 
 def test_more_rows_take_more_and_recomputing_less(compose: Callable[..., dict[str, Any]]) -> None:
-    rows = [assemble.memory(compose(*SIZE), TEXT, n, torch.float32)["activations"] for n in (8, 16, 32)]
+    rows = [estimate_memory(compose(*SIZE), TEXT, n, torch.float32)["activations"] for n in (8, 16, 32)]
     assert rows[0] < rows[1] < rows[2]
-    again = assemble.memory(compose(*SIZE, *CASES["recomputing"]), TEXT, 32, torch.float32)["activations"]
-    assert again < assemble.memory(compose(*SIZE, "model.layers=6"), TEXT, 32, torch.float32)["activations"] / 2
+    again = estimate_memory(compose(*SIZE, *CASES["recomputing"]), TEXT, 32, torch.float32)["activations"]
+    assert again < estimate_memory(compose(*SIZE, "model.layers=6"), TEXT, 32, torch.float32)["activations"] / 2
 
 
 def test_a_gpus_head_takes_more_logits_at_a_time(compose: Callable[..., dict[str, Any]]) -> None:
     """1 << 28 of them, or all there are, in bfloat16; on a CPU 1 << 24."""
     config, text, rows = compose(*SIZE), DataSpec(1 << 19, 0, TEXT.sequence_length), 8
-    cpu, cuda = (sum(assemble.memory(config, text, rows, torch.bfloat16, kind).values()) for kind in ("cpu", "cuda"))
+    cpu, cuda = (sum(estimate_memory(config, text, rows, torch.bfloat16, kind).values()) for kind in ("cpu", "cuda"))
     logits = min(1 << 28, rows * text.sequence_length << 19)
     assert 0.7 < (cuda - cpu) / (2 * (logits - (1 << 24))) <= 1  # the CPU's peak is the optimizer's
 

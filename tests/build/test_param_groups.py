@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from ramen.build import assemble
-from ramen.build.param_groups import build_optimizers, prove_complete, route
+from ramen.build.objects import build_groups, build_model, build_optimizers
+from ramen.build.param_groups import prove_complete, route
 from ramen.config.registry import build, options
 from ramen.errors import ConfigError
 from ramen.nn.gpt import DataSpec
@@ -77,7 +77,7 @@ def test_scales_multiply_rate_and_decay_of_their_role_alone(compose):
     expected = {"matrix": (0.005, 0.05), "embedding": (0.006, 0.15), "head": (0.01, 0.2), "scalar": (0.003, 0.0)}
     for name, (lr, decay) in expected.items():
         assert (groups[name].lr, groups[name].weight_decay) == pytest.approx((lr, decay))
-    made = build_optimizers(list(groups.values()), config["optimizer"], config["auxiliary"], [])
+    made = build_optimizers(config, list(groups.values()))
     by_role = {
         "matrix": made.by_name["optimizer"].param_groups[0],
         "head": made.by_name["optimizer"].param_groups[1],
@@ -90,14 +90,14 @@ def test_scales_multiply_rate_and_decay_of_their_role_alone(compose):
 def test_what_a_config_does_not_say_is_the_optimizers_own_default(compose):
     config = compose()
     config["optimizer"] = {"_target_": "torch.optim.AdamW", "betas": [0.8, 0.9]}
-    made = build_optimizers(list(routed(config, Noodle()).values()), config["optimizer"], config["auxiliary"], [])
+    made = build_optimizers(config, list(routed(config, Noodle()).values()))
     (group,) = made.by_name["optimizer"].param_groups
     assert (group["lr"], group["weight_decay"], *group["betas"]) == (1e-3, 1e-2, 0.8, 0.9)
 
 
 def test_a_checkpoint_holds_numbers_and_no_tensors_of_a_device(compose):
     config = compose("optimizer=adamw")
-    made = build_optimizers(list(routed(config, Noodle()).values()), config["optimizer"], config["auxiliary"], [])
+    made = build_optimizers(config, list(routed(config, Noodle()).values()))
     made.place(torch.device("cpu"))
     made.schedule(0.5, 0.25)
     groups = [group for state in made.state_dict().values() for group in state["param_groups"]]
@@ -112,7 +112,7 @@ def test_a_scheduled_decay_is_still_that_of_each_role(compose):
         "weight_decay_schedule": {"_target_": "ramen.schedule.constant.constant"},
     }
     groups = list(routed(config, Noodle(), embedding={"wd_scale": 3.0}, head={"wd_scale": 0.5}).values())
-    made = build_optimizers(groups, config["optimizer"], config["auxiliary"], [])
+    made = build_optimizers(config, groups)
     made.schedule(0.5, 0.25)
     expected = [group.weight_decay for group in groups if group.to == "auxiliary"]
     assert [group["weight_decay"] for group in made.by_name["auxiliary"].param_groups] == pytest.approx(expected)
@@ -125,7 +125,7 @@ def test_a_switch_follows_no_schedule(compose):
     with pytest.raises(
         ConfigError, match=r"^optimizer.nesterov_schedule: only a number can follow a schedule, got True"
     ):
-        build_optimizers(list(routed(config, Noodle()).values()), config["optimizer"], config["auxiliary"], [])
+        build_optimizers(config, list(routed(config, Noodle()).values()))
 
 
 def test_a_parameter_in_no_group_or_in_two_is_an_error_that_names_it(compose):
@@ -171,7 +171,7 @@ def test_a_matrix_optimizer_fed_vectors_says_so(compose):
     config = compose("optimizer=muon")
     groups = routed(config, Noodle(), scalar={"to": "optimizer"})
     with pytest.raises(ConfigError, match=r"^optimizer: .*takes matrices .*\(4,\)"):
-        build_optimizers(list(groups.values()), config["optimizer"], config["auxiliary"], [])
+        build_optimizers(config, list(groups.values()))
 
 
 def test_the_auxiliary_is_the_same_whatever_the_optimizer(option):
@@ -181,8 +181,8 @@ def test_the_auxiliary_is_the_same_whatever_the_optimizer(option):
         if not find_spec(chosen.target.partition(".")[0]):
             continue  # an optional package
         config = option("optimizer", name, "model.layers=1", "model.dim=16")
-        model = assemble.model(config, DataSpec(37, 0, 16))
-        auxiliary = assemble.optimizers(config, assemble.groups(config, model)).by_name["auxiliary"]
+        model = build_model(config, DataSpec(37, 0, 16))
+        auxiliary = build_optimizers(config, build_groups(config, model)).by_name["auxiliary"]
         names = {id(value): key for key, value in model.named_parameters()}
         described = [
             {k: v for k, v in g.items() if k != "params"} | {"names": [names[id(p)] for p in g["params"]]}
@@ -199,7 +199,7 @@ def optimizers(compose):
     def make(*overrides):
         config = compose("optimizer.lr=0.1", "auxiliary.lr=0.01", *overrides)
         groups = list(routed(config, Noodle(), embedding={"lr_scale": 3.0}).values())
-        return build_optimizers(groups, config["optimizer"], config["auxiliary"], [])
+        return build_optimizers(config, groups)
 
     return make
 
@@ -252,4 +252,4 @@ def test_a_target_that_is_no_optimizer_is_refused(compose):
     config["optimizer"] = {"_target_": "ramen.schedule.constant.constant"}
     groups = list(routed(config, Noodle()).values())
     with pytest.raises(ConfigError, match=r"^optimizer: .*constant is not a torch\.optim\.Optimizer"):
-        build_optimizers(groups, config["optimizer"], config["auxiliary"], [])
+        build_optimizers(config, groups)

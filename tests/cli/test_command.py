@@ -16,7 +16,7 @@ import yaml
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
-from ramen.build.run import intend
+from ramen.build.run import validate
 from ramen.cli import command
 from ramen.config import diagnosis
 from ramen.errors import ConfigError, a_reader_may_leave
@@ -90,7 +90,7 @@ def test_what_does_not_go_together_is_found_before_data_is_touched(
     compose: Callable[..., dict[str, Any]], words: list[str], told: str
 ) -> None:
     with pytest.raises(ConfigError, match=f"(?s){told}"):
-        intend(compose(*words, "device=cpu", "threads=1"))
+        validate(compose(*words, "device=cpu", "threads=1"))
 
 
 def test_an_output_folder_that_cannot_be_made_is_told(ramen: Ramen, tmp_path: Path) -> None:

@@ -18,7 +18,8 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from ramen.build import assemble
+from ramen.build.objects import build_groups, build_model, build_optimizers
+from ramen.config.kinds import PARTS
 from ramen.config.registry import options
 from ramen.kernels.cpu.library import plain_torch
 from ramen.nn.gpt import DataSpec
@@ -26,7 +27,7 @@ from ramen.ops import attention
 
 CUDA, TEXT = torch.device("cuda"), DataSpec(37, 0, 16)
 TINY = ("model.layers=4", "model.dim=32", "model.heads=2")
-OPTIONS = [(kind, name) for kind in assemble.PARTS for name in options(kind)]
+OPTIONS = [(kind, name) for kind in PARTS for name in options(kind)]
 EVERYTHING = (
     "attention.pattern=SSLN", "attention.long_window_tokens=16", "attention.short_window_tokens=4",
     "attention.key_offset=true", "attention.gate_inputs=12", "attention.paired_layers=[2]", "attention.xsa=true",
@@ -84,7 +85,7 @@ class OnTheDevice(TorchDispatchMode):
 
 def on_cuda(config: dict[str, Any]) -> nn.Module:
     with CUDA:
-        model = assemble.model(config, TEXT)
+        model = build_model(config, TEXT)
     for module in model.modules():  # without the copy of .to(), for which there must be a driver
         for name, buffer in module._buffers.items():
             module._buffers[name] = None if buffer is None else torch.empty_like(buffer, device=CUDA)
@@ -133,7 +134,7 @@ def test_an_optimizer_stays_on_its_device(option, name):
     pytest.importorskip(config["optimizer"]["_target_"].partition(".")[0])
     with FakeTensorMode(), torch.no_grad():
         model = on_cuda(config)
-        optimizers = assemble.optimizers(config, assemble.groups(config, model))
+        optimizers = build_optimizers(config, build_groups(config, model))
         for _ in range(2):
             for parameter in model.parameters():
                 parameter.grad = torch.ones_like(parameter)
@@ -164,7 +165,7 @@ def test_what_a_function_of_our_own_returns_was_not_changed_in_place(compose, mo
         return made
 
     monkeypatch.setattr(torch.autograd.Function, "apply", classmethod(checked))
-    model = assemble.model(compose(*TINY, *words), TEXT)
+    model = build_model(compose(*TINY, *words), TEXT)
     tokens = torch.zeros(2, TEXT.sequence_length, dtype=torch.long)
     with plain_torch():
         model(tokens, tokens)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ramen.build.run import intend
+from ramen.build.run import validate
 from ramen.config.kinds import KINDS
 from ramen.config.registry import options
 from ramen.errors import RamenError
@@ -71,11 +71,11 @@ def test_a_config_is_told_what_is_wrong_or_can_be_made(
         node = node[key]
     node[path[-1]] = data.draw(near(node[path[-1]]) | ANYTHING)
     try:
-        intent = intend(config)
+        validated = validate(config)
     except RamenError as error:
         told = str(error)
         assert told.strip() and "Traceback" not in told and len(told) < 10_000
         assert any(part in told for part in path) or kind == "data", told
     else:
-        assert 0 < intent.sketch.costs["parameters"] < math.inf
-        assert intent.plan.micro_rows >= 1
+        assert 0 < validated.dry_run.costs["parameters"] < math.inf
+        assert validated.trainer.micro_rows >= 1

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ramen.build.param_groups import build_optimizers, make_optimizer
+from ramen.build.objects import build_optimizer, build_optimizers
 from ramen.config.check import parameters, schedules, without_schedules
 from ramen.config.registry import EXTRAS, locate, options
 from ramen.errors import ConfigError
@@ -65,7 +65,7 @@ def begin(node) -> Callable[..., tuple[Params, torch.optim.Optimizer]]:
 
     def begin(name, params=None, dtype=torch.float32, shapes=SHAPES, **changes):
         params = matrices(name, dtype, shapes) if params is None else params
-        return params, make_optimizer(node(name, **changes), [{"params": params}], [])
+        return params, build_optimizer(node(name, **changes), [{"params": params}], [])
 
     return begin
 
@@ -137,7 +137,7 @@ def test_is_built_by_the_router_and_its_schedules_are_told(name, compose):
     config = compose(f"optimizer={name}")
     params, lr = matrices(name), config["optimizer"]["lr"]
     group = Group("matrix", "optimizer", tuple(map(str, range(len(params)))), tuple(params), lr, 0.1)
-    built = build_optimizers([group], config["optimizer"], config["auxiliary"], config["allow_targets"])
+    built = build_optimizers(config, [group])
     told = [built.schedule(progress, 0.5) for progress in (0.0, 0.5, 1.0)]
     assert all(t["lr"] == 0.5 * lr for t in told)
     for key in schedules(config["optimizer"]):
@@ -389,7 +389,7 @@ def test_a_range_error_is_the_config_s(name, compose):
     config = compose(f"optimizer={name}", "optimizer.lr=-1")
     group = Group("matrix", "optimizer", ("w",), tuple(matrices(name)), -1.0, 0.1)
     with pytest.raises(ConfigError, match=r"(?i)^optimizer: .*(lr|learning rate)"):
-        build_optimizers([group], config["optimizer"], config["auxiliary"], [])
+        build_optimizers(config, [group])
 
 
 def test_a_package_that_is_missing_is_told_with_the_command(compose, monkeypatch):

@@ -8,10 +8,11 @@ import torch
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from ramen.build import assemble
+from ramen.build.dry_run import dry_run
+from ramen.build.objects import build_groups, build_model, build_optimizers
 from ramen.config.check import check
 from ramen.config.diagnosis import sweep_values
-from ramen.config.kinds import COMPOSITIONS, KINDS
+from ramen.config.kinds import COMPOSITIONS, KINDS, PARTS
 from ramen.config.registry import CONF, factory, options
 from ramen.errors import ConfigError
 from ramen.nn.gpt import DataSpec
@@ -20,7 +21,7 @@ from ramen.nn.parameter import generator, initialise
 BOS, VOCABULARY, LENGTH = 0, 37, 16
 TEXT = DataSpec(VOCABULARY, BOS, LENGTH)
 TINY = ("model.layers=2", "model.dim=16", "model.heads=2")
-OF_THE_MODEL = ("model", *assemble.PARTS)
+OF_THE_MODEL = ("model", *PARTS)
 OF_THE_STEP = ("optimizer", "auxiliary", "routing")
 
 
@@ -41,7 +42,7 @@ def tokens() -> torch.Tensor:
 
 def model_of(config):
     """A model in the middle of training, so to speak: no weight is at the zero it starts from."""
-    model = assemble.model(config, TEXT)
+    model = build_model(config, TEXT)
     initialise(model, 0)
     if model.embedding.split_at:
         model.embedding.split()
@@ -62,7 +63,7 @@ def first_loss(config) -> list[float]:
 def losses_of_steps(config) -> list[float]:
     """The losses of a batch before a step on it, after one and after two, at the peak of the schedule."""
     model, batch = model_of(config), tokens()
-    optimizers = assemble.optimizers(config, assemble.groups(config, model))
+    optimizers = build_optimizers(config, build_groups(config, model))
     losses = []
     for _ in range(3):
         loss = model(batch, batch.roll(-1, dims=1)) / batch.numel()
@@ -88,7 +89,7 @@ def test_an_option_composes_is_accepted_and_dry_builds(option, kind, name):
     check(config)
     if kind not in COMPOSITIONS:  # whose sizes are part of them
         config["model"]["layers"] = 2
-    sketch = assemble.sketch(config, TEXT, micro_rows=2, precision=torch.bfloat16)
+    sketch = dry_run(config, TEXT, micro_rows=2, precision=torch.bfloat16)
     assert {group.role for group in sketch.groups} >= {"matrix", "embedding"}
     assert sum(group.elements for group in sketch.groups) == sketch.costs["parameters"]
     assert 0 < sketch.costs["parameters_without_embeddings"] < sketch.costs["parameters"]
@@ -140,7 +141,7 @@ def test_a_size_that_cannot_be_counted_is_told(compose, word):
     with pytest.raises(
         ConfigError, match=r"^(linear|embedding): makes a tensor of more elements than can be counted, got"
     ):
-        assemble.sketch(compose(*TINY, word), TEXT, micro_rows=2, precision=torch.float32)
+        dry_run(compose(*TINY, word), TEXT, micro_rows=2, precision=torch.float32)
 
 
 @pytest.mark.parametrize(
@@ -148,4 +149,4 @@ def test_a_size_that_cannot_be_counted_is_told(compose, word):
 )
 def test_a_loop_that_would_not_end_is_refused(compose, words):
     with pytest.raises(ConfigError, match="must be <= 10,000, got 1000000"):
-        assemble.sketch(compose(*TINY, *words.split()), TEXT, micro_rows=2, precision=torch.float32)
+        dry_run(compose(*TINY, *words.split()), TEXT, micro_rows=2, precision=torch.float32)

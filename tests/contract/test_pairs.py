@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 import torch
 
-from ramen.build import assemble
+from ramen.build.dry_run import dry_run
+from ramen.build.objects import build_groups, build_model, build_optimizers
+from ramen.config.kinds import PARTS
 from ramen.config.registry import options
 from ramen.errors import ConfigError
 from ramen.nn.gpt import DataSpec
@@ -39,7 +41,7 @@ Case = dict[str, str]
 
 
 def factors() -> dict[str, list[str]]:
-    kinds = {kind: sorted(options(kind)) for kind in assemble.PARTS if kind != "attention"}
+    kinds = {kind: sorted(options(kind)) for kind in PARTS if kind != "attention"}
     return {"attention": list(ATTENTIONS), "ahead": list(AHEAD), **kinds}
 
 
@@ -76,7 +78,7 @@ CASES = covering(factors())
 
 
 def model_of(config: dict[str, Any], noise: float = 0.0) -> Any:
-    model: Any = assemble.model(config, DataSpec(VOCABULARY, BOS, LENGTH))
+    model: Any = build_model(config, DataSpec(VOCABULARY, BOS, LENGTH))
     initialise(model, 0)
     with torch.no_grad():
         for name, value in model.named_parameters() if noise else ():
@@ -102,7 +104,7 @@ def test_every_parameter_learns_and_nothing_leaks(compose, rows, case) -> None:
     targets = torch.cat((tokens[:, 1:], torch.full_like(tokens[:, :1], -100)), dim=1)
 
     model = model_of(config)
-    optimizers = assemble.optimizers(config, assemble.groups(config, model))
+    optimizers = build_optimizers(config, build_groups(config, model))
     losses = []
     for step in range(3):
         if step == 2 and model.embedding.split_at:
@@ -154,7 +156,7 @@ def test_no_switch_of_an_option_is_without_effect(compose, rows) -> None:
     for switches in SWITCHES:
         config = compose(*SIZE[1:], "model.layers=2", *switches)
         model = model_of(config)
-        optimizers = assemble.optimizers(config, assemble.groups(config, model))
+        optimizers = build_optimizers(config, build_groups(config, model))
         for _ in range(2):
             model.zero_grad()
             (model.train()(tokens, targets) / 48).backward()
@@ -170,4 +172,4 @@ def test_no_switch_of_an_option_is_without_effect(compose, rows) -> None:
 )
 def test_what_cannot_go_together_is_refused_before_data_is_read(compose, pair, message) -> None:
     with pytest.raises(ConfigError, match=message):
-        assemble.sketch(compose(*SIZE, *words(dict(pair))), DataSpec(VOCABULARY, BOS, LENGTH), 2, torch.float32)
+        dry_run(compose(*SIZE, *words(dict(pair))), DataSpec(VOCABULARY, BOS, LENGTH), 2, torch.float32)

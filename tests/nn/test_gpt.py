@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from ramen.build import assemble
+from ramen.build.objects import build_model
+from ramen.config.kinds import PARTS
 from ramen.config.registry import build, factory, options
 from ramen.errors import ConfigError
 from ramen.nn.contracts import Attention, ComponentFactories
@@ -16,7 +17,7 @@ from ramen.nn.residual.standard import Standard
 
 ALIVE = ("attention.output_init_scale=1.0", "mlp.output_init_scale=1.0")
 IGNORED = -100
-EVERY_PART = [(kind, name) for kind in assemble.PARTS for name in options(kind)]
+EVERY_PART = [(kind, name) for kind in PARTS for name in options(kind)]
 
 
 def targets_of(tokens: torch.Tensor) -> torch.Tensor:
@@ -90,7 +91,7 @@ def test_no_document_is_touched_by_another_and_no_token_by_its_future(build_gpt,
 def test_documents_are_opened_by_the_texts_own_token(compose, rows):
     """Two tokens that change their names, the one that opens documents among them, change nothing else."""
     config = compose("model.layers=2", "model.dim=16", "model.heads=2", "model.mtp_weights=[0.5]", *ALIVE)
-    first, second = (assemble.model(config, DataSpec(37, bos, 32)) for bos in (0, 5))
+    first, second = (build_model(config, DataSpec(37, bos, 32)) for bos in (0, 5))
     for model in (first, second):
         initialise(model, 0)
     with torch.no_grad():
@@ -236,7 +237,7 @@ def test_a_gpt_knows_no_method_by_name(compose):
         def forward(self, x):
             return torch.zeros_like(x)
 
-    factories = {kind: factory(config[kind]) for kind in assemble.PARTS}
+    factories = {kind: factory(config[kind]) for kind in PARTS}
     factories |= {"attention": lambda *runtime: Silent(), "mlp": lambda *runtime: Zero()}
     model = build(config["model"], DataSpec(10, 0, 6), ComponentFactories(factories))
     initialise(model, 0)
@@ -246,11 +247,11 @@ def test_a_gpt_knows_no_method_by_name(compose):
     torch.testing.assert_close(model.hidden(tokens), x)
 
 
-@pytest.mark.parametrize("kind", [kind for kind in assemble.PARTS if kind != "mlp"])
+@pytest.mark.parametrize("kind", [kind for kind in PARTS if kind != "mlp"])
 def test_a_part_that_is_not_of_its_kinds_class_is_refused(compose, kind):
     """Of a plain nn.Module the model could not know what it may call."""
     config = compose("model.layers=1", "model.dim=8", "model.heads=2")
-    factories = {kind: factory(config[kind]) for kind in assemble.PARTS} | {kind: lambda *runtime: torch.nn.Identity()}
+    factories = {kind: factory(config[kind]) for kind in PARTS} | {kind: lambda *runtime: torch.nn.Identity()}
     with pytest.raises(
         ConfigError, match=rf"^{kind}\._target_: must be a subclass of ramen\.nn\.contracts\..*, got Identity"
     ):
@@ -266,7 +267,7 @@ def test_connections_know_which_sublayer_is_theirs(compose):
             super().__init__(dim, sublayer)
             self.numbers = dim, sublayer
 
-    factories = ComponentFactories({kind: factory(config[kind]) for kind in assemble.PARTS} | {"residual": Numbered})
+    factories = ComponentFactories({kind: factory(config[kind]) for kind in PARTS} | {"residual": Numbered})
     blocks = build(config["model"], DataSpec(10, 0, 6), factories).blocks
     assert [block.mlp_residual.numbers for block in blocks] == [(8, 1), (8, 3), (8, 5)]
     assert [block.attention_residual and block.attention_residual.numbers for block in blocks] == [(8, 0), None, (8, 4)]

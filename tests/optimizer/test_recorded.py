@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from ramen.build.param_groups import build_optimizers
+from ramen.build.objects import build_optimizers
 from ramen.config.registry import options
 from ramen.kernels.cpu.library import plain_torch
 from ramen.nn.parameter import declare_factors
@@ -69,7 +69,7 @@ def build(compose) -> Callable[..., tuple[Optimizers, list[nn.Parameter]]]:
         lr = config["auxiliary"]["lr"]
         groups = [Group("matrix", "optimizer", ("m",) * len(matrices), tuple(matrices), config["optimizer"]["lr"], 0.3)]
         groups += [Group("embedding", "auxiliary", ("o",) * 2, tuple(others), lr, 0.3)]
-        made = build_optimizers(groups, config["optimizer"], config["auxiliary"], config["allow_targets"])
+        made = build_optimizers(config, groups)
         made.place(torch.device("cpu"))
         return made, matrices + others
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from ramen.build.param_groups import make_optimizer
+from ramen.build.objects import build_optimizer
 from ramen.config.check import without_schedules
 from ramen.nn.parameter import declare_factors
 
@@ -144,18 +144,17 @@ def test_a_rate_above_one_is_refused(build, random, compose):
         build("spectron", list(pair(random, 4, 2, 3)), lr=1.5)
     group = {"params": list(pair(random, 4, 2, 3)), "lr": 1.5}  # what a role's lr_scale makes of it
     with pytest.raises(ValueError, match=r"lr must be in \[0, 1\], got 1.5"):
-        make_optimizer(without_schedules(compose("optimizer=spectron", "linear=low_rank")["optimizer"]), [group], [])
+        build_optimizer(without_schedules(compose("optimizer=spectron", "linear=low_rank")["optimizer"]), [group], [])
 
 
 def test_trains_a_model_of_low_rank_maps(build_gpt, compose, rows):
-    from ramen.build.param_groups import Routing, build_optimizers, route
+    from ramen.build.objects import build_optimizers
+    from ramen.build.param_groups import Routing, route
 
     config = compose("optimizer=spectron", "linear=low_rank")
     model, tokens = build_gpt("linear=low_rank", "attention.output_init_scale=1"), rows((16, 16), (32,))
     routing = Routing(**{key: value for key, value in config["routing"].items() if key != "_target_"})
-    optimizers = build_optimizers(
-        route(model, routing, config["optimizer"], config["auxiliary"]), config["optimizer"], config["auxiliary"], []
-    )
+    optimizers = build_optimizers(config, route(model, routing, config["optimizer"], config["auxiliary"]))
     losses = []
     for _ in range(8):
         optimizers.schedule(0.5, 1.0)

@@ -11,7 +11,7 @@ from torch._dynamo.utils import counters
 
 from ramen.errors import ConfigError
 from ramen.training import compilation as compiling
-from ramen.training.compilation import choose, forward, keep_products, loud
+from ramen.training.compilation import choose, forward, keep_products, raise_compile_errors
 
 
 @pytest.fixture
@@ -99,10 +99,10 @@ def test_what_does_not_compile_is_an_error_in_one_sentence(quick: None) -> None:
 
     with (
         pytest.raises(ConfigError, match=r"compile: this model does not compile here \(.+\), got on or regional"),
-        loud(),
+        raise_compile_errors(),
     ):
         torch.compile(reads_back, fullgraph=True)(torch.ones(2))
-    with pytest.raises(RuntimeError, match="no compiler's fault"), loud():
+    with pytest.raises(RuntimeError, match="no compiler's fault"), raise_compile_errors():
         raise RuntimeError("no compiler's fault")
 
 

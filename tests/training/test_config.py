@@ -7,21 +7,21 @@ import pytest
 
 from ramen.config.registry import build
 from ramen.errors import ConfigError
-from ramen.training.config import Plan
+from ramen.training.config import TrainerConfig
 
 
 @pytest.fixture
-def plan(compose: Callable[..., dict[str, Any]]) -> Callable[..., Plan]:
+def plan(compose: Callable[..., dict[str, Any]]) -> Callable[..., TrainerConfig]:
     """plan(**changes): the default settings but for these, with rows of 256 tokens."""
     return lambda **changes: build(compose()["trainer"] | changes, 256)
 
 
-def test_without_a_budget_the_default_one_holds_and_with_one_it_does_not(plan: Callable[..., Plan]) -> None:
+def test_without_a_budget_the_default_one_holds_and_with_one_it_does_not(plan: Callable[..., TrainerConfig]) -> None:
     assert plan(default_steps=7).budget.steps == 7
     assert plan(seconds=3.0).budget.steps is None
 
 
-def test_all_problems_are_told_at_once_with_their_keys(plan: Callable[..., Plan]) -> None:
+def test_all_problems_are_told_at_once_with_their_keys(plan: Callable[..., TrainerConfig]) -> None:
     with pytest.raises(ConfigError) as told:
         plan(steps=0, grad_clip=-1.0, batch_tokens=100, keep_checkpoints=0)
     wrong = {problem.split(":")[0] for problem in told.value.problems}
@@ -30,7 +30,7 @@ def test_all_problems_are_told_at_once_with_their_keys(plan: Callable[..., Plan]
 
 @pytest.mark.parametrize(("multiplier", "rows"), [(1.0, 4), (2.0, 8), (0.5, 2), (0.1, 1), (1.3, 5), (1.6, 6)])
 def test_the_batch_follows_its_schedule_whatever_fits_in_memory(
-    plan: Callable[..., Plan], multiplier: float, rows: int
+    plan: Callable[..., TrainerConfig], multiplier: float, rows: int
 ) -> None:
     for micro in (256, 768, 4096, "auto"):
         assert plan(batch_tokens=1024, micro_batch_tokens=micro).rows(multiplier) == rows

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from ramen.data.batches import Batches
-from ramen.training.device_loader import Feed
+from ramen.training.device_loader import DeviceLoader
 
 
 @pytest.mark.parametrize("depth", [0, 2])
@@ -16,7 +16,7 @@ def test_a_batch_knows_its_targets_and_documents(write_shard: Callable[..., None
     batches = Batches(
         [tmp_path / "a.bin"], bos=9, sequence_length=5, seed=3, shuffle=True, long_documents="split"
     )  # fmt: skip
-    feed = Feed(batches, torch.device("cpu"), depth)
+    feed = DeviceLoader(batches, torch.device("cpu"), depth)
     seen = [feed.take(rows) for rows in (1, 3, 3)]
     feed.close()
     for batch in seen:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ramen.build import assemble
+from ramen.build.objects import build_section
 from ramen.errors import ConfigError
 from ramen.optimizer.optimizers import Group
 from ramen.training.diagnostics import Diagnostics
@@ -196,4 +196,4 @@ def test_their_time_is_not_trainings(train: Train, monkeypatch: pytest.MonkeyPat
 )
 def test_refuses_what_is_out_of_range(compose: Callable[..., dict[str, Any]], word: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        assemble.section(compose("diagnostics=on", f"diagnostics.{word}"), "diagnostics")
+        build_section(compose("diagnostics=on", f"diagnostics.{word}"), "diagnostics")

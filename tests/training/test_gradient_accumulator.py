@@ -9,7 +9,7 @@ from torch import Tensor
 from ramen.data.batches import IGNORED
 from ramen.nn.gpt import GPT
 from ramen.training.device_loader import DeviceBatch
-from ramen.training.gradient_accumulator import Differentiate
+from ramen.training.gradient_accumulator import GradientAccumulator
 
 CPU = torch.device("cpu")
 
@@ -26,7 +26,7 @@ def test_gradients_are_of_the_mean_over_counted_targets(
     (loss / counted).backward()
     expected = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
     model.zero_grad()
-    found = Differentiate(model, micro_rows, torch.float32, CPU)(DeviceBatch(tokens, targets, counted))
+    found = GradientAccumulator(model, micro_rows, torch.float32, CPU)(DeviceBatch(tokens, targets, counted))
     torch.testing.assert_close(found, loss.detach())
     torch.testing.assert_close({name: p.grad for name, p in model.named_parameters() if name in expected}, expected)
 
@@ -41,7 +41,7 @@ def test_products_are_in_the_precision_asked_for(precision: torch.dtype) -> None
         return (weight @ weight).float().sum()
 
     row = torch.zeros((1, 2), dtype=torch.long)
-    Differentiate(loss, 1, precision, CPU)(DeviceBatch(row, row, 2))
+    GradientAccumulator(loss, 1, precision, CPU)(DeviceBatch(row, row, 2))
     assert made == [precision] and weight.grad is not None and weight.grad.dtype == torch.float32
 
 
@@ -54,5 +54,5 @@ def test_micro_batches_are_told_how_many_documents_they_have(rows: Callable[...,
 
     tokens = rows((4, 8), (12,), (5, 5, 2))
     for documents in ((2, 1, 3), None):
-        Differentiate(loss, 2, torch.float32, CPU)(DeviceBatch(tokens, tokens, 36, documents))
+        GradientAccumulator(loss, 2, torch.float32, CPU)(DeviceBatch(tokens, tokens, 36, documents))
     assert told == [(2, 3), (1, 3), (2, None), (1, None)]

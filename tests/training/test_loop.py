@@ -75,7 +75,7 @@ def test_the_clock_of_training_sees_steps_alone(train: Train, tmp_path: Path, mo
         slow(name, seconds)
     monkeypatch.setattr(loop, "time", SimpleNamespace(perf_counter=lambda: now))
     monkeypatch.setattr(loop.machine, "peak_rate", lambda device: 1e9)
-    monkeypatch.setattr(loop.Feed, "epoch", 3)
+    monkeypatch.setattr(loop.DeviceLoader, "epoch", 3)
     often = ("trainer.evaluate_every_steps=3", "trainer.checkpoint_every_steps=1")
     train("run", *often, "trainer.stop_after_steps=5")
     summary = train("run", *often, "resume=here")

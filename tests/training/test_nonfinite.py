@@ -14,7 +14,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from ramen.runs import checkpoint
 from ramen.training.loop import Trainer
-from ramen.training.nonfinite import Health, broken_weights
+from ramen.training.nonfinite import NonFiniteGuard, broken_weights
 
 Train = Callable[..., dict[str, Any]]
 SKIP = "trainer.nonfinite=skip"
@@ -176,15 +176,15 @@ def test_stop_reads_nothing_from_the_device_and_skip_one_number() -> None:
     with FakeTensorMode():
         device = torch.device("cpu")
         loss, norm = torch.zeros(()), torch.zeros(())
-        assert Health("stop", device).takes(1, loss, norm)
+        assert NonFiniteGuard("stop", device).should_step(1, loss, norm)
         with pytest.raises(Exception, match=r"aten\._local_scalar_dense"):
-            Health("skip", device).takes(1, loss, norm)
+            NonFiniteGuard("skip", device).should_step(1, loss, norm)
 
 
 def test_the_first_bad_step_is_told() -> None:
-    health = Health("stop", torch.device("cpu"))
+    health = NonFiniteGuard("stop", torch.device("cpu"))
     for step, loss in ((1, 1.0), (2, math.nan), (3, 1.0), (4, math.inf)):
-        health.takes(step, torch.tensor(loss), torch.tensor(1.0))
+        health.should_step(step, torch.tensor(loss), torch.tensor(1.0))
         assert (health.trouble() is None) == (step == 1)
     assert health.trouble() == "loss or gradient norm was not finite at step 2"
 

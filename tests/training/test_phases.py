@@ -1,4 +1,4 @@
-"""Stages of a run: windows, batch, split and freeze change when they should, show in the records, and survive a resume."""
+"""Phases of a run: windows, batch, split and freeze change when they should, show in the records, and survive a resume."""
 
 from collections.abc import Callable
 from itertools import pairwise
@@ -10,11 +10,18 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from ramen.build import assemble
+from ramen.build.objects import (
+    build_curve,
+    build_groups,
+    build_mtp_share,
+    build_optimizers,
+    build_section,
+    build_windows,
+)
 from ramen.errors import ConfigError
 from ramen.inference.load import open_run
 from ramen.runs import checkpoint
-from ramen.training.phases import Stages
+from ramen.training.phases import RunPhases
 
 Train = Callable[..., dict[str, Any]]
 EVERYTHING = (
@@ -68,18 +75,18 @@ def test_a_trained_run_opens_with_its_last_windows_and_its_split(train: Train, t
     assert model.windows == (64, 8) and model.embedding.is_split and model.position.gain > 1
 
 
-def stages_of(compose: Any, build_gpt: Any, *overrides: str) -> Stages:
+def stages_of(compose: Any, build_gpt: Any, *overrides: str) -> RunPhases:
     """Of a job of four rows a batch, whose scalars rest for three steps."""
     config = compose("trainer.batch_tokens=128", "trainer.freeze_scalar_steps=3", *overrides)
     model = build_gpt(*overrides)
     job: Any = SimpleNamespace(
         model=model,
-        optimizers=assemble.optimizers(config, assemble.groups(config, model)),
-        batch_schedule=assemble.curve(config, "batch_schedule"),
-        windows=assemble.windows(config),
-        mtp_share=assemble.mtp_share(config),
+        optimizers=build_optimizers(config, build_groups(config, model)),
+        batch_schedule=build_curve(config, "batch_schedule"),
+        windows=build_windows(config),
+        mtp_share=build_mtp_share(config),
     )
-    return Stages(job, assemble.section(config, "trainer", model.data.sequence_length))
+    return RunPhases(job, build_section(config, "trainer", model.data.sequence_length))
 
 
 def test_scalars_keep_still_for_exactly_the_steps_asked_for(compose: Any, build_gpt: Any, rows: Any) -> None:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from ramen.build import assemble
+from ramen.build.objects import build_groups, build_optimizers
 from ramen.config.registry import factory
 from ramen.errors import ConfigError
 from ramen.nn.parameter import generator, initialise
@@ -144,7 +144,7 @@ def test_a_matrix_optimizer_sees_head_pairs(compose, build_gpt):
     model = build_gpt("model.heads=4", "attention.qk_matrix_heads=2", noise=0.1)
     weight = model.blocks[0].attention.qk.weight
     before = weight.detach().clone()
-    optimizers = assemble.optimizers(config, assemble.groups(config, model))
+    optimizers = build_optimizers(config, build_groups(config, model))
     weight.grad = torch.randn(weight.shape, generator=torch.Generator().manual_seed(0))
     optimizers.step()
     step = (weight.detach() - before) / config["optimizer"]["lr"]  # (4, 8, 16)
