@@ -9,7 +9,6 @@ import gc
 import hashlib
 import logging
 import os
-import subprocess
 import time
 import traceback
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from rich.console import Console
 
 from ramen import device as machine
 from ramen.build.dry_run import DryRun, dry_run, estimate_memory, peak_bytes, rows_that_fit
+from ramen.build.failure import out_of_memory, reason_of, write_failure
 from ramen.build.objects import (
     CURVES,
     build_curve,
@@ -36,7 +36,6 @@ from ramen.build.objects import (
 from ramen.build.start_table import start_table
 from ramen.config.check import Settings, check, config_hash, flatten, settings
 from ramen.config.kinds import PARTS
-from ramen.config.secret import scrub
 from ramen.data.batches import Batch, Batches, validation_rows
 from ramen.data.dataset import Dataset
 from ramen.data.source import Source
@@ -49,6 +48,7 @@ from ramen.logger.none import NoLogger
 from ramen.nn.gpt import DataSpec
 from ramen.nn.parameter import initialise
 from ramen.runs import checkpoint, resume
+from ramen.runs.code import describe_code
 from ramen.runs.folder import RunFolder
 from ramen.runs.schema import MetricsRecord
 from ramen.training.compilation import CompileMode, choose
@@ -87,8 +87,13 @@ def run(command: Command) -> dict[str, Any]:
             while link is not None:  # their frames hold the model, which the next job of a sweep has no room for
                 traceback.clear_frames(link.__traceback__)
                 link = link.__cause__ or link.__context__
-            advice = _out_of_memory(command.config, error)
-            _write_failure(command, advice or error, time.monotonic() - started)
+            advice = out_of_memory(command.config, error)
+            known = {
+                "choices": command.choices,
+                "overrides": command.overrides,
+                "wall_seconds": time.monotonic() - started,
+            }
+            write_failure(command.folder, command.config, known, advice or error)
             if advice is None:
                 raise
         raise advice  # here, so that it does not carry the other one along
@@ -239,7 +244,7 @@ def _setup(
 def _environment(command: Command, valid: ValidatedRun, dataset: Dataset) -> dict[str, Any]:
     """Machine, code and data of a run; choices and job too, for the report of a sweep that is not done."""
     return {
-        **machine.describe(valid.device), **_code(), "precision": _name(valid.precision), "data_hash": dataset.hash,
+        **machine.describe(valid.device), **describe_code(), "precision": _name(valid.precision), "data_hash": dataset.hash,
         "choices": command.choices, "job": command.job,
     }  # fmt: skip
 
@@ -301,43 +306,6 @@ def _ending(status: Status, trainer: Trainer) -> dict[str, Any]:
     }
 
 
-@functools.cache  # later jobs of a sweep run what was imported for the first
-def _code() -> dict[str, Any]:
-    """The commit and what differs from it, so that a run records the code it ran; None outside a git checkout."""
-    root = Path(__file__).resolve().parents[2]
-
-    def git(*words: str) -> str | None:
-        try:
-            done = subprocess.run(["git", *words], cwd=root, capture_output=True, text=True, timeout=10, check=False)
-        except (OSError, subprocess.TimeoutExpired):
-            return None
-        return done.stdout.strip() if done.returncode == 0 else None
-
-    changed = git("diff", "HEAD", "--", "*.py", "*.yaml")
-    return {"git_commit": git("rev-parse", "HEAD"), "git_diff": None if changed is None else scrub(changed)}
-
-
-def reason_of(error: BaseException) -> str:
-    """What a summary says of a failure."""
-    if isinstance(error, KeyboardInterrupt):
-        return "interrupted at once, without a checkpoint of this step"
-    return scrub(str(error) if isinstance(error, RamenError) else f"{type(error).__name__}: {error}")
-
-
-def _out_of_memory(config: dict[str, Any], error: BaseException) -> RamenError | None:
-    """What to lower, if that is what happened; torch says it in three ways."""
-    text = str(error)
-    on_cpu = isinstance(error, RuntimeError) and ("can't allocate memory" in text or "not enough memory" in text)
-    if not (on_cpu or isinstance(error, MemoryError | torch.OutOfMemoryError)):
-        return None
-    now, least = config["trainer"]["micro_batch_tokens"], config["data"]["sequence_length"]
-    reason = (text or "out of memory").splitlines()[0]
-    return ConfigError(
-        f"trainer.micro_batch_tokens: memory is not enough, got {now} ({reason}); lower it, which leaves the result "
-        f"as it is, down to data.sequence_length={least} if need be; or take a smaller model"
-    )
-
-
 def _warn_of_little_memory(facts: dict[str, Any], device: torch.device) -> None:
     """CUDA tells when it runs out; the system ends a process without a word."""
     if device.type == "cpu" and (needed := facts["memory_peak"]) > (free := machine.free_memory(device)):
@@ -345,24 +313,3 @@ def _warn_of_little_memory(facts: dict[str, Any], device: torch.device) -> None:
             f"trainer.micro_batch_tokens: about {needed / 1e6:,.0f} MB are needed and {free / 1e6:,.0f} MB are free, so that "
             "the system may kill this run; lower it or give auto, which leaves the result as it is"
         )
-
-
-def _write_failure(command: Command, error: BaseException, seconds: float) -> None:
-    """Record a failure in the run folder, unless it is of a refused continuation: the run there goes on as it was."""
-    failed = {
-        "status": "failed",
-        "error": reason_of(error),
-        "seed": command.config.get("seed"),
-        "choices": command.choices,
-        "overrides": command.overrides,
-        "config_hash": config_hash(command.config),
-        "wall_seconds": seconds,
-    }
-    if checkpoint.checkpoints(command.folder) and resume.written_hash(command.folder) != failed["config_hash"]:
-        return
-    try:
-        before = resume.summary(command.folder)
-        if before.get("status") in (None, "failed"):
-            RunFolder(command.folder).finish({**before, **failed})
-    except RamenError as trouble:
-        log.warning("the failure could not be recorded in %s: %s", command.folder, trouble)

@@ -69,7 +69,7 @@ def work(job: "Command", wait: bool) -> dict[str, Any] | None:
 
 def failure(folder: Path, error: Exception) -> dict[str, Any]:
     """Note why a job failed; the others go on."""
-    from ramen.build.run import reason_of
+    from ramen.build.failure import reason_of
 
     _failures[folder] = reason_of(error)
     return {"status": "failed", "error": _failures[folder]}

@@ -52,7 +52,7 @@ def test_what_is_not_trusted_is_never_imported(target):
         ("ramen.nn.mlp.default.MLP.__init__", "ModuleNotFoundError"),
         ("ramen.nn.mlp.default.MLP.__class__", "ModuleNotFoundError"),
         ("ramen.nn.mlp.default.__builtins__", "is not a class or function"),
-        ("ramen.build.run.subprocess", "is not a class or function"),
+        ("ramen.runs.code.subprocess", "is not a class or function"),
         ("ramen.build.run.Path", "is not a class or function"),
         ("ramen.build.run.log.info", "ModuleNotFoundError"),
         ("ramen/../os.system", "may not be built"),

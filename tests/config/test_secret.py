@@ -95,8 +95,10 @@ def test_no_file_of_a_run_shows_the_environment(
     train_small: Callable[..., dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SOME_API_KEY", "quiet-word-of-the-environment")
-    monkeypatch.setattr("ramen.build.run.subprocess.run", planted_diff)
-    monkeypatch.setattr(runner, "_code", runner._code.__wrapped__)  # which reads the diff once a process
+    monkeypatch.setattr("ramen.runs.code.subprocess.run", planted_diff)
+    monkeypatch.setattr(
+        runner, "describe_code", runner.describe_code.__wrapped__
+    )  # which reads the diff once a process
     train_small(tmp_path, "trainer.steps=1")
     written = {path.name: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     assert b"+import planted" in written["environment.json"]
