@@ -224,7 +224,7 @@ def graphs() -> Found:
         step = GradientAccumulator(forward(made, "off", False), 4, torch.bfloat16, DEVICE)
         if recorded:
             step.record(list(made.parameters()), lambda: None)
-            optimizers.record()
+            optimizers.use_cuda_graphs()
         for number, rows in enumerate((8, 4, 6, 8)):
             tokens = _batch(rows)
             step(DeviceBatch(tokens, tokens, tokens.numel()))

@@ -37,8 +37,8 @@ from ramen.config.check import schedules
 from ramen.errors import ConfigError
 from ramen.nn.gpt import DataSpec, Windows
 from ramen.ops.cross_entropy import sketched_as_on
-from ramen.optimizer.external import Foreign
-from ramen.optimizer.optimizers import Group, Optimizers
+from ramen.optimizer.external import ExternalOptimizer
+from ramen.optimizer.optimizers import Optimizers, ParamGroup
 from ramen.training.compilation import forward
 from ramen.training.phases import POINTS
 
@@ -58,7 +58,7 @@ IN_PLACE = {
 class DryRun:
     """What is known of a run before anything is allocated."""
 
-    groups: list[Group]  # of fake tensors: names, roles and sizes
+    groups: list[ParamGroup]  # of fake tensors: names, roles and sizes
     costs: dict[str, Any]
 
 
@@ -91,7 +91,7 @@ def dry_run(
     return DryRun(groups, costs)
 
 
-def _check_phases(model: Any, groups: list[Group], optimizers: Optimizers, windows: list[Windows]) -> None:
+def _check_phases(model: Any, groups: list[ParamGroup], optimizers: Optimizers, windows: list[Windows]) -> None:
     """Check that position, embedding and optimizer support the scheduled changes; `windows` are those of the run, in order."""
     model.position.check_windows([long for long, _ in windows])
     before = model.windows
@@ -100,7 +100,7 @@ def _check_phases(model: Any, groups: list[Group], optimizers: Optimizers, windo
     model.set_windows(before)
     if model.embedding.split_at is not None:
         owners = {group.to for group in groups if group.role in ("embedding", "head")}
-        foreign = [name for name in owners if isinstance(optimizers.by_name[name], Foreign)]
+        foreign = [name for name in owners if isinstance(optimizers.by_name[name], ExternalOptimizer)]
         if len(owners) > 1 or foreign:
             raise ConfigError(
                 "embedding: the split copies the table's optimizer state to the head: routing.embedding.to and routing.head.to "
@@ -108,7 +108,7 @@ def _check_phases(model: Any, groups: list[Group], optimizers: Optimizers, windo
             )
 
 
-def _try_schedules(config: Mapping[str, Any], owner: str, groups: list[Group]) -> None:
+def _try_schedules(config: Mapping[str, Any], owner: str, groups: list[ParamGroup]) -> None:
     """A hyperparameter must be in its range wherever its schedule takes it."""
     for key, node in schedules(config[owner]).items():
         where = f"{owner}.{key}_schedule"

@@ -18,8 +18,8 @@ from ramen.errors import ConfigError
 from ramen.nn.contracts import ComponentFactories
 from ramen.nn.gpt import DataSpec, Windows
 from ramen.ops.attention import choose
-from ramen.optimizer.external import Foreign
-from ramen.optimizer.optimizers import Group, Optimizers
+from ramen.optimizer.external import ExternalOptimizer
+from ramen.optimizer.optimizers import Optimizers, ParamGroup
 from ramen.training.phases import POINTS
 
 WINDOWS = ("long_window", "short_window")
@@ -55,7 +55,7 @@ def build_model(config: Mapping[str, Any], text: DataSpec) -> nn.Module:
     return build_section(config, "model", text, ComponentFactories(parts))
 
 
-def build_groups(config: Mapping[str, Any], model: nn.Module) -> list[Group]:
+def build_groups(config: Mapping[str, Any], model: nn.Module) -> list[ParamGroup]:
     """The optimizer groups of a model under the config's routing."""
     return route(model, build_section(config, "routing"), config["optimizer"], config["auxiliary"])
 
@@ -63,13 +63,13 @@ def build_groups(config: Mapping[str, Any], model: nn.Module) -> list[Group]:
 def build_optimizer(node: Mapping[str, Any], params: list[dict[str, Any]], allow: list[str]) -> torch.optim.Optimizer:
     """An optimizer for groups of parameters; one that is not ramen's own sees each matrix as a parameter of its own."""
     make = factory(without_schedules(node), allow)
-    built = make(params) if str(node["_target_"]).startswith("ramen.") else Foreign(params, make)
+    built = make(params) if str(node["_target_"]).startswith("ramen.") else ExternalOptimizer(params, make)
     if not isinstance(built, torch.optim.Optimizer):
         raise TypeError(f"{node['_target_']} is not a torch.optim.Optimizer")
     return built
 
 
-def build_optimizers(config: Mapping[str, Any], groups: list[Group]) -> Optimizers:
+def build_optimizers(config: Mapping[str, Any], groups: list[ParamGroup]) -> Optimizers:
     """The optimizers of a run, with the schedules of their hyperparameters."""
     by_name, curves = {}, {}
     for name in ("optimizer", "auxiliary"):

@@ -15,7 +15,7 @@ from typing_extensions import TypedDict
 
 from ramen.errors import ConfigError
 from ramen.nn.parameter import role
-from ramen.optimizer.optimizers import Group, Owner
+from ramen.optimizer.optimizers import Owner, ParamGroup
 
 log = logging.getLogger("ramen")
 
@@ -48,7 +48,7 @@ class Routing:
 
 def route(
     model: nn.Module, routing: Routing, optimizer: Mapping[str, Any], auxiliary: Mapping[str, Any]
-) -> list[Group]:
+) -> list[ParamGroup]:
     """One group a role that the model has. ConfigError names a role without a route and a matrix optimizer fed vectors."""
     by_role: dict[str, list[tuple[str, nn.Parameter]]] = {}
     for name, value in model.named_parameters():
@@ -70,7 +70,7 @@ def route(
                 *(f"{where['to']}.{key}: must be a number, got {value!r}" for key, value in wrong.items())
             )
         groups.append(
-            Group(
+            ParamGroup(
                 role=r,
                 to=where["to"],
                 names=tuple(name for name, _ in held),
@@ -83,7 +83,7 @@ def route(
     return groups
 
 
-def prove_complete(model: nn.Module, groups: list[Group]) -> None:
+def prove_complete(model: nn.Module, groups: list[ParamGroup]) -> None:
     """ConfigError unless every trainable parameter is in exactly one group."""
     held = Counter(id(p) for group in groups for p in group.parameters)
     wrong = [

@@ -6,14 +6,14 @@ import torch
 from rich.console import Group as Stack
 from rich.table import Table
 
-from ramen.optimizer.optimizers import Group
+from ramen.optimizer.optimizers import ParamGroup
 from ramen.training.config import TrainerConfig
 
 
 def start_table(
     config: dict[str, Any],
     facts: dict[str, Any],
-    groups: list[Group],
+    groups: list[ParamGroup],
     plan: TrainerConfig,
     device: torch.device,
     precision: torch.dtype,

@@ -34,15 +34,20 @@ NOISE = 1e3  # units of rounding against the largest row of R^T M: rows below co
 class AROSinkhorn(MatrixOptimizer):
     """Steps along R f(R^T M)."""
 
+    group_state = frozenset({STAGE})
+
     def __init__(
         self, params: Any, *, rms: float, sinkhorn_steps: int, side: Literal["short", "long", "rows", "columns"], stage: float,
         **base: Any,
     ):  # fmt: skip
-        check_above(0, rms=rms)
-        check_counts(sinkhorn_steps=sinkhorn_steps)
-        check_one_of("short", "long", "rows", "columns", side=side)
-        check_at_least(0, stage=stage)
         super().__init__(params, rms=rms, sinkhorn_steps=sinkhorn_steps, side=side, stage=stage, **base)
+
+    def check(self, group: Group) -> None:
+        super().check(group)
+        check_above(0, rms=group["rms"])
+        check_counts(sinkhorn_steps=group["sinkhorn_steps"])
+        check_one_of("short", "long", "rows", "columns", side=group["side"])
+        check_at_least(0, stage=group["stage"])
 
     def initial_state(self, matrices: Tensor, group: Group) -> State:
         side = matrices.shape[-2 if _rotates_rows(matrices, group) else -1]

@@ -20,8 +20,11 @@ class BAM(MatrixOptimizer):
     """Steps along the momentum with balanced axes; `half` normalises the last axis alone (HalfBAM)."""
 
     def __init__(self, params: Any, *, scaling: Scaling, balance_steps: int, half: bool, **base: Any):
-        check_counts(balance_steps=balance_steps)
         super().__init__(params, scaling=scaling, balance_steps=balance_steps, half=half, **base)
+
+    def check(self, group: Group) -> None:
+        super().check(group)
+        check_counts(balance_steps=group["balance_steps"])
 
     def direction(self, momentum: Tensor, state: State, group: Group) -> Tensor:
         return balance_axes(momentum, steps=group["balance_steps"], half=group["half"])

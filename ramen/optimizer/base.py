@@ -1,8 +1,8 @@
-"""What all matrix optimizers share: momentum, Nesterov, shape scaling, decay, the hyperball, and banks.
+"""What ramen's optimizers share: checked groups, a step in two parts, and for matrices momentum, scaling, decay, hyperball, banks.
 
-Parameters are batches of matrices (..., m, n). All matrices of one shape in a group are stacked into one bank (N, m, n), so that
-a method is a batched tensor function called once a shape. State lives in banks too; `state[p]` holds views of them, so
-`state_dict` and `load_state_dict` are torch's own. State is float32 (or wider, as its parameter), `p.grad` is never modified,
+Parameters are matrices (m, n) or banks of independent matrices (N, m, n). All matrices of one shape in a group are stacked into one
+bank, so that a method is a batched tensor function called once a shape. State lives in banks too; `state[p]` holds views of them,
+so `state_dict` and `load_state_dict` are torch's own. State is float32 (or wider, as its parameter), `p.grad` is never modified,
 nothing is read back from the device, and a parameter without a gradient is left alone.
 
     M <- lerp(M, G, 1 - momentum);  U = lerp(G, M, momentum) with Nesterov, else M;  D = direction(U)
@@ -18,6 +18,7 @@ Differs from the sources: the hyperball leaves the step's own norm alone, so tha
 scaling an orthogonal step from a start of standard deviation 1 / sqrt(n) has norm lr R, as in the source).
 """
 
+import inspect
 import math
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -32,13 +33,97 @@ from ramen.ops.checks import check_at_least, check_one_of, check_within
 Scaling = Literal["spectral", "rms", "none"]
 IterationType = Literal["auto", "bfloat16", "float32"]
 MOMENTUM, RADIUS = "momentum", "radius"
-Group = dict[str, Any]
+Group = dict[str, Any]  # one of torch's param_groups
 State = dict[str, Tensor]
 Initial = Callable[[Tensor, Group], State]
+# Keys of a group that are no hyperparameters: torch's own, those of its schedules, and a name.
+OF_TORCH = frozenset(
+    {"params", "param_names", "name", "initial_lr", "max_lr", "min_lr", "max_momentum", "base_momentum"}
+)
+
+
+class Optimizer(torch.optim.Optimizer):
+    """Base of ramen's optimizers: each group is checked, and a step is what Python does and what the device does.
+
+    `begin` and `launch` are apart so that launches can be replayed as a CUDA graph (ramen.optimizer.cuda_graph).
+    """
+
+    tensors: frozenset[str] = frozenset()  # hyperparameters that a schedule may keep on the device
+    group_state: frozenset[str] = frozenset()  # keys that the method itself writes into its groups
+
+    def __init__(self, params: Any, **defaults: Any):
+        known = {name for owner in type(self).__mro__ for name in _keywords(owner)}
+        if unknown := sorted(set(defaults) - known):
+            raise TypeError(
+                f"{type(self).__name__}: unknown {', '.join(unknown)}; allowed are {', '.join(sorted(known))}"
+            )
+        super().__init__(params, defaults)
+
+    def check(self, group: Group) -> None:
+        """ValueError unless a group's hyperparameters and parameters suit the method."""
+
+    def add_param_group(self, param_group: Group) -> None:
+        if unknown := sorted(set(param_group) - set(self.defaults) - self.group_state - OF_TORCH):
+            allowed = ", ".join(sorted(self.defaults))
+            raise ValueError(f"a group's keys must be hyperparameters, got {', '.join(unknown)}; allowed are {allowed}")
+        super().add_param_group(param_group)
+        try:
+            self.check(self.param_groups[-1])
+        except Exception:
+            self.param_groups.pop()
+            raise
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> Any:
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        self.begin()
+        self.launch()
+        return loss
+
+    def begin(self) -> Hashable:
+        """Count a step. Steps for which this returns equal values launch the same work on the same state."""
+        return None
+
+    @torch.no_grad()
+    def launch(self) -> None:
+        """The device's part of the step."""
+        for index, group in enumerate(self.param_groups):
+            self.step_group(index, [p for p in group["params"] if p.grad is not None], group)
+
+    def step_group(self, index: int, params: list[Tensor], group: Group) -> None:
+        """One step of those parameters of a group that have a gradient."""
+        raise NotImplementedError
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self.defaults.pop("differentiable", None)  # torch puts it there; it is no hyperparameter of these methods
+        for group in self.param_groups:  # a checkpoint may be older than a hyperparameter
+            group.update({key: value for key, value in self.defaults.items() if key not in group})
+
+    @torch.no_grad()
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict(state_dict)
+        # torch gives state its parameter's type and shares memory with the dict; here it keeps its own type, in a copy.
+        names = [name for saved in state_dict["param_groups"] for name in saved["params"]]
+        params = [p for group in self.param_groups for p in group["params"]]
+        for name, p in zip(names, params, strict=True):
+            for key, value in state_dict["state"].get(name, {}).items():
+                self.state[p][key] = value.detach().to(p.device, copy=True)
+
+
+def _keywords(owner: type) -> set[str]:
+    """Keyword-only arguments of a class's own constructor."""
+    if "__init__" not in vars(owner):
+        return set()
+    arguments = inspect.signature(owner.__init__).parameters.values()  # type: ignore[misc]
+    return {argument.name for argument in arguments if argument.kind is inspect.Parameter.KEYWORD_ONLY}
 
 
 def shape_scale(scaling: Scaling, rows: int, columns: int) -> float:
-    """What the step is multiplied by: spectral sqrt(max(1, m/n)), rms 0.2 sqrt(max(m, n)) (an orthogonal step gets RMS 0.2)."""
+    """The step's factor: spectral sqrt(max(1, m/n)), rms 0.2 sqrt(max(m, n)) (an orthogonal step gets RMS 0.2), none 1."""
     if scaling == "spectral":
         return math.sqrt(max(1.0, rows / columns))
     if scaling == "rms":
@@ -64,6 +149,7 @@ class Bank:
 
     params: tuple[Tensor, ...]
     state: State = field(default_factory=dict)
+    views: list[State] = field(default_factory=list)  # of the stacked state, for each parameter
 
     def gradients(self) -> list[Tensor]:
         """The gradient of each parameter."""
@@ -78,32 +164,37 @@ class Bank:
         return stack(self.params)
 
 
-class MatrixOptimizer(torch.optim.Optimizer):
+class MatrixOptimizer(Optimizer):
     """Base of the methods under comparison; a method says its `direction`, and hands on `**base`."""
 
-    tensors = frozenset({"lr", "momentum", "weight_decay"})  # hyperparameters that a schedule may keep on the device
+    tensors = frozenset({"lr", "momentum", "weight_decay"})
     cpu_bank_elements = 1 << 24  # on a CPU a bank is not larger than this, for its cache; a launch costs little there
 
     def __init__(
         self, params: Any, *, lr: float, momentum: float, nesterov: bool, weight_decay: float, cautious: bool,
-        decay_lr_power: Literal[1, 2], hyperball: bool, **own: Any,
+        decay_lr_power: Literal[1, 2], hyperball: bool, **method: Any,
     ):  # fmt: skip
-        check_at_least(0, lr=lr, weight_decay=weight_decay)
-        check_within(0, 1, momentum=momentum)
-        check_one_of(1, 2, decay_lr_power=decay_lr_power)
-        defaults = dict(lr=lr, momentum=momentum, nesterov=nesterov, weight_decay=weight_decay, cautious=cautious)
-        defaults |= {"decay_lr_power": decay_lr_power, "hyperball": hyperball, "scaling": "none"} | own
-        check_one_of("spectral", "rms", "none", scaling=defaults["scaling"])
-        super().__init__(params, defaults)
         self._banks: dict[tuple[Any, ...], Bank] = {}
         self._stacked = 0  # banks made so far
-        vectors = [tuple(p.shape) for group in self.param_groups for p in group["params"] if p.ndim < 2]
-        if vectors:
-            raise ValueError(f"{type(self).__name__} takes matrices (..., m, n), got a parameter of shape {vectors[0]}")
-        for group in self.param_groups:
-            warm(
-                group["params"][0], nesterov=group["nesterov"], decay=group["weight_decay"], cautious=group["cautious"]
-            )  # fmt: skip
+        super().__init__(
+            params, lr=lr, momentum=momentum, nesterov=nesterov, weight_decay=weight_decay, cautious=cautious,
+            decay_lr_power=decay_lr_power, hyperball=hyperball, **method,
+        )  # fmt: skip
+
+    def check(self, group: Group) -> None:
+        check_at_least(0, lr=group["lr"], weight_decay=group["weight_decay"])
+        check_within(0, 1, momentum=group["momentum"])
+        check_one_of(1, 2, decay_lr_power=group["decay_lr_power"])
+        if "scaling" in group:
+            check_one_of("spectral", "rms", "none", scaling=group["scaling"])
+        for p in group["params"]:
+            if p.ndim not in (2, 3):
+                raise ValueError(
+                    f"{type(self).__name__} takes matrices (m, n) and banks of them (N, m, n), got a parameter of shape "
+                    f"{tuple(p.shape)}; what is no matrix belongs to another optimizer, or into two axes"
+                )
+        for p in group["params"][:1]:
+            warm(p, nesterov=group["nesterov"], decay=group["weight_decay"], cautious=group["cautious"])
 
     def direction(self, momentum: Tensor, state: State, group: Group) -> Tensor:
         """The step's direction (N, m, n) for momentum (N, m, n); may update banks of `state` in place."""
@@ -119,53 +210,29 @@ class MatrixOptimizer(torch.optim.Optimizer):
 
     def accumulate(self, bank: Bank, group: Group) -> Tensor:
         """Take the gradients into the momentum; returns the momentum (N, m, n), which is state, or Nesterov's."""
-        return accumulate(
-            bank.gradients(), bank.state[MOMENTUM], beta=group["momentum"], nesterov=group["nesterov"]
-        )  # fmt: skip
+        return accumulate(bank.gradients(), bank.state[MOMENTUM], beta=group["momentum"], nesterov=group["nesterov"])
 
     def move(
-        self,
-        bank: Bank,
-        direction: Tensor,
-        group: Group,
-        *,
-        step_scale: Tensor | None = None,
-        decay_target: Tensor | None = None,
-    ) -> None:
-        """W <- W - lr step_scale scale direction, with decay.
+        self, bank: Bank, direction: Tensor, group: Group, *, step_scale: Tensor | None = None, decay_target: Tensor | None = None
+    ) -> None:  # fmt: skip
+        """W <- W - lr step_scale scale direction, decayed.
 
         step_scale (N, 1, 1): a method's own factor; decay_target (N, m, n): what decays in W's place.
         """
         weight_decay = group["weight_decay"]
         descend(
             bank.params, direction,
-            rate=group["lr"] * shape_scale(group["scaling"], *direction.shape[-2:]),
+            rate=group["lr"] * shape_scale(group.get("scaling", "none"), *direction.shape[-2:]),
             decay=0.0 if is_zero(weight_decay) else group["lr"] ** group["decay_lr_power"] * weight_decay,
             cautious=group["cautious"], decay_target=decay_target, step_scale=step_scale, radius=bank.state.get(RADIUS),
         )  # fmt: skip
 
-    @torch.no_grad()
-    def step(self, closure: Any = None) -> Any:
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        self.begin()
-        self.launch()
-        return loss
-
     def begin(self) -> Hashable:
-        """Count a step; steps that this returns the same for launch the same work on the same state."""
-        return self._stacked
-
-    @torch.no_grad()
-    def launch(self) -> None:
-        """The device's part of the step begun."""
-        for index, group in enumerate(self.param_groups):
-            self.step_group(index, [p for p in group["params"] if p.grad is not None], group)
+        """Forget banks whose state was replaced in `self.state`, by a load or a clear."""
+        self._banks = {key: bank for key, bank in self._banks.items() if self._is_current(bank)}
+        return self._stacked, len(self._banks)
 
     def step_group(self, index: int, params: list[Tensor], group: Group) -> None:
-        """One step of those parameters of a group that have a gradient."""
         for bank in self.banks(index, params, group):
             self.update(bank, group)
 
@@ -179,17 +246,6 @@ class MatrixOptimizer(torch.optim.Optimizer):
             for start in range(0, len(members), max(1, size)):
                 yield self.bank((*key, start), members[start : start + max(1, size)], group)
 
-    @torch.no_grad()
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        super().load_state_dict(state_dict)
-        # torch gives state its parameter's type and shares memory with the dict; here it keeps its own type, in a copy.
-        names = [name for saved in state_dict["param_groups"] for name in saved["params"]]
-        params = [p for group in self.param_groups for p in group["params"]]
-        for name, p in zip(names, params, strict=True):
-            for key, value in state_dict["state"].get(name, {}).items():
-                self.state[p][key] = value.detach().to(p.device, copy=True)
-        self._banks.clear()  # they are stacked anew from these tensors
-
     def bank(
         self, key: tuple[Any, ...], params: Sequence[Tensor], group: Group, initial: Initial | None = None
     ) -> Bank:
@@ -197,21 +253,31 @@ class MatrixOptimizer(torch.optim.Optimizer):
         known = self._banks.get(key)
         if known is not None and [*map(id, known.params)] == [*map(id, params)]:
             return known
-        held = set(map(id, params))  # a bank that shares a parameter with the new one would be out of date
-        self._banks = {k: b for k, b in self._banks.items() if held.isdisjoint(map(id, b.params))}
-        bank = Bank(tuple(params))
+        ids = set(map(id, params))  # a bank that shares a parameter with the new one would be out of date
+        self._banks = {k: b for k, b in self._banks.items() if ids.isdisjoint(map(id, b.params))}
+        bank = Bank(tuple(params), views=[{} for _ in params])
         weight = bank.weight()
         fresh = {MOMENTUM: torch.zeros_like(weight), **(initial or self.initial_state)(weight, group)}
         if group["hyperball"]:
             fresh[RADIUS] = torch.linalg.vector_norm(weight, dim=(-2, -1))
         for name, start in fresh.items():
-            views = unstack(start, params)
-            for p, view in zip(params, views, strict=True):
-                kept = self.state[p].get(name)
-                if kept is not None:
-                    view.copy_(kept)
-                self.state[p][name] = view
+            for p, view, views in zip(params, unstack(start, params), bank.views, strict=True):
+                saved = self.state[p].get(name)
+                if saved is not None:
+                    view.copy_(saved)
+                self.state[p][name] = views[name] = view
             bank.state[name] = start
         self._banks[key] = bank
         self._stacked += 1
         return bank
+
+    def _is_current(self, bank: Bank) -> bool:
+        """Whether `self.state` holds the bank's own views."""
+        states = [self.state.get(p, {}) for p in bank.params]
+        pairs = zip(states, bank.views, strict=True)
+        return all(state.get(name) is view for state, views in pairs for name, view in views.items())
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._banks = {}  # after a copy, an unpickling or a load; the next step stacks them anew
+        self._stacked = vars(self).get("_stacked", 0)

@@ -26,9 +26,12 @@ class ContraMuon(Muon):
     """Steps along polar(U) - contra U / ||U||_2."""
 
     def __init__(self, params: Any, *, contra: float, power_steps: int, **base: Any):
-        check_within(0, 1, contra=contra)
-        check_counts(power_steps=power_steps)
         super().__init__(params, contra=contra, power_steps=power_steps, **base)
+
+    def check(self, group: Group) -> None:
+        super().check(group)
+        check_within(0, 1, contra=group["contra"])
+        check_counts(power_steps=group["power_steps"])
 
     def initial_state(self, matrices: Tensor, group: Group) -> State:
         return {POWER: start_vector(matrices)}

@@ -1,9 +1,9 @@
-"""Lets an optimizer from elsewhere step on banks of matrices: to it, every matrix is a parameter of its own.
+"""Lets an optimizer from another package step on banks of matrices: to it, every matrix is a parameter of its own.
 
-A foreign optimizer (torch.optim.Muon, say) expects matrices of two axes and may write into gradients. Each matrix of a parameter
-(..., m, n) becomes a leaf that shares its storage and, at each step, is given a copy of its gradient. What the foreign optimizer
-writes in place is the parameter's new value.
-Cost: the foreign method's, one matrix after the other, and a copy of the gradient. State: the foreign method's.
+Such an optimizer (torch.optim.Muon, say) expects matrices of two axes and may write into gradients. Each matrix of a parameter
+(N, m, n) becomes a leaf that shares its memory and, at each step, is given a copy of its gradient. What the optimizer writes in
+place is the parameter's new value.
+Cost: the method's, one matrix after the other, and a copy of the gradient. State: the method's.
 """
 
 from collections.abc import Callable
@@ -13,31 +13,43 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-STEP = "step_of_foreign"
+STEP = "step_of_external"  # kept in a group, and so in the state
 
 
-class Foreign(torch.optim.Optimizer):
-    """Wraps `make(groups)`, an optimizer of two-axis matrices, for parameters with leading axes."""
+class ExternalOptimizer(torch.optim.Optimizer):
+    """Wraps `make(groups)`, an optimizer of two-axis matrices, for parameters with a leading axis."""
+
+    inner: torch.optim.Optimizer | None = None
 
     def __init__(self, params: Any, make: Callable[[list[dict[str, Any]]], torch.optim.Optimizer]):
-        groups = [dict(group) for group in params]
-        self._leaves: list[tuple[Tensor, list[nn.Parameter]]] = []
-        split = []
-        for group in groups:
-            leaves = []
-            for p in group["params"]:
-                matrices = p.detach().reshape(-1, *p.shape[-2:]).unbind() if p.ndim > 2 else [p.detach()]
-                self._leaves.append((p, [nn.Parameter(matrix) for matrix in matrices]))
-                leaves += self._leaves[-1][1]
-            split.append({**group, "params": leaves})
+        self._leaves: dict[Tensor, list[nn.Parameter]] = {}
+        self._waiting: list[dict[str, Any]] = []  # groups of leaves, until there is an inner optimizer
+        super().__init__(params, {})
         try:
-            self.inner = make(split)
+            inner = make(self._waiting)
         except Exception as error:  # packages have exceptions of their own for what is out of range
             raise ValueError(str(error)) from error
-        if not isinstance(self.inner, torch.optim.Optimizer):
-            raise TypeError(f"{type(self.inner).__name__} is not a torch.optim.Optimizer")
-        super().__init__(groups, {})
+        if not isinstance(inner, torch.optim.Optimizer):
+            raise TypeError(f"{type(inner).__name__} is not a torch.optim.Optimizer")
+        self.inner = inner
         self._pull()
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        super().add_param_group(param_group)
+        for p in param_group["params"]:
+            if p.ndim > 3:
+                self.param_groups.pop()
+                raise ValueError(
+                    f"allowed are matrices and banks of them (N, m, n), got a parameter of shape {tuple(p.shape)}"
+                )
+        leaves = {p: [nn.Parameter(matrix) for matrix in _matrices(p.detach())] for p in param_group["params"]}
+        self._leaves |= leaves
+        group = {**param_group, "params": [leaf for of_one in leaves.values() for leaf in of_one]}
+        if self.inner is None:
+            self._waiting.append(group)
+        else:
+            self.inner.add_param_group(group)
+            self._pull()
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
@@ -46,38 +58,52 @@ class Foreign(torch.optim.Optimizer):
             with torch.enable_grad():
                 loss = closure()
         self._push()
-        for p, leaves in self._leaves:
-            gradients = [None] * len(leaves) if p.grad is None else p.grad.clone().reshape(-1, *p.shape[-2:]).unbind()
-            for leaf, gradient in zip(leaves, gradients, strict=True):
-                leaf.grad = gradient if gradient is None else gradient.view_as(leaf)
+        for p, leaves in self._leaves.items():
+            gradients = [None] * len(leaves) if p.grad is None else _matrices(p.grad.clone())
+            for leaf, matrix, gradient in zip(leaves, _matrices(p.detach()), gradients, strict=True):
+                leaf.data, leaf.grad = matrix, gradient  # anew each step: the parameter's memory may be another by now
         with torch.random.fork_rng():  # a method's own draws are a function of the step, and move no other stream
             torch.manual_seed(self._count())
-            self.inner.step()
-        for _, leaves in self._leaves:
+            self._inner.step()
+        for leaves in self._leaves.values():
             for leaf in leaves:
                 leaf.grad = None
         self._pull()
         return loss
 
+    @property
+    def _inner(self) -> torch.optim.Optimizer:
+        assert self.inner is not None
+        return self.inner
+
     def state_dict(self) -> dict[str, Any]:
-        return self.inner.state_dict()
+        return self._inner.state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.inner.load_state_dict(deepcopy(state_dict))  # torch would share memory with the dict
+        self._inner.load_state_dict(deepcopy(state_dict))  # torch would share memory with the dict
         self._pull()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return super().__getstate__() | {"inner": self.inner, "_leaves": self._leaves}
 
     def _count(self) -> int:
         """The number of this step; kept in a group, and so in the state."""
-        group = self.inner.param_groups[0]
+        group = self._inner.param_groups[0]
         group[STEP] = group.get(STEP, -1) + 1
         return group[STEP]
 
     def _push(self) -> None:
         """Tell the inner optimizer what was set here since _pull, by a schedule."""
-        for outer, inner in zip(self.param_groups, self.inner.param_groups, strict=True):
+        for outer, inner in zip(self.param_groups, self._inner.param_groups, strict=True):
             inner.update({key: value for key, value in outer.items() if key != "params"})
 
     def _pull(self) -> None:
-        """Show the inner optimizer's groups, with what it counts there itself, as this one's."""
-        for outer, inner in zip(self.param_groups, self.inner.param_groups, strict=True):
+        """Show the inner optimizer's groups, with what it counts there itself, and its state as this one's."""
+        for outer, inner in zip(self.param_groups, self._inner.param_groups, strict=True):
             outer.update({key: value for key, value in inner.items() if key != "params"})
+        self.state = self._inner.state
+
+
+def _matrices(tensor: Tensor) -> list[Tensor]:
+    """Views of the matrices of a bank (N, m, n), or the tensor itself."""
+    return list(tensor.unbind()) if tensor.ndim > 2 else [tensor]

@@ -39,18 +39,21 @@ class LITE(MatrixOptimizer):
         self, params: Any, *, scaling: Scaling, steps: int, iteration_dtype: IterationType, ratio: float, beta1: float,
         beta2: float, beta_ramp: float, chi: float, chi_ramp: float, **base: Any,
     ):  # fmt: skip
-        check_iteration("polar_express", steps, iteration_dtype)
-        if not 0 < ratio < 1:
-            raise ValueError(f"ratio must be in (0, 1), got {ratio}")
-        check_within(-1, 10, beta1=beta1, beta2=beta2)
-        check_within(0, 100, chi=chi)
-        for name, value in (("beta_ramp", beta_ramp), ("chi_ramp", chi_ramp)):
-            if not 0 <= value <= 1:
-                raise ValueError(f"{name} must be in [0, 1], got {value}")
         super().__init__(
             params, scaling=scaling, steps=steps, iteration_dtype=iteration_dtype, ratio=ratio, beta1=beta1, beta2=beta2,
             beta_ramp=beta_ramp, chi=chi, chi_ramp=chi_ramp, **base,
         )  # fmt: skip
+
+    def check(self, group: Group) -> None:
+        super().check(group)
+        check_iteration({"method": "polar_express"} | group)
+        if not 0 < group["ratio"] < 1:
+            raise ValueError(f"ratio must be in (0, 1), got {group['ratio']}")
+        check_within(-1, 10, beta1=group["beta1"], beta2=group["beta2"])
+        check_within(0, 100, chi=group["chi"])
+        for name in ("beta_ramp", "chi_ramp"):
+            if not 0 <= group[name] <= 1:
+                raise ValueError(f"{name} must be in [0, 1], got {group[name]}")
 
     def initial_state(self, matrices: Tensor, group: Group) -> State:
         return {THRESHOLD: matrices.new_full(matrices.shape[:1], min(matrices.shape[-2:]) ** -0.5)}

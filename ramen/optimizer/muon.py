@@ -18,11 +18,11 @@ from ramen.optimizer.base import Group, IterationType, MatrixOptimizer, Scaling,
 Method = Literal["polar_express", "newton_schulz"]
 
 
-def check_iteration(method: Method, steps: int, iteration_dtype: IterationType) -> None:
-    """ValueError unless `orthogonalise` can work by these."""
-    check_one_of("polar_express", "newton_schulz", method=method)
-    check_counts(steps=steps)
-    check_one_of("auto", "bfloat16", "float32", iteration_dtype=iteration_dtype)
+def check_iteration(group: Group) -> None:
+    """ValueError unless `orthogonalise` can work by the group's values."""
+    check_one_of("polar_express", "newton_schulz", method=group["method"])
+    check_counts(steps=group["steps"])
+    check_one_of("auto", "bfloat16", "float32", iteration_dtype=group["iteration_dtype"])
 
 
 def orthogonalise(x: Tensor, group: Group) -> Tensor:
@@ -37,10 +37,13 @@ class Muon(MatrixOptimizer):
     def __init__(
         self, params: Any, *, scaling: Scaling, method: Method, steps: int, iteration_dtype: IterationType, **base: Any
     ):
-        check_iteration(method, steps, iteration_dtype)
         super().__init__(
             params, scaling=scaling, method=method, steps=steps, iteration_dtype=iteration_dtype, **base
         )  # fmt: skip
+
+    def check(self, group: Group) -> None:
+        super().check(group)
+        check_iteration(group)
 
     def direction(self, momentum: Tensor, state: State, group: Group) -> Tensor:
         return orthogonalise(momentum, group)

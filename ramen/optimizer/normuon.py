@@ -30,9 +30,12 @@ class NorMuon(Muon):
     tensors = Muon.tensors | {"beta2"}
 
     def __init__(self, params: Any, *, beta2: float, axis: Literal["rows", "long"], **base: Any):
-        check_within(0, 1, beta2=beta2)
-        check_one_of("rows", "long", axis=axis)
         super().__init__(params, beta2=beta2, axis=axis, **base)
+
+    def check(self, group: Group) -> None:
+        super().check(group)
+        check_within(0, 1, beta2=group["beta2"])
+        check_one_of("rows", "long", axis=group["axis"])
 
     def initial_state(self, matrices: Tensor, group: Group) -> State:
         return {SECOND_MOMENT: torch.zeros_like(matrices.narrow(_axis(matrices, group), 0, 1))}

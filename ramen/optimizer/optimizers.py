@@ -9,7 +9,8 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from ramen.optimizer.recorded import Recordable, Recorded, Replay, cuda_graph
+from ramen.optimizer.base import Optimizer
+from ramen.optimizer.cuda_graph import GraphedStep, Replay, capture
 
 log = logging.getLogger("ramen")
 Curve = Callable[[float], float]  # progress -> multiplier
@@ -17,7 +18,7 @@ Owner = Literal["optimizer", "auxiliary"]
 
 
 @dataclass(frozen=True)
-class Group:
+class ParamGroup:
     """The parameters of one role: what the start-up table shows and one optimizer group trains."""
 
     role: str
@@ -53,7 +54,7 @@ class Optimizers:
         """`curves`: of each optimizer's hyperparameters that follow a schedule. ValueError where that cannot be."""
         self.by_name = by_name
         self._scheduled = [s for name in by_name for s in _scheduled(name, by_name[name], curves.get(name, {}))]
-        self._numbers: list[float] = []  # what is scheduled, as of now
+        self._numbers: list[float] = []  # present values of what is scheduled
         self._tensor: torch.Tensor | None = None  # the same on the device
         self._steps: dict[str, Callable[[], object]] = {name: built.step for name, built in by_name.items()}
         device = next(iter(by_name.values())).param_groups[0]["params"][0].device
@@ -64,33 +65,36 @@ class Optimizers:
         """Keep scheduled hyperparameters on this device."""
         self._tensor = torch.zeros(len(self._scheduled), device=device)
 
-    def record(self, record: Callable[..., Replay] = cuda_graph) -> None:
-        """Replay the launches of steps from now on, of each optimizer that tells them from what Python does."""
-        for name, built in self.by_name.items():
-            if isinstance(built, Recordable):
-                self._steps[name] = Recorded(built, partial(self._on_host, name), record).step
+    def use_cuda_graphs(self, capture: Callable[..., Replay] = capture) -> None:
+        """Replay the launches of steps from now on, of each optimizer that separates them from what Python does."""
+        for name, optimizer in self.by_name.items():
+            if isinstance(optimizer, Optimizer):
+                self._steps[name] = GraphedStep(optimizer, partial(self._host_numbers, name), capture).step
             else:
                 log.warning("trainer.cuda_graphs: %s's step is launched as it is: it is not ramen's own", name)
 
-    def _on_host(self, name: str) -> tuple[float, ...]:
-        """The scheduled hyperparameters of that optimizer that are numbers, as of now."""
-        now, tensors = zip(self._scheduled, self._numbers, strict=True), getattr(self.by_name[name], "tensors", ())
-        return tuple(number for s, number in now if s.owner == name and s.key not in tensors)
+    def _host_numbers(self, name: str) -> tuple[float, ...]:
+        """The present values of that optimizer's scheduled hyperparameters that are numbers."""
+        current = zip(self._scheduled, self._numbers, strict=True)
+        return tuple(number for s, number in current if s.owner == name and not self._may_be_tensor(s))
+
+    def _may_be_tensor(self, scheduled: _Scheduled) -> bool:
+        optimizer = self.by_name[scheduled.owner]
+        return isinstance(optimizer, Optimizer) and scheduled.key in optimizer.tensors
 
     def schedule(self, progress: float, lr_multiplier: float) -> dict[str, float]:
         """Set what follows a schedule for this step; return the values of the first group of each optimizer, by name."""
-        told = {}
+        values = {}
         self._numbers = [s.base * (lr_multiplier if s.curve is None else s.curve(progress)) for s in self._scheduled]
         if self._tensor is not None:
             pinned = self._tensor.is_cuda  # from where a copy does not make the loop wait
             self._tensor.copy_(torch.tensor(self._numbers, pin_memory=pinned), non_blocking=True)
         for index, (s, number) in enumerate(zip(self._scheduled, self._numbers, strict=True)):
-            built = self.by_name[s.owner]
-            on_device = self._tensor is not None and s.key in getattr(built, "tensors", ())
-            built.param_groups[s.group][s.key] = self._tensor[index] if on_device else number  # type: ignore[index]
+            value = number if self._tensor is None or not self._may_be_tensor(s) else self._tensor[index]
+            self.by_name[s.owner].param_groups[s.group][s.key] = value
             if s.group == 0:
-                told[s.key if s.owner == "optimizer" else f"{s.owner}_{s.key}"] = number
-        return told
+                values[s.key if s.owner == "optimizer" else f"{s.owner}_{s.key}"] = number
+        return values
 
     def step(self) -> None:
         for step in self._steps.values():

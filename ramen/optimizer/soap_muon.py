@@ -34,11 +34,16 @@ EPS = 1e-4  # relative to the largest root mean square: above rounding errors, w
 class SOAPMuon(Muon):
     """Steps along the polar factor of the momentum, divided in Shampoo's eigenbasis by the gradient's root mean square."""
 
+    group_state = frozenset({STEP})
+
     def __init__(self, params: Any, *, beta2: float, refresh_steps: int, sides: Literal["both", "short"], **base: Any):
-        check_within(0, 1, beta2=beta2)
-        check_at_least(1, refresh_steps=refresh_steps)
-        check_one_of("both", "short", sides=sides)
         super().__init__(params, beta2=beta2, refresh_steps=refresh_steps, sides=sides, **base)
+
+    def check(self, group: Group) -> None:
+        super().check(group)
+        check_within(0, 1, beta2=group["beta2"])
+        check_at_least(1, refresh_steps=group["refresh_steps"])
+        check_one_of("both", "short", sides=group["sides"])
 
     def initial_state(self, matrices: Tensor, group: Group) -> State:
         state = {SECOND_MOMENT: torch.zeros_like(matrices), UNIT: matrices.new_zeros(len(matrices))}

@@ -11,7 +11,6 @@ iteration starts from 20 steps, not from a random vector. Decay is lr x weight_d
 Needs factor pairs (ramen.nn.parameter.declare_factors), as linear=low_rank declares them.
 """
 
-from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
@@ -24,34 +23,42 @@ from ramen.optimizer.base import Group, IterationType, MatrixOptimizer, State
 from ramen.optimizer.muon import Method, check_iteration, orthogonalise
 
 POWER = "power_vector"
+PAIRS = "pairs"  # kept in the group, and so in its state
 FIRST_POWER_STEPS = 20
 
 
 class Spectron(MatrixOptimizer):
     """Orthogonal steps on factor pairs, paced by the factors' spectral norms."""
 
+    group_state = frozenset({PAIRS})
+
     def __init__(
         self, params: Any, *, lr: float, method: Method, steps: int, iteration_dtype: IterationType, power_steps: int, **base: Any
     ):  # fmt: skip
-        check_iteration(method, steps, iteration_dtype)
-        check_counts(power_steps=power_steps)
         super().__init__(
             params, lr=lr, method=method, steps=steps, iteration_dtype=iteration_dtype, power_steps=power_steps, **base
         )
-        for group in self.param_groups:
-            if not group["lr"] <= 1:  # above it the product may move by more
-                raise ValueError(f"lr must be in [0, 1], got {group['lr']}")
-            paired = {id(factor) for pair in factor_pairs(group["params"]) for factor in pair}
-            alone = sorted({tuple(p.shape) for p in group["params"] if id(p) not in paired})
-            if alone:
-                shapes = ", ".join(map(str, alone))
-                raise ValueError(
-                    f"spectron needs factor pairs, got matrices without one, of shape {shapes}: add linear=low_rank"
-                )
+
+    def check(self, group: Group) -> None:
+        super().check(group)
+        check_iteration(group)
+        check_counts(power_steps=group["power_steps"])
+        if not group["lr"] <= 1:  # above it the product may move by more
+            raise ValueError(f"lr must be in [0, 1], got {group['lr']}")
+        group[PAIRS] = _factor_pairs(group["params"])  # by place: declarations are lost when parameters are copied
+        paired = {place for pair in group[PAIRS] for place in pair}
+        alone = {tuple(p.shape) for place, p in enumerate(group["params"]) if place not in paired}
+        if alone:
+            shapes = ", ".join(map(str, sorted(alone)))
+            raise ValueError(
+                f"spectron needs factor pairs, got matrices without one, of shape {shapes}: add linear=low_rank"
+            )
 
     def step_group(self, index: int, params: list[Tensor], group: Group) -> None:
         kinds: dict[tuple[Any, ...], list[tuple[Tensor, Tensor]]] = {}
-        for left, right in factor_pairs(params):  # a pair steps when both its factors have a gradient
+        for left, right in ((group["params"][i], group["params"][j]) for i, j in group[PAIRS]):
+            if left.grad is None or right.grad is None:  # a pair steps when both its factors have a gradient
+                continue
             key = (index, left.shape[-2:], right.shape[-2:], left.dtype, left.device)
             kinds.setdefault(key, []).append((left, right))
         for key, pairs in kinds.items():
@@ -84,8 +91,8 @@ def _step_scale(a: Tensor, b: Tensor, state: State, group: Group) -> Tensor:
     return squares.sqrt_().sum(dim=1).add_(1).reciprocal_()[:, None, None]
 
 
-def factor_pairs(parameters: Iterable[Tensor]) -> list[tuple[Tensor, Tensor]]:
-    """The declared (left, right) pairs of which both are among the parameters."""
-    by_id = {id(p): p for p in parameters}
-    pairs = ((p, vars(p).get("right_factor")) for p in by_id.values())
-    return [(left, right) for left, right in pairs if right is not None and id(right) in by_id]
+def _factor_pairs(parameters: list[Tensor]) -> list[tuple[int, int]]:
+    """Where the declared (left, right) pairs are, of which both are among the parameters."""
+    places = {id(p): place for place, p in enumerate(parameters)}
+    partners = [id(vars(p).get("right_factor")) for p in parameters]
+    return [(place, places[partner]) for place, partner in enumerate(partners) if partner in places]

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from ramen.ops.bank import upcast
 from ramen.ops.power_iteration import spectral_norm, start_vector
-from ramen.optimizer.optimizers import Group
+from ramen.optimizer.optimizers import ParamGroup
 
 Cut = Literal["role", "layer", "kind", "parameter"]
 BLOCK = re.compile(r"^blocks\.(\d+)\.")
@@ -39,10 +39,10 @@ class Diagnostics:
             raise ValueError(f"by: must name cuts, each once, got {by}; allowed are role, layer, kind, parameter")
         self.every_steps, self.by, self.power_steps = every_steps, by, power_steps
         self._weights: dict[int, list[Tensor]] = {}  # step -> the weights before it
-        self._held: list[tuple[str, Group, nn.Parameter]] = []
+        self._held: list[tuple[str, ParamGroup, nn.Parameter]] = []
         self._tell: Callable[[dict[str, Any]], None] = lambda line: None
 
-    def watch(self, groups: Iterable[Group], tell: Callable[[dict[str, Any]], None]) -> None:
+    def watch(self, groups: Iterable[ParamGroup], tell: Callable[[dict[str, Any]], None]) -> None:
         """Measure the parameters of these groups; `tell` is given one flat line a measured step."""
         self._held = [(n, group, p) for group in groups for n, p in zip(group.names, group.parameters, strict=True)]
         self._tell = tell
@@ -171,7 +171,7 @@ def _figures(chosen: list[Measured]) -> dict[str, float]:
     return made
 
 
-def _labels(name: str, group: Group) -> dict[str, str]:
+def _labels(name: str, group: ParamGroup) -> dict[str, str]:
     block, stem = BLOCK.match(name), name.removesuffix(".weight")
     labels = {"role": group.role, "kind": BLOCK.sub("", stem), "parameter": stem}
     return labels | ({"layer": block[1]} if block else {})

@@ -2,7 +2,7 @@
 
 A graph reads its batch from, and adds its gradients to, memory of its own; there is one for every number of rows and every stage
 of the run (attention windows, split embedding), recorded before the clock starts. Bit for bit what runs without graphs.
-The optimizers' steps are recorded apart (ramen.optimizer.recorded).
+The optimizers' steps are captured apart (ramen.optimizer.cuda_graph).
 Memory: the activations of the largest micro-batch, kept from step to step.
 """
 

@@ -47,7 +47,7 @@ class Trainer:
         self.differentiate = GradientAccumulator(self.loss, plan.micro_rows, job.precision, job.device)
         if plan.cuda_graphs:
             self.differentiate.record(self.parameters, self.stages.key)
-            job.optimizers.record()
+            job.optimizers.use_cuda_graphs()
         self.feed = DeviceLoader(job.batches, job.device, plan.prefetch_batches)
 
     def fit(self, reserved: int) -> int:

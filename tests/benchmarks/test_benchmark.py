@@ -11,7 +11,7 @@ import torch
 from benchmarks import benchmark
 from benchmarks.machine import Machine, Workload
 from ramen.config.registry import options
-from ramen.optimizer.external import Foreign
+from ramen.optimizer.external import ExternalOptimizer
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = (
@@ -72,7 +72,7 @@ def test_every_optimizer_is_timed_or_says_what_it_misses(figures):
 
 def test_methods_are_timed_where_torchs_muon_is_too_slow_to_repeat(monkeypatch):
     def seconds(machine, task):
-        return 10.0 if isinstance(getattr(task, "__self__", None), Foreign) else 0.5
+        return 10.0 if isinstance(getattr(task, "__self__", None), ExternalOptimizer) else 0.5
 
     few = {name: option for name, option in options("optimizer").items() if name in ("bam", "torch_muon")}
     monkeypatch.setattr(benchmark, "options", lambda kind: few)

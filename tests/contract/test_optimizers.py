@@ -19,9 +19,9 @@ from ramen.errors import ConfigError
 from ramen.kernels.cpu.library import plain_torch
 from ramen.nn.parameter import declare_factors
 from ramen.optimizer.base import MatrixOptimizer
-from ramen.optimizer.optimizers import Group
+from ramen.optimizer.optimizers import ParamGroup
 
-SHAPES = ((12, 5), (5, 12), (8, 8), (3, 6, 4), (2, 2, 4, 6))
+SHAPES = ((12, 5), (5, 12), (8, 8), (3, 6, 4), (4, 4, 6))
 PAIRED = ("spectron",)  # steps on factor pairs
 RATES = {"shampoo": 0.3}  # on the quadratic, in place of 0.05: its steps shrink with the root of their number
 PROBING = ("psgd",)  # draws a probe for each parameter in turn
@@ -136,7 +136,7 @@ def test_yaml_keys_are_the_keyword_only_parameters(name, node):
 def test_is_built_by_the_router_and_its_schedules_are_told(name, compose):
     config = compose(f"optimizer={name}")
     params, lr = matrices(name), config["optimizer"]["lr"]
-    group = Group("matrix", "optimizer", tuple(map(str, range(len(params)))), tuple(params), lr, 0.1)
+    group = ParamGroup("matrix", "optimizer", tuple(map(str, range(len(params)))), tuple(params), lr, 0.1)
     built = build_optimizers(config, [group])
     told = [built.schedule(progress, 0.5) for progress in (0.0, 0.5, 1.0)]
     assert all(t["lr"] == 0.5 * lr for t in told)
@@ -387,7 +387,7 @@ def test_refuses_what_is_out_of_range(ours, node, begin):
 
 def test_a_range_error_is_the_config_s(name, compose):
     config = compose(f"optimizer={name}", "optimizer.lr=-1")
-    group = Group("matrix", "optimizer", ("w",), tuple(matrices(name)), -1.0, 0.1)
+    group = ParamGroup("matrix", "optimizer", ("w",), tuple(matrices(name)), -1.0, 0.1)
     with pytest.raises(ConfigError, match=r"(?i)^optimizer: .*(lr|learning rate)"):
         build_optimizers(config, [group])
 

@@ -1,4 +1,4 @@
-"""Foreign: another optimizer sees single matrices, follows schedules, and keeps its own count."""
+"""ExternalOptimizer: another optimizer sees single matrices, follows schedules, and keeps its own count."""
 
 from itertools import pairwise
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from ramen.optimizer.external import Foreign
+from ramen.optimizer.external import ExternalOptimizer
 
 
 class Counting(torch.optim.SGD):
@@ -25,9 +25,9 @@ class Counting(torch.optim.SGD):
         return super().step()
 
 
-def wrapped(*shapes: tuple[int, ...], **changes) -> tuple[Foreign, list[nn.Parameter]]:
+def wrapped(*shapes: tuple[int, ...], **changes) -> tuple[ExternalOptimizer, list[nn.Parameter]]:
     params = [nn.Parameter(torch.ones(shape)) for shape in shapes]
-    return Foreign([{"params": params}], lambda groups: Counting(groups, lr=0.1, **changes)), params
+    return ExternalOptimizer([{"params": params}], lambda groups: Counting(groups, lr=0.1, **changes)), params
 
 
 def test_every_matrix_is_a_parameter_of_its_own():
@@ -77,4 +77,4 @@ def test_its_refusals_are_value_errors():
     with pytest.raises(ValueError, match="momentum"):
         wrapped((2, 2), momentum=-1)
     with pytest.raises(TypeError, match=r"dict is not a torch\.optim\.Optimizer"):
-        Foreign([{"params": [nn.Parameter(torch.ones(2, 2))]}], lambda groups: {})
+        ExternalOptimizer([{"params": [nn.Parameter(torch.ones(2, 2))]}], lambda groups: {})

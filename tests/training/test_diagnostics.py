@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from ramen.build.objects import build_section
 from ramen.errors import ConfigError
-from ramen.optimizer.optimizers import Group
+from ramen.optimizer.optimizers import ParamGroup
 from ramen.training.diagnostics import Diagnostics
 
 Train = Callable[..., dict[str, Any]]
@@ -32,7 +32,7 @@ def watched(by: list[Any], shapes: dict[str, tuple[int, ...]], **more: Any) -> t
     """Diagnostics of parameters of these shapes, the first for `optimizer` and the rest for `auxiliary`; what they tell."""
     params = [nn.Parameter(random(*shape, seed=k)) for k, shape in enumerate(shapes.values())]
     groups = [
-        Group(role, to, (name,), (p,), 0.1, 0.0)
+        ParamGroup(role, to, (name,), (p,), 0.1, 0.0)
         for k, (name, p) in enumerate(zip(shapes, params, strict=True))
         for role, to in [("matrix", "optimizer") if k == 0 else ("scalar" if p.ndim < 2 else "head", "auxiliary")]
     ]

@@ -14,8 +14,8 @@ from ramen.build.objects import build_optimizers
 from ramen.config.registry import options
 from ramen.kernels.cpu.library import plain_torch
 from ramen.nn.parameter import declare_factors
-from ramen.optimizer.optimizers import Group, Optimizers
-from ramen.optimizer.recorded import Recorded
+from ramen.optimizer.cuda_graph import GraphedStep
+from ramen.optimizer.optimizers import Optimizers, ParamGroup
 
 SHAPES = ((12, 5), (5, 12), (2, 6, 4), (2, 6, 4))
 FOREIGN = "torch_muon"
@@ -67,8 +67,10 @@ def build(compose) -> Callable[..., tuple[Optimizers, list[nn.Parameter]]]:
                 declare_factors(left, right)
         others = [nn.Parameter(torch.randn(shape, generator=draw)) for shape in ((7, 5), (5,))]
         lr = config["auxiliary"]["lr"]
-        groups = [Group("matrix", "optimizer", ("m",) * len(matrices), tuple(matrices), config["optimizer"]["lr"], 0.3)]
-        groups += [Group("embedding", "auxiliary", ("o",) * 2, tuple(others), lr, 0.3)]
+        groups = [
+            ParamGroup("matrix", "optimizer", ("m",) * len(matrices), tuple(matrices), config["optimizer"]["lr"], 0.3)
+        ]
+        groups += [ParamGroup("embedding", "auxiliary", ("o",) * 2, tuple(others), lr, 0.3)]
         made = build_optimizers(config, groups)
         made.place(torch.device("cpu"))
         return made, matrices + others
@@ -118,7 +120,7 @@ def test_a_recorded_run_is_the_eager_one_bit_for_bit(build, name, more) -> None:
         tapes.append(Tape(launch, tensors(made, params)))
         return tapes[-1].replay
 
-    made.record(record)
+    made.use_cuda_graphs(record)
     got = train(made, params, 16, rests=range(6, 8))
     assert len(tapes) >= 2  # one for each optimizer
     for a, b in zip(got, expected, strict=True):
@@ -138,7 +140,7 @@ def test_a_scheduled_number_is_not_held_for_ever(build, name, word) -> None:
     words = (f"optimizer={name}", word)
     expected = train(*build(*words), 16)
     made, params = build(*words)
-    made.record(lambda launch: Tape(launch, tensors(made, params)).replay)
+    made.use_cuda_graphs(lambda launch: Tape(launch, tensors(made, params)).replay)
     for a, b in zip(train(made, params, 16), expected, strict=True):
         assert torch.equal(a, b)
 
@@ -147,9 +149,9 @@ def test_the_tape_finds_a_number_that_is_baked_in(build, monkeypatch) -> None:
     """Were steps replayed whatever their numbers, the runs would part: the tests above can fail."""
     words = ("optimizer=contra_muon", "+schedule@optimizer.contra_schedule=linear")
     expected = train(*build(*words), 8)
-    monkeypatch.setattr(Optimizers, "_on_host", lambda self, name: ())
+    monkeypatch.setattr(Optimizers, "_host_numbers", lambda self, name: ())
     made, params = build(*words)
-    made.record(lambda launch: Tape(launch, tensors(made, params)).replay)
+    made.use_cuda_graphs(lambda launch: Tape(launch, tensors(made, params)).replay)
     assert not torch.equal(train(made, params, 8)[0], expected[0])
 
 
@@ -183,10 +185,10 @@ def test_what_cannot_be_recorded_is_launched_and_told(build, caplog) -> None:
         raise RuntimeError("operation not permitted when stream is capturing\nand more")
 
     with caplog.at_level(logging.WARNING, logger="ramen"):
-        made.record(refuse)
+        made.use_cuda_graphs(refuse)
         got = train(made, params, 4)
     assert all(torch.equal(a, b) for a, b in zip(got, expected, strict=True))
-    assert "Muon's step cannot be recorded (operation not permitted when stream is capturing)" in caplog.text
+    assert "Muon's step cannot be captured (operation not permitted when stream is capturing)" in caplog.text
 
 
 def test_memory_is_no_reason_to_go_on(build) -> None:
@@ -195,7 +197,7 @@ def test_memory_is_no_reason_to_go_on(build) -> None:
     def refuse(launch: Callable[[], None]) -> Callable[[], None]:
         raise torch.OutOfMemoryError("no memory")
 
-    made.record(refuse)
+    made.use_cuda_graphs(refuse)
     with pytest.raises(torch.OutOfMemoryError):
         train(made, params, 4)
 
@@ -203,7 +205,7 @@ def test_memory_is_no_reason_to_go_on(build) -> None:
 def test_an_optimizer_from_elsewhere_is_launched_and_told(build, caplog) -> None:
     with caplog.at_level(logging.WARNING, logger="ramen"):
         made, params = build(f"optimizer={FOREIGN}")
-        made.record(lambda launch: launch)
+        made.use_cuda_graphs(lambda launch: launch)
         before = params[0].detach().clone()
         train(made, params, 3)
     assert "optimizer's step is launched as it is: it is not ramen's own" in caplog.text
@@ -230,10 +232,10 @@ class Told:
 
 
 @pytest.fixture
-def told() -> tuple[Told, Recorded]:
+def told() -> tuple[Told, GraphedStep]:
     """An optimizer whose steps, of gradients where they stay, are replayed by now."""
     optimizer = Told()
-    recorded = Recorded(optimizer, tuple, optimizer.record)
+    recorded = GraphedStep(optimizer, tuple, optimizer.record)
     for p in optimizer.params:
         p.grad = torch.ones(2)
     for _ in range(3):
