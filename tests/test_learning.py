@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ramen.build.run import Command, run
-from ramen.data.manifest import open_dataset
+from ramen.data.dataset import open_dataset
 from ramen.data.shard import open_shard
 
 QUICK = (

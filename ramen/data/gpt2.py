@@ -18,10 +18,8 @@ IDS_SHA256 = "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783"
 
 def gpt2_tokenizer() -> Tokenizer:
     """GPT-2's tokenizer. DataError, with the remedy, when neither the package nor the network has its files."""
-    from tiktoken_ext.openai_public import r50k_pat_str  # type: ignore[import-untyped]
-
     ranks = _ranks_from_package() or _ranks_from_network()
-    return Tokenizer("gpt2", r50k_pat_str, tuple(sorted(ranks, key=ranks.__getitem__)))
+    return Tokenizer("gpt2", tuple(sorted(ranks, key=ranks.__getitem__)))
 
 
 def _ranks_from_package() -> dict[bytes, int] | None:

@@ -9,8 +9,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ramen.data.source import TextSource, processes
-from ramen.data.tokenize import PausedError
+from ramen.data.prepare import PausedError
+from ramen.data.source import TextSource, threads
 from ramen.errors import DataError, told
 
 
@@ -31,7 +31,7 @@ class Hub(TextSource):
         **base: Any,
     ):
         super().__init__(**base)
-        self.workers = processes(workers)
+        self.workers = threads(workers)
         self.path = path
         self.subset = name
         self.split = split
@@ -39,11 +39,8 @@ class Hub(TextSource):
         self.text_column = text_column
 
     def documents(self) -> Iterator[str]:
-        return self.documents_from(0)
-
-    def documents_from(self, number: int) -> Iterator[str]:
         try:
-            for place, example in enumerate(self._stream().skip(number), start=number):
+            for place, example in enumerate(self._stream()):
                 yield self._text(place, example)
         except DataError:
             raise

@@ -1,46 +1,52 @@
 """Preparation: documents -> tokenizer -> shards of both splits, in a folder that appears whole or not at all.
 
-Everything is written to a hidden folder beside the target, which is renamed when it is complete. A preparation that is
-killed leaves that folder with a journal, and the next one goes on from there; one that fails for good leaves nothing.
-One process at a time works at a target, the others wait and use what it made. Memory is a few chunks of text, however
-many documents there are and however long a shard is.
+Everything is written to a hidden folder beside the target, which is renamed when it is complete. The shards finished in
+it are the progress: a preparation that was killed, or has lost its source, goes on behind them; one that fails for good
+leaves nothing. One process at a time works at a target, the others wait and use the result. Memory is a few chunks of
+text, however many documents there are and however long a shard is.
 """
 
-import time
+import os
+import sys
 from collections.abc import Iterable, Iterator
-from contextlib import closing, suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
 
 from ramen.data.bpe import train_bpe
-from ramen.data.display import Display
+from ramen.data.checksum import ChecksumCache, read_sealed, write_sealed
+from ramen.data.dataset import TOKENIZER, write_manifest
 from ramen.data.gpt2 import gpt2_tokenizer
-from ramen.data.journal import JOURNAL, Journal, load_journal
-from ramen.data.manifest import TOKENIZER, write_manifest
-from ramen.data.split import Survey, held_out
-from ramen.data.tokenize import PausedError, chunks, refuse_inside_a_worker, tokenize_all
-from ramen.data.tokenizer import Tokenizer, byte_tokenizer, load_tokenizer
-from ramen.data.verified import Verified
-from ramen.data.writer import SplitWriter
-from ramen.errors import DataError, RamenError
+from ramen.data.shard import MOST_TOKENS, ShardRecord, header_of
+from ramen.data.split import SplitStats, position
+from ramen.data.tokenize import Document, TokenizedDocuments, tokenize_all
+from ramen.data.tokenizer import Tokenizer, byte_tokenizer
+from ramen.errors import ConfigError, DataError, RamenError
 from ramen.runs.lock import LOCK, discard, exclusive
 
 if TYPE_CHECKING:
     from ramen.data.source import TextSource
 
-BPE_CHARACTERS = 2**25  # training text that BPE looks at: more changes the merges little and costs memory and minutes
-JOURNAL_SECONDS = 5.0  # of work that a kill can cost
+PROGRESS = "progress.json"  # of which source and tokenizer the shards are; how many are there is seen
+UNFINISHED = ".part"
+
+
+class PausedError(DataError):
+    """An interruption from which a later run continues."""
 
 
 def prepare(source: "TextSource", folder: Path, progress: bool) -> None:
     """Tokenize `source` into `folder`, unless another process has done so."""
-    refuse_inside_a_worker()
-    work = folder.with_name(f".{folder.name}.partial")
+    partial = folder.with_name(f".{folder.name}.partial")
     try:
-        with exclusive(work, unless=folder) as held:
-            if held:
-                _work(source, work, progress)
-                work.rename(folder)
+        with exclusive(partial, unless=folder) as locked:
+            if locked:
+                _prepare(source, partial, progress)
+                partial.rename(folder)
                 (folder / LOCK).unlink(missing_ok=True)
     except OSError as error:
         raise DataError(
@@ -48,121 +54,176 @@ def prepare(source: "TextSource", folder: Path, progress: bool) -> None:
         ) from error
 
 
-def _work(source: "TextSource", folder: Path, progress: bool) -> None:
+def _prepare(source: "TextSource", folder: Path, progress: bool) -> None:
     """Fill the folder; an error that a later run would meet again removes it."""
     try:
-        with closing(_Preparation(source, folder)) as preparation:
-            preparation.run(progress)
-    except PausedError:
-        if load_journal(folder) is None:  # nothing to continue from
+        settings, origin = source.settings(), source.origin()
+        tokenizer = _tokenizer(source, progress)
+        _continue_or_clear(folder, {"origin": origin, "tokenizer_sha256": tokenizer.hash})
+        tokenizer.save(folder / TOKENIZER)
+        stats = SplitStats()
+        documents = _split(source.documents(), source.validation_fraction, stats)
+        splits = write_shards(
+            documents, folder, tokenizer, source.shard_tokens, source.workers, source.name if progress else None
+        )
+        stats.check(source.validation_fraction)
+        if source.settings() != settings:
+            raise DataError("data: the texts changed while they were read; start again when nothing writes to them")
+        write_manifest(folder, settings, origin, tokenizer, splits)
+        (folder / PROGRESS).unlink()
+    except (RamenError, OSError) as error:
+        if not isinstance(error, PausedError) or not any(folder.glob("*.bin")):
             discard(folder)
         raise
-    except (RamenError, OSError):
-        discard(folder)
-        raise
 
 
-class _Preparation:
-    """The writers of both splits and how far the source has been read; begun, or taken up where one was killed."""
-
-    def __init__(self, source: "TextSource", folder: Path):
-        self.source = source
-        self.folder = folder
-        self.settings = source.settings()
-        self.origin = source.origin()
-        if not self._resume():
-            _clear(folder)
-            self._begin(_tokenizer(source))
-            self.tokenizer.save(folder / TOKENIZER)
-
-    def run(self, progress: bool) -> None:
-        """Read the source to its end and leave a whole folder, but for its name."""
-        source, train, validation = self.source, self.train, self.validation
-        parts = tokenize_all(
-            chunks(source.documents_from(self.read)),
-            self.tokenizer,
-            self.folder / TOKENIZER,
-            source.validation_fraction,
-            source.workers,
-        )
-        before = train.total + validation.total
-        saved = 0.0  # at once, to find a folder that cannot be written to
-        with Display(f"preparing {source.name}", progress) as display, closing(parts):
-            for part in parts:
-                train.write(part.train)
-                validation.write(part.validation)
-                self.survey += part.survey
-                self.read += part.read
-                tokens = train.total + validation.total
-                display.tell(
-                    f"{self.survey.documents:,} documents, {tokens:,} tokens, "
-                    f"{(tokens - before) / display.seconds:,.0f} tokens/s"
-                )
-                if time.monotonic() - saved >= JOURNAL_SECONDS:
-                    self._save()
-                    saved = time.monotonic()
-        self.survey.check(source.validation_fraction)
-        if source.settings() != self.settings:
-            raise DataError("data: the texts changed while they were read; start again when nothing writes to them")
-        write_manifest(
-            self.folder, self.settings, self.origin, self.tokenizer.hash, train.finish(), validation.finish()
-        )
-        self.verified.save()
-        (self.folder / JOURNAL).unlink(missing_ok=True)
-
-    def close(self) -> None:
-        """Let go of the files."""
-        self.train.abandon()
-        self.validation.abandon()
-
-    def _begin(self, tokenizer: Tokenizer) -> None:
-        self.tokenizer = tokenizer
-        self.read = 0
-        self.survey = Survey()
-        self.verified = Verified(self.folder)
-        most = self.source.shard_tokens
-        self.train = SplitWriter(self.folder, "train", 1, tokenizer, most, self.verified)
-        self.validation = SplitWriter(self.folder, "validation", 0, tokenizer, most, self.verified)
-
-    def _resume(self) -> bool:
-        """Take up what a killed preparation left. False when there is nothing, or nothing to rely on."""
-        journal = load_journal(self.folder)
-        if journal is None or journal.origin != self.origin:
-            return False
-        with suppress(DataError, FileNotFoundError, TypeError, KeyError):
-            tokenizer = load_tokenizer(self.folder / TOKENIZER)
-            if tokenizer.hash != journal.tokenizer_sha256:
-                return False
-            self._begin(tokenizer)
-            self.read, self.survey = journal.read, journal.survey
-            return self.train.restore(journal.train) and self.validation.restore(journal.validation)
-        return False
-
-    def _save(self) -> None:
-        states = self.train.sync(), self.validation.sync()
-        Journal(self.origin, self.tokenizer.hash, self.read, self.survey, *states).save(self.folder)
-
-
-def _tokenizer(source: "TextSource") -> Tokenizer:
+def _tokenizer(source: "TextSource", progress: bool) -> Tokenizer:
     if source.tokenizer == "byte":
         return byte_tokenizer()
     if source.tokenizer == "gpt2":
         return gpt2_tokenizer()
-    texts = (text for text in source.documents() if text.strip())
-    training = (text for text in texts if not held_out(text, source.validation_fraction))
-    return train_bpe(_head(training, BPE_CHARACTERS), source.bpe_vocabulary)
+    stats = SplitStats()
+    documents = _split(source.documents(), source.validation_fraction, stats)
+    try:
+        return train_bpe((text for text, held_out in documents if not held_out), source.bpe_vocabulary, progress)
+    except ConfigError:
+        stats.check(source.validation_fraction)  # too few documents have too few words
+        raise
 
 
-def _head(texts: Iterable[str], characters: int) -> Iterator[str]:
-    """The first texts, up to about that many characters (the last one is cut)."""
-    for text in texts:
-        yield text[:characters]
-        characters -= len(text)
-        if characters <= 0:
+def _continue_or_clear(folder: Path, about: dict) -> None:
+    """Leave the shards in the folder if they are of this source and tokenizer, else remove them."""
+    with suppress(OSError, ValueError):
+        if read_sealed(folder / PROGRESS) == about:
             return
-
-
-def _clear(folder: Path) -> None:
     for path in folder.iterdir():
         if path.name != LOCK:
             path.unlink()
+    write_sealed(folder / PROGRESS, about)
+
+
+def validation_shards(source: "TextSource", tokenizer: Tokenizer, folder: Path, whole: bool) -> list[ShardRecord]:
+    """The validation split of a corpus, or the `whole` of it, tokenized into shards of a folder."""
+    documents = _split(source.documents(), 1.0 if whole else source.validation_fraction, SplitStats())
+    held_out = (document for document in documents if document[1])
+    return write_shards(held_out, folder, tokenizer, source.shard_tokens)["validation"]
+
+
+def _split(texts: Iterable[str], fraction: float, stats: SplitStats) -> Iterator[Document]:
+    """The documents that hold anything, each with its split."""
+    for text in texts:
+        if text.strip():
+            place = position(text)
+            stats.add(place)
+            yield text, place < fraction
+
+
+def write_shards(
+    documents: Iterable[Document],
+    folder: Path,
+    tokenizer: Tokenizer,
+    shard_tokens: int,
+    workers: int = 1,
+    title: str | None = None,
+) -> dict[str, list[ShardRecord]]:
+    """Tokenize documents into shards of both splits, behind those finished in the folder. `title`: of a progress bar."""
+    cache = ChecksumCache(folder)
+    seconds = 0.2 if sys.stderr.isatty() else 60
+    bar = tqdm(desc=f"preparing {title}", unit=" tokens", unit_scale=True, mininterval=seconds, disable=title is None)
+    with bar, ExitStack() as files:
+        train = files.enter_context(SplitWriter(folder, "train", 1, tokenizer, shard_tokens, cache))
+        validation = files.enter_context(SplitWriter(folder, "validation", 0, tokenizer, shard_tokens, cache))
+        finished = [sum(record.documents for record in writer.records) for writer in (train, validation)]
+        for new_train, new_validation in tokenize_all(_behind(documents, finished), tokenizer, workers):
+            train.write(new_train)
+            validation.write(new_validation)
+            bar.update(len(new_train.ids) + len(new_validation.ids))
+        records = {"train": train.finish(), "validation": validation.finish()}
+    cache.save()
+    return records
+
+
+def _behind(documents: Iterable[Document], finished: list[int]) -> Iterator[Document]:
+    """The documents behind the first of each split, as many as are `finished`: (training, validation)."""
+    for text, is_held_out in documents:
+        if finished[is_held_out]:
+            finished[is_held_out] -= 1
+        else:
+            yield text, is_held_out
+
+
+class SplitWriter:
+    """Takes documents in order and leaves `<split>_<number>.bin` files, behind those that are finished in the folder.
+
+    No document is cut: a shard is closed by the document that brings it to `shard_tokens`. Memory does not grow with a
+    shard or a document. A shard gets its name when all of it is on disk.
+    """
+
+    def __init__(
+        self, folder: Path, split: str, first: int, tokenizer: Tokenizer, shard_tokens: int, cache: ChecksumCache
+    ):
+        self.folder, self.split, self.first = folder, split, first
+        self.tokenizer, self.shard_tokens, self.cache = tokenizer, shard_tokens, cache
+        self.records: list[ShardRecord] = []
+        self.tokens = 0  # in the shard that is being filled
+        self.file: BinaryIO | None = None
+        with suppress(DataError):
+            while self.path.exists():
+                self.records.append(cache.record(self.path, tokenizer))
+        for path in folder.glob(f"{split}_*"):
+            if path.name not in {record.file for record in self.records}:
+                path.unlink()
+
+    @property
+    def path(self) -> Path:
+        """The shard that is being filled, or will be next."""
+        return self.folder / f"{self.split}_{self.first + len(self.records):06d}.bin"
+
+    def write(self, documents: TokenizedDocuments) -> None:
+        """Add documents, closing shards as they fill."""
+        start = end = 0
+        for length in documents.lengths:
+            end += length
+            if self.tokens + end - start >= self.shard_tokens:
+                self._append(documents.ids[start:end])
+                self._close_shard()
+                start = end
+        self._append(documents.ids[start:])
+
+    def finish(self) -> list[ShardRecord]:
+        """Close the last shard; returns all of them in order."""
+        self._close_shard()
+        return self.records
+
+    def _append(self, ids: NDArray[np.uint16]) -> None:
+        if not len(ids):
+            return
+        if self.tokens + len(ids) > MOST_TOKENS:
+            raise DataError(
+                f"{self.path}: a document is too long, got {len(ids)} tokens; a shard has at most {MOST_TOKENS}"
+            )
+        if self.file is None:
+            self.file = self.path.with_suffix(UNFINISHED).open("wb")
+            self.file.write(header_of(0))
+        self.file.write(np.ascontiguousarray(ids, dtype="<u2").data)
+        self.tokens += len(ids)
+
+    def _close_shard(self) -> None:
+        if self.file is None:
+            return
+        self.file.seek(0)
+        self.file.write(header_of(self.tokens))
+        self.file.flush()
+        os.fsync(self.file.fileno())
+        self.file.close()
+        self.path.with_suffix(UNFINISHED).rename(self.path)
+        self.records.append(self.cache.record(self.path, self.tokenizer))
+        self.tokens, self.file = 0, None
+
+    def __enter__(self) -> "SplitWriter":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self.file:
+            with suppress(OSError):  # unwritten bytes on a full disk
+                self.file.close()

@@ -7,25 +7,19 @@ kjj0/fineweb100B-gpt2, kjj0/finewebedu10B-gpt2. Differs from the source: files a
 """
 
 import re
-from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from ramen.data.dataset import Dataset
-from ramen.data.download import download, stated_by_hub
-from ramen.data.examine import ShardRecord
+from ramen.data.checksum import ChecksumCache
+from ramen.data.dataset import Dataset, dataset_of
+from ramen.data.fetch import fetch
 from ramen.data.gpt2 import gpt2_tokenizer
-from ramen.data.manifest import MANIFEST, check_seal, dataset_of, record_from, sealed
-from ramen.data.shard import open_shard
+from ramen.data.shard import ShardRecord, read_record
 from ramen.data.source import FIXED_VOCABULARIES, Source, check_range
 from ramen.data.tokenizer import Tokenizer
-from ramen.data.verified import Verified
 from ramen.errors import ConfigError, DataError
-from ramen.runs.atomic import read_json, write_atomically
 from ramen.runs.lock import exclusive
-
-REMEDY = "delete it to have the shards read again"
 
 
 class Pretokenized(Source):
@@ -52,7 +46,6 @@ class Pretokenized(Source):
         self.home = self.folder / repo.replace("/", "_")
         self.validation = f"{prefix}_val_000000.bin"
         self.train = [f"{prefix}_train_{number:06d}.bin" for number in range(1, shards + 1)]
-        self.names = [self.validation, *self.train]
         self.downloads = downloads
 
     @property
@@ -60,88 +53,52 @@ class Pretokenized(Source):
         return FIXED_VOCABULARIES["gpt2"]
 
     def dataset(self, progress: bool = True) -> Dataset:
-        """The shards, fetched now if they are not there or broken."""
+        """The shards, fetched now if they are not there or were changed."""
         tokenizer = _tokenizer()
-        records = self._known(tokenizer)
-        if len(records) < len(self.names):
+        names = [self.validation, *self.train]
+        records = self._present(names, tokenizer)
+        if len(records) < len(names):
             try:
                 with exclusive(self.home):
-                    records = self._known(tokenizer)  # another process may have fetched them in the meantime
-                    records |= self._fetched([name for name in self.names if name not in records], tokenizer, progress)
+                    records = self._present(names, tokenizer)  # another process may have fetched them in the meantime
+                    records |= self._fetched([name for name in names if name not in records], tokenizer, progress)
             except OSError as error:
                 raise DataError(
                     f"{self.home}: cannot be written, got {error}; data.folder needs to be writable, with room"
                 ) from error
         return dataset_of(self.home, tokenizer, [records[name] for name in self.train], [records[self.validation]])
 
-    def _known(self, tokenizer: Tokenizer) -> dict[str, ShardRecord]:
-        """The records of the files that are there and whole: of those in a noted state as noted, of others by reading."""
-        noted = _read_manifest(self.home / MANIFEST, self.repo)
-        verified = Verified(self.home)
-        there = {self.home / name: noted.get(name) for name in self.names if _is_whole(self.home / name)}
-        known = {}
-        for path, found in verified.records(there, tokenizer).items():
-            if isinstance(found, DataError):
-                if path.name not in noted:
-                    raise found
-            elif found == noted.get(path.name, found):  # another is broken or has been replaced: it is fetched again
-                known[path.name] = found
-        if verified.changed:
-            self._note(noted | known, verified)
-        return known
+    def _present(self, names: list[str], tokenizer: Tokenizer) -> dict[str, ShardRecord]:
+        """The records of the files that are there. DataError for a damaged one that was put there by hand."""
+        checksums = ChecksumCache(self.home)
+        present = {}
+        paths = [path for path in (self.home / name for name in names) if path.exists()]
+        for path, found in checksums.records(paths, tokenizer).items():
+            if isinstance(found, ShardRecord):
+                present[path.name] = found
+            elif path not in checksums:  # one that was whole before is fetched again
+                raise DataError(f"{found}; delete it to have it fetched") from found
+        checksums.save()
+        return present
 
     def _fetched(self, names: list[str], tokenizer: Tokenizer, progress: bool) -> dict[str, ShardRecord]:
-        if not names:
-            return {}
-        wanted = stated_by_hub(self.repo, names, self.home)
-        verified = Verified(self.home)
+        checksums = ChecksumCache(self.home)
         records: dict[str, ShardRecord] = {}
 
-        def check(path: Path) -> ShardRecord:
-            records[path.name] = verified.examine(path, tokenizer)
+        def read(path: Path) -> ShardRecord:
+            records[path.name] = read_record(path, tokenizer)
+            checksums.note(path, records[path.name])
             return records[path.name]
 
         try:
-            download(self.repo, wanted, self.home, check, self.downloads, progress)
+            if names:
+                fetch(self.repo, names, self.home, read, self.downloads, progress)
         finally:
-            whole = {name: record for name, record in records.items() if (self.home / name).exists()}
-            self._note(_read_manifest(self.home / MANIFEST, self.repo) | whole, verified)
+            checksums.save()
         return records
-
-    def _note(self, records: dict[str, ShardRecord], verified: Verified) -> None:
-        verified.save()
-        if verified.changed:  # the folder cannot be written to
-            return
-        content = {"repo": self.repo, "shards": {name: asdict(records[name]) for name in sorted(records)}}
-        write_atomically(self.home / MANIFEST, sealed(content))
 
 
 @cache
 def _tokenizer() -> Tokenizer:
     """Half a second, which the jobs of a sweep share."""
     return gpt2_tokenizer()
-
-
-def _is_whole(path: Path) -> bool:
-    try:
-        open_shard(path)
-    except DataError:
-        return False
-    return True
-
-
-def _read_manifest(path: Path, repo: str) -> dict[str, ShardRecord]:
-    """File -> record. DataError when the folder is another repository's, or its manifest is damaged."""
-    try:
-        content: Any = read_json(path)
-        owner, records = content["repo"], {name: record_from(stated) for name, stated in content["shards"].items()}
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{path}: is damaged, got {type(error).__name__}: {error}; {REMEDY}") from error
-    if owner != repo:
-        raise DataError(
-            f"{path}: is of another repository, got {owner!r}; allowed is {repo!r}: give another data.folder"
-        )
-    check_seal(path, content, REMEDY)
-    return records

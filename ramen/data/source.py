@@ -4,7 +4,6 @@ A text corpus says what its documents are; see shakespeare.py (embedded), text.p
 Face). pretokenized.py has shards from the start.
 """
 
-import itertools
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
@@ -12,8 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from ramen.data.batches import LongDocuments
-from ramen.data.dataset import Dataset
-from ramen.data.manifest import open_dataset, settings_digest
+from ramen.data.dataset import Dataset, open_dataset, settings_digest
 from ramen.data.prepare import prepare
 from ramen.data.shard import LARGEST_ID, MOST_TOKENS
 from ramen.errors import ConfigError, DataError
@@ -49,7 +47,7 @@ class TextSource(Source):
     """A corpus of documents, tokenized once into a folder of shards and read from there ever after."""
 
     name: ClassVar[str]
-    workers = 1  # processes that tokenize
+    workers = 1  # threads that tokenize
 
     def __init__(
         self,
@@ -75,10 +73,6 @@ class TextSource(Source):
     @abstractmethod
     def documents(self) -> Iterator[str]:
         """The texts of the corpus, one a document, in the same order on every call."""
-
-    def documents_from(self, number: int) -> Iterator[str]:
-        """The documents behind the first `number`."""
-        return itertools.islice(self.documents(), number, None)
 
     @abstractmethod
     def fingerprint(self) -> Mapping[str, Any]:
@@ -126,7 +120,7 @@ def check_range(key: str, value: int, low: int, high: int) -> None:
         raise ConfigError(f"data.{key}: out of range, got {value}; allowed is {low} to {high}")
 
 
-def processes(workers: int | None) -> int:
+def threads(workers: int | None) -> int:
     """How many `data.workers` are: as given, or one for each core this process may use."""
     if workers is not None:
         check_range("workers", workers, 1, 1024)

@@ -12,7 +12,7 @@ from glob import escape, glob
 from pathlib import Path
 from typing import Any
 
-from ramen.data.source import TextSource, processes
+from ramen.data.source import TextSource, threads
 from ramen.errors import ConfigError, DataError
 
 
@@ -25,7 +25,7 @@ class Text(TextSource):
         self, *, files: str | list[str], separator: str | None, text_column: str, workers: int | None, **base: Any
     ):
         super().__init__(**base)
-        self.workers = processes(workers)
+        self.workers = threads(workers)
         self.files = [files] if isinstance(files, str) else list(files)
         self.separator = separator
         self.text_column = text_column

@@ -21,16 +21,14 @@ from ramen.config.composition import plain
 from ramen.config.diagnosis import diagnose
 from ramen.config.registry import CONF
 from ramen.data.batches import validation_rows
-from ramen.data.examine import ShardRecord, examine
+from ramen.data.checksum import CHECKSUMS
+from ramen.data.dataset import TOKENIZER
 from ramen.data.gpt2 import gpt2_tokenizer
-from ramen.data.manifest import MANIFEST, TOKENIZER
+from ramen.data.prepare import validation_shards
+from ramen.data.shard import ShardRecord, read_record
 from ramen.data.source import Source, TextSource
-from ramen.data.split import held_out
 from ramen.data.text import READERS
-from ramen.data.tokenize import chunks, tokenize
 from ramen.data.tokenizer import Tokenizer, load_tokenizer
-from ramen.data.verified import Verified
-from ramen.data.writer import SplitWriter
 from ramen.errors import ConfigError, DataError
 from ramen.inference.load import Run
 from ramen.training.evaluate import bits_per_byte
@@ -164,23 +162,16 @@ def _of_shards(paths: list[Path], tokenizer: Tokenizer) -> _Part:
     for folder in {path.parent for path in paths}:
         if (folder / TOKENIZER).exists():
             _check_tokenizer(load_tokenizer(folder / TOKENIZER), tokenizer, folder)
-        elif (folder / MANIFEST).exists():  # of shards that others tokenized
+        elif (folder / CHECKSUMS).exists():  # of shards that others tokenized
             _check_tokenizer(gpt2_tokenizer(), tokenizer, folder)
         else:
             known = False
-    return _part(paths, [examine(path, tokenizer) for path in paths], known)
+    return _part(paths, [read_record(path, tokenizer) for path in paths], known)
 
 
 def _of_text(source: TextSource, tokenizer: Tokenizer, folder: Path, whole: bool) -> _Part:
     """Documents, tokenized into a shard of this folder: all of them, or those that the corpus holds out."""
-    texts = (text for text in source.documents() if whole or held_out(text, source.validation_fraction))
-    writer = SplitWriter(folder, "validation", 0, tokenizer, source.shard_tokens, Verified(folder))
-    try:
-        for chunk in chunks(texts):
-            writer.write(tokenize(chunk, tokenizer, fraction=1.0).validation)
-        records = writer.finish()
-    finally:
-        writer.abandon()
+    records = validation_shards(source, tokenizer, folder, whole)
     if not records:
         raise DataError(f"data: holds no text to evaluate on, got none from {source.name}; a document is needed")
     return _part([folder / record.file for record in records], records, known=True)

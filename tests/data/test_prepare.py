@@ -8,11 +8,10 @@ import pytest
 
 from ramen.data import prepare as preparation
 from ramen.data.bpe import train_bpe
-from ramen.data.manifest import open_dataset
+from ramen.data.checksum import read_sealed, write_sealed
+from ramen.data.dataset import open_dataset
 from ramen.data.shard import open_shard
-from ramen.data.split import held_out
-from ramen.data.tokenize import tokenize
-from ramen.data.tokenizer import byte_tokenizer
+from ramen.data.split import SplitStats, held_out, position
 from ramen.errors import ConfigError, DataError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -52,7 +51,7 @@ def test_shards_close_as_they_fill_and_start_with_bos(text_source, jsonl):
 def test_a_second_opening_prepares_nothing(text_source, jsonl, monkeypatch):
     source = text_source(str(jsonl))
     first = source.dataset(progress=False)
-    monkeypatch.setattr(preparation, "_work", None)
+    monkeypatch.setattr(source, "documents", None)
     assert source.dataset(progress=False) == first
     assert (
         text_source(str(jsonl), sequence_length=99, long_documents="crop", bpe_vocabulary=999).dataset(progress=False)
@@ -121,7 +120,14 @@ def _edit(name, change):
 
 
 def _manifest(change):
-    return _edit("manifest.json", change)
+    """Changed by someone who seals it again."""
+
+    def damage(folder):
+        content = read_sealed(folder / "manifest.json")
+        change(content)
+        write_sealed(folder / "manifest.json", content)
+
+    return damage
 
 
 def _train(**changed):
@@ -131,30 +137,29 @@ def _train(**changed):
 @pytest.mark.parametrize(
     ("damage", "told"),
     [
-        (lambda folder: (folder / "manifest.json").unlink(), r"manifest\.json: there is no such file"),
-        (lambda folder: (folder / "manifest.json").write_text("{"), r"manifest\.json: cannot be read"),
-        (lambda folder: (folder / "manifest.json").write_text("[" * 50_000), r"manifest\.json: cannot be read"),
+        (lambda folder: (folder / "manifest.json").unlink(), r"manifest\.json: is no manifest .* FileNotFoundError"),
+        (lambda folder: (folder / "manifest.json").write_text("{"), r"manifest\.json: is no manifest"),
+        (lambda folder: (folder / "manifest.json").write_text("[" * 50_000), r"manifest\.json: is no manifest"),
         (lambda folder: (folder / "tokenizer.json").write_text("[" * 50_000), r"tokenizer\.json: is no tokenizer"),
-        (lambda folder: (folder / "manifest.json").write_text("[]"), "another format, got None"),
-        (_manifest(lambda m: m.update(format=0)), "another format, got 0"),
-        (_manifest(lambda m: m.pop("train")), "incomplete, got no train"),
-        (_manifest(lambda m: m["train"].clear()), "lists no shard"),
-        (_manifest(lambda m: m["train"][0].pop("file")), "describes its shards wrongly"),
+        (lambda folder: (folder / "manifest.json").write_text("[]"), "a list in place of a mapping"),
+        (_manifest(lambda m: m.update(format=0)), "format 0; allowed is 3"),
+        (_manifest(lambda m: m.pop("train")), "KeyError: 'train'"),
+        (_manifest(lambda m: m["train"].clear()), "no shard of a split"),
+        (_manifest(lambda m: m["train"][0].pop("file")), "TypeError"),
         (_train(tokens=5), r"train_000001\.bin: is not the shard"),
-        (_train(sha256="0" * 64), r"train_000001\.bin: is not the shard of the manifest, got sha256"),
-        (_train(tokens="many"), "describes its shards wrongly"),
+        (_train(sha256="0" * 64), r"train_000001\.bin: is not the shard of the manifest, got \d+ tokens, sha256"),
+        (_train(tokens="many"), "TypeError"),
         (_train(file="../train_000001.bin"), "no name of a file in this folder"),
         (_train(file="a\0b"), "no name of a file in this folder"),
-        (_manifest(lambda m: m["validation"][0].update(bytes=5)), r"manifest\.json: was changed, got sha256"),
+        (_manifest(lambda m: m["validation"][0].update(bytes=5)), r"validation_000000\.bin: is not the shard"),
+        (_edit("manifest.json", lambda m: m["train"][0].update(bytes=5)), r"manifest\.json: .* it was changed"),
         (_manifest(lambda m: m["settings"].update(shard_tokens=5)), "other settings"),
         (lambda folder: (folder / "train_000001.bin").unlink(), r"train_000001\.bin: there is no such file"),
-        (lambda folder: (folder / "validation_000000.bin").write_bytes(b""), "no whole header"),
+        (lambda folder: (folder / "validation_000000.bin").write_bytes(b""), "is cut short"),
         (lambda folder: (folder / "tokenizer.json").unlink(), "is no tokenizer"),
-        (_edit("tokenizer.json", lambda t: t.update(pattern="x")), "is no tokenizer, got ValueError: sha256"),
-        (
-            _edit("tokenizer.json", lambda t: (t.update(pattern="x"), t.pop("sha256"))),
-            "not the tokenizer of",
-        ),
+        (_edit("tokenizer.json", lambda t: t["model"]["vocab"].update(a=1)), "is no tokenizer, got ValueError"),
+        (_edit("tokenizer.json", lambda t: t["model"]["vocab"].update(a=98, b=97)), "was changed, got sha256"),
+        (_edit("tokenizer.json", lambda t: t.update(pre_tokenizer=None)), "is no tokenizer"),
     ],
 )
 def test_a_damaged_folder_is_told(text_source, jsonl, damage, told):
@@ -172,9 +177,9 @@ def test_a_folder_opens_without_its_source(text_source, jsonl):
 def test_bpe_learns_from_the_training_split_only(text_source, jsonl, monkeypatch):
     seen = []
 
-    def record(texts, vocabulary):
+    def record(texts, vocabulary, progress):
         seen.extend(texts)
-        return train_bpe(seen, vocabulary)
+        return train_bpe(seen, vocabulary, progress)
 
     monkeypatch.setattr(preparation, "train_bpe", record)
     source = text_source(str(jsonl), tokenizer="bpe")
@@ -182,34 +187,35 @@ def test_bpe_learns_from_the_training_split_only(text_source, jsonl, monkeypatch
     assert seen == [text for text in source.documents() if not held_out(text, 0.3)]
 
 
-def test_bpe_looks_at_a_bounded_part(monkeypatch):
-    assert list(preparation._head(["aaa", "bbb", "ccc", "ddd"], 7)) == ["aaa", "bbb", "c"]
-
-
-def survey(texts):
-    return tokenize(texts, byte_tokenizer(), 0.5).survey
+def stats(texts):
+    made = SplitStats()
+    for text in texts:
+        made.add(position(text))
+    return made
 
 
 @pytest.mark.parametrize("texts", [["a"], ["a", "a"], []])
 def test_too_few_documents_are_told(texts):
     with pytest.raises(ConfigError, match=f"needs two different documents.* got {len(texts)} "):
-        survey(texts).check(0.5)
+        stats(texts).check(0.5)
+
+
+@pytest.mark.parametrize("content", ["", "\n\n", '{"text": "one document of names"}\n'])
+def test_too_few_documents_are_told_before_too_few_words(text_source, tmp_path, content):
+    (tmp_path / "a.jsonl").write_text(content)
+    with pytest.raises(ConfigError, match="needs two different documents"):
+        text_source(str(tmp_path / "a.jsonl"), tokenizer="bpe").dataset(progress=False)
 
 
 @pytest.mark.parametrize("fraction", [1e-6, 1 - 1e-6])
 def test_an_empty_split_is_told_with_what_would_do(fraction):
     texts = [str(n) for n in range(20)]
     with pytest.raises(ConfigError, match=r"data\.validation_fraction: .* got") as caught:
-        survey(texts).check(fraction)
+        stats(texts).check(fraction)
     low, high = str(caught.value).rpartition("allowed is ")[2].split(" to ")
     for allowed in (float(low), float(high)):
-        survey(texts).check(allowed)
+        stats(texts).check(allowed)
         assert 0 < sum(held_out(text, allowed) for text in texts) < 20
-
-
-def test_surveys_of_parts_add_up():
-    texts = [str(n) for n in range(20)]
-    assert survey(texts[:7]) + survey(texts[7:]) + survey([]) == survey(texts)
 
 
 def test_files_that_change_while_they_are_read_are_told(text_source, jsonl, monkeypatch, tmp_path):

@@ -12,32 +12,15 @@ from pathlib import Path
 import pytest
 
 from ramen.data import prepare as preparation
-from ramen.data import tokenize
-from ramen.data.journal import Journal
-from ramen.data.shard import open_shard
-from ramen.data.tokenize import PausedError
-from ramen.data.writer import SplitWriter
+from ramen.data.prepare import PausedError, SplitWriter
 from ramen.errors import DataError
 
 ROOT = Path(__file__).resolve().parents[2]
 WAIT = 0.01
-
 CODE = """
-import os
-os.fsync = lambda file: None  # a kill does not lose what the system has; a loss of power would
-from ramen.data import prepare, tokenize
 from ramen.data.text import Text
-prepare.JOURNAL_SECONDS = 0
-tokenize.CHUNK_CHARACTERS, tokenize.SERIAL_CHUNKS = {chunk}, 2
-if __name__ == "__main__":
-    Text(**{settings!r}).dataset(progress=False)
+Text(**{settings!r}).dataset(progress=False)
 """
-
-
-@pytest.fixture(autouse=True)
-def small(monkeypatch):
-    monkeypatch.setattr(tokenize, "CHUNK_CHARACTERS", 500)
-    monkeypatch.setattr(preparation, "JOURNAL_SECONDS", 0)
 
 
 def shards(folder):
@@ -48,130 +31,129 @@ class KilledError(BaseException):
     pass
 
 
-def dies_at(monkeypatch, owner, name, call):
-    """The method dies at its `call`-th call, before it has done anything."""
-    calls = []
-    method = getattr(owner, name)
-
-    def counted(*args):
-        calls.append(1)
-        if len(calls) == call:
-            raise KilledError
-        return method(*args)
-
-    monkeypatch.setattr(owner, name, counted)
+@pytest.fixture
+def corpus(tmp_path):
+    """4 MB, which take several chunks and shards."""
+    path = tmp_path / "big.jsonl"
+    rng = random.Random(0)
+    path.write_text("".join(f'{{"text": "{number} {"x" * rng.randrange(10_000)}"}}\n' for number in range(800)))
+    return path
 
 
-@pytest.mark.parametrize("call", [1, 2, 6, 9])
-@pytest.mark.parametrize(
-    ("owner", "name"),
-    [(SplitWriter, "_append"), (SplitWriter, "_close_shard"), (SplitWriter, "sync"), (Journal, "save")],
-)
-def test_wherever_it_dies_it_is_continued(text_source, jsonl, monkeypatch, tmp_path, owner, name, call):
-    whole = text_source(str(jsonl), folder=str(tmp_path / "whole")).dataset(progress=False)
-    source = text_source(str(jsonl))
-    with monkeypatch.context() as patch:
-        dies_at(patch, owner, name, call)
-        with pytest.raises(KilledError):
-            source.dataset(progress=False)
-    (left,) = (tmp_path / "prepared").iterdir()
-    assert left.name.startswith(".") and left.name.endswith(".partial")
-    begun = []
-    from_number = source.documents_from
-    monkeypatch.setattr(source, "documents_from", lambda number: begun.append(number) or from_number(number))
-    data = source.dataset(progress=False)
-    assert data.hash == whole.hash and shards(data.folder) == shards(whole.folder)
-    assert begun[0] > 0 or call < 3
-    assert list((tmp_path / "prepared").iterdir()) == [data.folder]
-    assert not (data.folder / "progress.json").exists() and not (data.folder / ".lock").exists()
+@pytest.fixture
+def source(text_source, corpus):
+    return lambda **changed: text_source(str(corpus), **{"shard_tokens": 300_000, **changed})
 
 
-@pytest.mark.parametrize("damage", ["truncate", "remove", "journal", "count", "tokenizer", "origin"])
-def test_what_cannot_be_relied_on_is_begun_again(text_source, jsonl, monkeypatch, tmp_path, damage):
-    whole = text_source(str(jsonl), folder=str(tmp_path / "whole")).dataset(progress=False)
-    source = text_source(str(jsonl))
-    with monkeypatch.context() as patch:
-        dies_at(patch, SplitWriter, "_append", 12)
-        with pytest.raises(KilledError):
-            source.dataset(progress=False)
-    (left,) = (tmp_path / "prepared").iterdir()
-    if damage == "truncate":
-        (left / "train_000001.bin").write_bytes(b"")
-    elif damage == "remove":
-        (left / "validation_000000.bin").unlink()
-    elif damage == "count":
-        path = left / "progress.json"
-        path.write_text(json.dumps(json.loads(path.read_text()) | {"read": 3}))
-    elif damage == "origin":
-        monkeypatch.setattr(source, "origin", lambda: "another commit")
-    else:
-        (left / {"journal": "progress.json", "tokenizer": "tokenizer.json"}[damage]).write_text("{")
-    data = source.dataset(progress=False)
-    assert data.hash == whole.hash and shards(data.folder) == shards(whole.folder)
+@pytest.fixture
+def whole(source, tmp_path):
+    """What an undisturbed preparation leaves."""
+    return source(folder=str(tmp_path / "whole")).dataset(progress=False)
 
 
-def test_a_lost_source_is_continued_later(text_source, jsonl, monkeypatch, tmp_path):
-    source = text_source(str(jsonl))
+def fails_at(source, number, error):
+    """The source raises the error in place of a document."""
     documents = source.documents
 
     def lose():
-        for number, text in enumerate(documents()):
-            if number == 150:
-                raise PausedError("the network is gone")
+        for place, text in enumerate(documents()):
+            if place == number:
+                raise error
             yield text
 
-    monkeypatch.setattr(source, "documents", lose)
-    with pytest.raises(PausedError, match="the network is gone"):
-        source.dataset(progress=False)
-    assert next((tmp_path / "prepared").glob(".*.partial/progress.json"))
-    monkeypatch.setattr(source, "documents", documents)
-    whole = text_source(str(jsonl), folder=str(tmp_path / "whole")).dataset(progress=False)
-    assert source.dataset(progress=False).hash == whole.hash
+    source.documents = lose
+    return source
 
 
-def test_killed_again_and_again_it_ends_with_the_same_bytes(text_source, tmp_path, monkeypatch):
-    corpus = tmp_path / "corpus.jsonl"
-    rng = random.Random(0)
-    corpus.write_text(
-        "".join(f'{{"text": "{number} {"x" * rng.randrange(2000)}"}}\n' for number in range(800)), encoding="utf-8"
-    )
-    whole = text_source(str(corpus), folder=str(tmp_path / "whole"), shard_tokens=100_000).dataset(progress=False)
-    source = text_source(str(corpus), shard_tokens=100_000)
-    code = CODE.format(chunk=8_000, settings={**vars(source), "folder": str(source.folder)})
-    work = source.prepared_folder().with_name(f".{source.prepared_folder().name}.partial")
-    for _ in range(4):
-        process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT)
-        before = _state(work)
-        while process.poll() is None and _state(work) == before:
-            time.sleep(WAIT)
-        time.sleep(rng.random() * 0.2)
-        process.kill()
-        process.wait()
-    assert source.prepared_folder().exists() or (work / "progress.json").exists()
-    data = source.dataset(progress=False)
+@pytest.mark.parametrize("number", [0, 100, 450, 799])
+def test_wherever_it_dies_it_is_continued(source, whole, tmp_path, number):
+    with pytest.raises(KilledError):
+        fails_at(source(), number, KilledError()).dataset(progress=False)
+    (left,) = (tmp_path / "prepared").iterdir()
+    assert left.name.startswith(".") and left.name.endswith(".partial")
+    finished = {path: path.stat().st_mtime_ns for path in left.glob("*.bin")}
+    assert len(finished) >= 3 or number < 450
+    data = source().dataset(progress=False)
+    assert data.hash == whole.hash and shards(data.folder) == shards(whole.folder)
+    assert all((data.folder / path.name).stat().st_mtime_ns == time for path, time in finished.items())
+    assert list((tmp_path / "prepared").iterdir()) == [data.folder]
+    names = {path.name for path in data.folder.iterdir()} - {path.name for path in data.train + data.validation}
+    assert names == {"manifest.json", "tokenizer.json", "checksums.json"}
+
+
+@pytest.mark.parametrize("damage", ["truncate", "remove", "progress", "tokenizer", "origin", "junk"])
+def test_what_cannot_be_relied_on_is_begun_again(source, whole, tmp_path, damage):
+    with pytest.raises(KilledError):
+        fails_at(source(), 790, KilledError()).dataset(progress=False)
+    (left,) = (tmp_path / "prepared").iterdir()
+    again = source()
+    if damage == "truncate":
+        (left / "train_000002.bin").write_bytes(b"")
+    elif damage == "remove":
+        (left / "train_000001.bin").unlink()
+    elif damage == "origin":
+        again.origin = lambda: "another commit"
+    elif damage == "junk":
+        (left / "train_000001.part").write_bytes(b"x" * 5000)
+    else:
+        (left / f"{damage}.json").write_text("{")
+    data = again.dataset(progress=False)
     assert data.hash == whole.hash and shards(data.folder) == shards(whole.folder)
 
 
-def _state(folder):
-    path = folder / "progress.json"
-    return path.stat().st_mtime_ns if path.exists() else None
+def test_a_lost_source_is_continued_later(source, whole, tmp_path):
+    with pytest.raises(PausedError, match="the network is gone"):
+        fails_at(source(), 500, PausedError("the network is gone")).dataset(progress=False)
+    assert next((tmp_path / "prepared").glob(".*.partial/train_000001.bin"))
+    assert source().dataset(progress=False).hash == whole.hash
+
+
+def test_killed_again_and_again_it_ends_with_the_same_bytes(source, whole):
+    interrupted = source()
+    code = CODE.format(settings={**vars(interrupted), "folder": str(interrupted.folder)})
+    folder = interrupted.prepared_folder()
+    rng = random.Random(0)
+
+    def finished():
+        return len(list(folder.with_name(f".{folder.name}.partial").glob("*.bin"))) + 99 * folder.exists()
+
+    for _ in range(4):
+        before = finished()
+        process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT)
+        while process.poll() is None and finished() == before:
+            time.sleep(WAIT)
+        time.sleep(rng.random() * 0.02)
+        process.kill()
+        process.wait()
+    assert finished()
+    data = interrupted.dataset(progress=False)
+    assert data.hash == whole.hash and shards(data.folder) == shards(whole.folder)
 
 
 @pytest.mark.parametrize("full_at", [1, 5, 9])
 def test_a_full_disk_is_told_and_leaves_nothing(text_source, jsonl, monkeypatch, tmp_path, full_at):
     calls = []
-    append = SplitWriter._append
+    write = SplitWriter.write
 
-    def fill(writer, ids):
+    def fill(writer, documents):
         calls.append(1)
         if len(calls) == full_at:
             raise OSError(errno.ENOSPC, "No space left on device")
-        append(writer, ids)
+        write(writer, documents)
 
-    monkeypatch.setattr(SplitWriter, "_append", fill)
+    monkeypatch.setattr(SplitWriter, "write", fill)
+    monkeypatch.setattr(preparation, "tokenize_all", many_parts)
     with pytest.raises(DataError, match=r"cannot be prepared, got .*No space left on device.*with room"):
         text_source(str(jsonl)).dataset(progress=False)
     assert not list((tmp_path / "prepared").iterdir())
+
+
+def many_parts(documents, tokenizer, workers):
+    from ramen.data.tokenize import tokenize
+
+    for text, held_out in documents:
+        parts = tokenize([text], tokenizer), tokenize([], tokenizer)
+        yield parts[::-1] if held_out else parts
 
 
 @pytest.fixture
@@ -197,10 +179,9 @@ def test_a_disk_that_is_really_full(text_source, small_disk, tmp_path, character
     assert not list(small_disk.iterdir())
 
 
-def test_a_shard_that_is_being_filled_is_no_shard(text_source, jsonl, monkeypatch, tmp_path):
-    dies_at(monkeypatch, SplitWriter, "_close_shard", 1)
+def test_an_unfinished_shard_has_no_shards_name(source, tmp_path):
     with pytest.raises(KilledError):
-        text_source(str(jsonl)).dataset(progress=False)
-    (left,) = (tmp_path / "prepared").glob(".*.partial/train_*.bin")
-    with pytest.raises(DataError, match="is no token shard, got magic number 0"):
-        open_shard(left)
+        fails_at(source(shard_tokens=10**8), 790, KilledError()).dataset(progress=False)
+    (left,) = (tmp_path / "prepared").iterdir()
+    assert {path.name for path in left.glob("*_*")} == {"train_000001.part", "validation_000000.part"}
+    assert json.loads((left / "progress.json").read_text())["origin"] is None

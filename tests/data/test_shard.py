@@ -30,14 +30,14 @@ def test_the_header_is_that_of_the_format():
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        (b"", "no whole header, got 0 bytes"),
-        (header()[:1000], "no whole header, got 1000 bytes"),
+        (b"", "cut short, got 0 bytes"),
+        (header()[:1000], "cut short, got 1000 bytes"),
         (header(magic=7) + BODY, "magic number 7"),
         (header(version=2) + BODY, "another version, got 2"),
         (header(count=0), "number of tokens, got 0"),
         (header(count=-3) + BODY, "number of tokens, got -3"),
-        (header() + BODY[:-1], f"truncated, got {HEADER_BYTES + 5} bytes"),
-        (header(count=2**31 - 1) + BODY, f"truncated, got {HEADER_BYTES + 6} bytes; 2147483647 tokens"),
+        (header() + BODY[:-1], f"cut short, got {HEADER_BYTES + 5} bytes"),
+        (header(count=2**31 - 1) + BODY, f"cut short, got {HEADER_BYTES + 6} bytes; 2147483647 tokens"),
         (header() + BODY + b"\0", "bytes behind its last token"),
     ],
 )
