@@ -12,7 +12,7 @@ from rich.table import Table
 
 from ramen.errors import EXIT_CODE, RamenError, a_reader_may_leave
 from ramen.report import Report, compare
-from ramen.report.formatting import ranking_text
+from ramen.report.formatting import printable, ranking_text
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -23,7 +23,10 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--by", action="append", help="config group or dotted key to group by; repeat or use commas")
     parser.add_argument("--baseline", help="method to measure against, e.g. optimizer=adamw or just adamw")
     parser.add_argument("--out", type=Path, help="folder for the report (default: the first folder)")
-    parser.add_argument("--metric", default="final_val_loss", help="number of summary.json to rank by (%(default)s)")
+    parser.add_argument(
+        "--metric",
+        help="number of the summaries to rank by (default: final_val_loss; bits per byte where tokenizers differ)",
+    )
     parser.add_argument("--target", type=float, help="validation loss to reach (default: the baseline's final one)")
     return parser.parse_args(arguments)
 
@@ -32,7 +35,10 @@ def show(report: Report, console: Console) -> None:
     text = ranking_text(report.ranking, report.metric)
     text = text.drop(columns=["", "p"])  # the page has them all
     table = Table(
-        title=f"{report.metric} by {', '.join(report.by)}", title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0)
+        title=printable(f"{report.metric} by {', '.join(report.by)}"),
+        title_justify="left",
+        box=SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
     )
     for title in text.columns:
         table.add_column(title.replace(f"{report.metric} (mean ± sd)", "mean ± sd").replace("95 % ", "95%\u00a0"))
@@ -46,7 +52,7 @@ def show(report: Report, console: Console) -> None:
         console.print(f"... and {len(report.warnings) - 12} more warnings in the report", style="yellow")
     for path in (report.paths["report"], report.picture):
         if path is not None:
-            console.print(str(path), markup=False, highlight=False, soft_wrap=True)
+            console.print(printable(str(path)), markup=False, highlight=False, soft_wrap=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -55,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.out = options.out or options.folders[0]
         report = compare(**vars(options))
     except (RamenError, OSError) as error:
-        print(error, file=sys.stderr)
+        print(*map(printable, str(error).splitlines()), sep="\n", file=sys.stderr)
         return EXIT_CODE
     console = Console()
     show(report, console if console.is_terminal else Console(width=120))  # a log has no edge to wrap at

@@ -4,5 +4,6 @@ Reads what the trainer wrote and nothing else: no torch, no hydra, of ramen its 
 """
 
 from ramen.report.report import Report, compare
+from ramen.report.statistics import seeds_needed
 
-__all__ = ["Report", "compare"]
+__all__ = ["Report", "compare", "seeds_needed"]

@@ -9,19 +9,19 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy.optimize import isotonic_regression
 
-from ramen.report.method import Method
+from ramen.report.formatting import printable
+from ramen.report.method import MOST_DRAWN, Method
 
 BASELINE_COLOUR = "#222222"
 # Okabe and Ito's colour-blind safe set without its yellow (too pale on white), and two of Paul Tol's.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#882255", "#999933")
-MOST_METHODS = len(PALETTE) + 1  # as many as a picture can show: the best ones, and the baseline
 INK, FAINT = "#333333", "#dddddd"
 LONGEST_LABEL = 36
 
 
 def top_methods(ranked: list[Method], baseline: Method) -> list[Method]:
     """The methods to draw, best first: as many as can be told apart, the baseline always among them."""
-    others = [method for method in ranked if method is not baseline][: MOST_METHODS - 1]
+    others = [method for method in ranked if method is not baseline][: MOST_DRAWN - 1]
     return [method for method in ranked if method in others or method is baseline]
 
 
@@ -51,7 +51,7 @@ def literal(text: str, longest: int = LONGEST_LABEL) -> str:
     """Text that shows as it is: no formula between dollars; characters that the font lacks (CJK) are escaped."""
     glyphs = font_manager.get_font(font_manager.findfont("DejaVu Sans")).get_charmap()
     text = text if len(text) <= longest else f"{text[: longest - 1]}…"
-    shown = (c if ord(c) in glyphs else c.encode("ascii", "backslashreplace").decode() for c in text)
+    shown = (c if ord(c) in glyphs else c.encode("unicode_escape").decode() for c in printable(text))
     return "".join(shown).replace("$", r"\$")
 
 

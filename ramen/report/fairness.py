@@ -1,211 +1,321 @@
-"""What makes a comparison unfair, each as one plain sentence with the numbers.
+"""What makes a comparison unfair: each finding is one plain sentence with the numbers, and what it does to a verdict.
 
 The protocol: same data, tokens, seeds, auxiliary optimizer, schedule, shape, precision and machine for all methods, the
 same tuning effort, at least three seeds, every run carried to its end. Only the runs that enter the ranking are looked
 at (each method at its chosen setting), except for the counts of runs that are missing from it.
 """
 
+import json
 import math
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from enum import IntEnum
 from itertools import combinations
 
-from ramen.report.formatting import value_text
-from ramen.report.grouping import varying
-from ramen.report.method import LR, LrCurve, Method
+from ramen.report.formatting import listed, value_text
+from ramen.report.grouping import matters, varying
+from ramen.report.method import COST_METRICS, LEAST_SEEDS, LR, LrCurve, Method
 from ramen.runs.read import Run
 
-LEAST_SEEDS = 3
-SAME_SIZE = 1.02  # largest over smallest number of parameters; a width is a whole number
-ASKED = ("fp32", "bf16")  # precisions that a config asks for: differing_settings tells of these
+SAME_SIZE, SAME_BUDGET = 1.02, 1.01  # largest over smallest: a width and a number of steps are whole numbers
 STEADY = 1.3  # fastest over slowest run of one method on a machine that does nothing else
-BUDGETS: dict[str, Callable[[Run], str | None]] = {
-    "Different token budgets": lambda run: _count(run.metric("tokens")),
-    "Different numbers of steps": lambda run: _count(run.metric("steps")),
-    "Different data (data hash)": lambda run: run.data_hash and run.data_hash[:12],
-}
-ENVIRONMENTS: dict[str, Callable[[Run], str | None]] = {
-    "Different devices (seconds and throughput do not compare)": lambda run: run.device,
-    "Different precision (found by auto)": lambda run: None if run.value("precision") in ASKED else run.precision,
-    "Different git commits": lambda run: run.commit and run.commit[:10],
-}
+
+
+class Gravity(IntEnum):
+    """Effect of a finding on the verdict between two methods that it concerns."""
+
+    TOLD = 0  # none
+    GRAVE = 1  # at most "probably"
+    VOID = 2  # no verdict: their numbers do not compare
+
+
+TOLD, GRAVE, VOID = Gravity
+Value = Callable[[Run], str | None]  # None: not known
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One unfairness. It concerns two methods that do not share one of `values`, and every method of `labels`."""
+
+    text: str
+    gravity: Gravity = TOLD
+    short: str = ""  # in a verdict
+    values: dict[str, frozenset[str]] = field(default_factory=dict)  # by label
+    labels: frozenset[str] = frozenset()
+
+    def concerns(self, one: str, other: str) -> bool:
+        values = self.values.get(one, frozenset()) | self.values.get(other, frozenset())
+        return len(values) > 1 or not self.labels.isdisjoint((one, other))
+
+
+def _fact(name: str) -> Value:
+    return lambda run: run.fact(name)
+
+
+def _setting(key: str) -> Value:
+    return lambda run: value_text(run.value(key)) if key in run.config else None
+
+
+def _tokenizer(run: Run) -> str | None:
+    """The tokenizer; shards that come tokenized have GPT-2's."""
+    name = run.value("data.tokenizer") or ("gpt2" if run.value("data.repo") else None)
+    return f"bpe of {run.value('data.bpe_vocabulary')}" if name == "bpe" else name and str(name)
+
+
+def _decay(run: Run) -> str | None:
+    return ("cautious" if run.value("optimizer.cautious") else "plain") if run.value("optimizer.weight_decay") else None
+
+
+# Facts that all runs should share: title, value, and gravity where methods are ranked by a loss and by a cost (speed, time,
+# memory), which also counts under a budget of seconds.
+FACTS: tuple[tuple[str, Value, Gravity, Gravity], ...] = (
+    ("Different tokenizers", _tokenizer, VOID, TOLD),
+    ("Different sequence lengths", _setting("data.sequence_length"), VOID, GRAVE),
+    ("Different validation tokens", _setting("data.validation_tokens"), VOID, TOLD),
+    ("Different precision", lambda run: run.precision or value_text(run.value("precision")), GRAVE, GRAVE),
+    ("Different devices (seconds and throughput do not compare)", lambda run: run.device, TOLD, VOID),
+    ("Different numbers of threads", _fact("threads"), TOLD, VOID),
+    ("Different attention backends", _fact("attention_backend"), TOLD, GRAVE),
+    ("Different compilation", _fact("compile"), TOLD, GRAVE),
+    ("Different diagnostics", lambda run: run.choices.get("diagnostics"), TOLD, GRAVE),
+    ("Different torch versions", _fact("versions.torch"), TOLD, GRAVE),
+    ("Different ramen versions", _fact("versions.ramen"), TOLD, TOLD),
+    ("Different git commits", lambda run: run.commit and run.commit[:10], TOLD, TOLD),
+    ("Different evaluation intervals in steps", _setting("trainer.evaluate_every_steps"), TOLD, TOLD),
+    ("Different weight decay", _decay, TOLD, TOLD),
+)
+OF_FACTS = (  # settings that a fact tells of
+    "precision", "compile", "trainer.steps", "trainer.tokens", "trainer.seconds", "trainer.default_steps",
+    "data.tokenizer", "data.bpe_vocabulary", "data.sequence_length", "data.validation_tokens",
+)  # fmt: skip
+HARMLESS = (  # settings that change speed and memory, and results to rounding
+    "trainer.micro_batch_tokens", "trainer.activation_checkpointing", "trainer.cuda_graphs", "trainer.profile_steps",
+    "allow_targets",
+)  # fmt: skip
+OF_THE_TOKENS = ("long_documents", "shard_tokens")  # not of the text
 TITLES = {  # first match by section or word of the key
     "auxiliary": "auxiliary optimizer settings",
     "schedule": "schedule",
-    "sequence": "sequence length",
+    "micro_batch": "micro-batches",
     "batch": "batch size",
-    "precision": "precision",
     "dtype": "precision",
     "routing": "parameter routing",
     "model": "model shape",
 }
 
 
-def unfairness(methods: list[Method], by: list[str], curves: list[LrCurve]) -> list[str]:
-    """All warnings, the gravest first. `methods` without a finished run are left to the table of failures."""
+def unfairness(methods: list[Method], by: list[str], curves: list[LrCurve]) -> list[Finding]:
+    """All findings, the gravest first. `methods` without a finished run are left to the table of failures."""
     ranked = [method for method in methods if method.chosen is not None]
     if not ranked:
-        return ["No run finished: there is nothing to rank."]
-    return [
-        *differing(ranked, BUDGETS),
-        *differing_settings(ranked, by),
-        *sizes(ranked),
-        *differing(ranked, ENVIRONMENTS),
-        *speeds(ranked),
-        *seeds(ranked),
-        *identical(ranked),
-        *tuning(ranked, curves),
-        *other_settings(ranked),
-        *missing(methods),
-    ]
+        return [Finding("No run finished: there is nothing to rank.")]
+    by_cost, per_byte = ranked[0].metric in COST_METRICS, "per_byte" in ranked[0].metric
+    timed = any(_is_timed(run) for method in ranked for run in method.chosen_runs.values())
+    findings = []
+    for title, value, of_loss, of_cost in FACTS:
+        gravity = of_cost if by_cost else max(of_loss, of_cost) if timed else of_loss
+        if per_byte and value is _tokenizer:
+            title, gravity = f"{title} (so methods are ranked by bits per byte)", TOLD
+        findings.append(_differing(ranked, title, value, gravity))
+    data = _differing(ranked, "Different data", _text if findings[0] else _data_hash, TOLD if by_cost else VOID)
+    checks = (
+        _budgets(ranked, TOLD if by_cost else VOID),
+        _settings(ranked, by, of_data=data is None),
+        _sizes(ranked),
+        _code(ranked),
+        _speeds(ranked, GRAVE if by_cost or timed else TOLD),
+        _seeds(ranked),
+        _identical(ranked),
+        _tuning(ranked, curves),
+        _missing(methods),
+    )
+    found = [finding for finding in (data, *findings, *(f for check in checks for f in check)) if finding]
+    return sorted(found, key=lambda finding: -finding.gravity)
 
 
-def differing(methods: list[Method], facts: dict[str, Callable[[Run], str | None]]) -> list[str]:
-    return [line for title, value in facts.items() if (line := _differing(title, methods, value))]
+def tokenizers_differ(methods: list[Method]) -> bool:
+    """True if the ranked runs do not share one tokenizer: their losses a token do not compare, bits per byte may."""
+    return bool(_differing([method for method in methods if method.chosen is not None], "", _tokenizer))
 
 
-def sizes(methods: list[Method]) -> list[str]:
+def _budgets(methods: list[Method], gravity: Gravity) -> Iterator[Finding]:
+    def budget(run: Run) -> str | None:
+        return f"{run.value('trainer.seconds')} s" if _is_timed(run) else _count(run.metric("tokens"))
+
+    tokens = [run.metric("tokens") for method in methods for run in method.chosen_runs.values()]
+    if max(tokens) <= SAME_BUDGET * min(tokens):
+        gravity = min(gravity, GRAVE)
+    steps = _differing(methods, "Different numbers of steps", lambda run: _count(run.metric("steps")))
+    if finding := _differing(methods, "Different token budgets", budget, gravity) or steps:
+        yield finding
+
+
+def _settings(methods: list[Method], by: list[str], of_data: bool) -> Iterator[Finding]:
+    """Config values other than the grouping, what was tuned, and what a method's own options bring along."""
+    runs = [run for method in methods for run in method.chosen_runs.values()]
+    tuned = [{key for setting in method.tried for key, _ in setting} for method in methods]
+    settled = {*by, LR, *OF_FACTS, *set.intersection(*tuned)}
+    settled |= {key for keys in tuned for key in keys if key.startswith("optimizer.") and key != "optimizer._target_"}
+    sections = tuple(f"{key}." for key in by) + (() if of_data else ("data.",))
+    by_title: dict[str, list[str]] = {}
+    for key in varying(runs):
+        if key not in settled and not key.startswith(sections):
+            by_title.setdefault(_title(key), []).append(key)
+    for title, keys in by_title.items():
+        section = title.split()[0]
+        keys = [section] if len({run.choices.get(section) for run in runs}) > 1 else keys
+        details = [_differing(methods, key, _value_of(key)) for key in keys[:3]]
+        text = "; ".join(detail.text.removesuffix(".") for detail in details if detail)
+        more = f"; and {len(keys) - 3} more keys" if len(keys) > 3 else ""
+        values = {m.label: frozenset(_values(run, keys) for run in m.chosen_runs.values()) for m in methods}
+        gravity = TOLD if set(keys) <= set(HARMLESS) else GRAVE
+        yield Finding(f"Different {title}: {text}{more}.", gravity, f"different {title}", values)
+
+
+def _sizes(methods: list[Method]) -> Iterator[Finding]:
     """More parameters are an advantage of their own; embeddings, which a choice of model seldom moves, do not hide it."""
-    counts = {}
-    for method in methods:
-        run = next(iter(method.chosen_runs.values()))
-        count = run.metric("parameters_without_embeddings")
-        count = run.metric("parameters") if math.isnan(count) else count
-        if count > 0:
-            counts[method.label] = count
-    if not counts or max(counts.values()) <= SAME_SIZE * min(counts.values()):
-        return []
-    told = _by_value({label: f"{count:,.0f}" for label, count in counts.items()})
-    return [f"Different numbers of parameters (without embeddings): {told}."]
+    for title, names, gravity in (
+        (
+            "numbers of parameters (without embeddings)",
+            ("parameters_without_embeddings", "parameters"),
+            GRAVE,
+        ),
+        ("numbers of parameters", ("parameters",), GRAVE),
+        ("FLOPs a token", ("flops_per_token",), TOLD),
+    ):
+        counts = {}
+        for method in methods:
+            run = next(iter(method.chosen_runs.values()))
+            if count := next((n for name in names if (n := run.metric(name)) > 0), 0):
+                counts[method.label] = count
+        if counts and max(counts.values()) > SAME_SIZE * min(counts.values()):
+            texts = {label: f"{count:,.0f}" for label, count in counts.items()}
+            values = {label: frozenset([text]) for label, text in texts.items()}
+            yield Finding(
+                f"Different {title}: {_by_value(texts)}.", gravity, f"different {title.split(' (')[0]}", values
+            )
+            return
 
 
-def speeds(methods: list[Method]) -> list[str]:
+def _code(methods: list[Method]) -> Iterator[Finding]:
+    """Runs of one method that ran different code are no sample of one method."""
+    mixed = {m.label for m in methods if len({run.fact("git_diff") for run in m.chosen_runs.values()}) > 1}
+    if mixed:
+        names = listed(sorted(mixed), 8)
+        text = f"Different uncommitted changes of the code within a method: {names}. Its mean is of several programs."
+        yield Finding(text, VOID, "runs of different code", labels=frozenset(mixed))
+
+
+def _speeds(methods: list[Method], gravity: Gravity) -> Iterator[Finding]:
     """Runs that differ in nothing but the seed are equally fast, or the machine did something else, too."""
     unsteady = {}
     for method in methods:
         rates = [rate for run in method.chosen_runs.values() if (rate := run.metric("tokens_per_second")) > 0]
         if rates and max(rates) > STEADY * min(rates):
             unsteady[method.label] = f"{max(rates) / min(rates):.1f} times"
-    if not unsteady:
-        return []
-    return [f"Seconds and throughput do not compare: a seed was faster than another by {_by_value(unsteady)}."]
+    if unsteady:
+        text = f"Seconds and throughput do not compare: a seed was faster than another by {_by_value(unsteady)}."
+        yield Finding(text, gravity, "unsteady machine", labels=frozenset(unsteady))
 
 
-def differing_settings(methods: list[Method], by: list[str]) -> list[str]:
-    """Config values other than the grouping, the learning rate and what a method's own options bring along."""
-    runs = [run for method in methods for run in method.chosen_runs.values()]
-    settings = [setting for method in methods for setting in method.settings]
-    tuned = {key for s in settings for key, _ in s if key.startswith("optimizer.") and key != "optimizer._target_"}
-    own = tuple(f"{key}." for key in by)
-    keys = [k for k in varying(runs) if k not in by and k != LR and k not in tuned and not k.startswith(own)]
-    by_title: dict[str, list[str]] = {}
-    for key in keys:
-        by_title.setdefault(_title(key), []).append(key)
-    lines = []
-    for title, members in by_title.items():
-        section = title.split()[0]
-        members = [section] if len({run.choices.get(section) for run in runs}) > 1 else members
-        details = [_differing(key, methods, partial(_value_of, key)) for key in members[:3]]
-        more = f"; and {len(members) - 3} more keys" if len(members) > 3 else ""
-        lines.append(f"Different {title}: {'; '.join(d.removesuffix('.') for d in details if d)}{more}.")
-    return lines
-
-
-def seeds(methods: list[Method]) -> list[str]:
-    lines = []
+def _seeds(methods: list[Method]) -> Iterator[Finding]:
     sets = {method.label: ", ".join(sorted(map(str, method.chosen_runs), key=_natural)) for method in methods}
     if len(set(sets.values())) > 1:
-        lines.append(f"Different seeds: {_by_value(sets)}. Only common seeds are paired.")
-    unknown = sum(isinstance(seed, str) for method in methods for seed in method.chosen_runs)
-    if unknown:
-        lines.append(f"Ranked runs without a recorded seed, which cannot be paired: {unknown}.")
-    few = {m.label: f"n = {len(m.chosen_runs)}" for m in methods if len(m.chosen_runs) < LEAST_SEEDS}
-    if few:
-        lines.append(f"Fewer than {LEAST_SEEDS} seeds: {_by_value(few)}. A difference needs seeds to be believed.")
-    repeats = sum(method.repeats for method in methods)
-    if repeats:
-        lines.append(f"Repeated runs, of which the last by folder name is used (same setting and seed): {repeats}.")
-    return lines
+        yield Finding(f"Different seeds: {_by_value(sets)}. Only common seeds are paired.")
+    if unknown := sum(isinstance(seed, str) for method in methods for seed in method.chosen_runs):
+        yield Finding(f"Ranked runs without a recorded seed, which cannot be paired: {unknown}.")
+    if few := {m.label: f"n = {len(m.chosen_runs)}" for m in methods if len(m.chosen_runs) < LEAST_SEEDS}:
+        yield Finding(f"Fewer than {LEAST_SEEDS} seeds: {_by_value(few)}. A difference needs seeds to be believed.")
+    if repeats := sum(method.repeats for method in methods):
+        text = f"Repeated runs, of which the last by folder name is used (same setting and seed): {repeats}."
+        yield Finding(text)
+    skipped = {m.label: sum(run.summary.get("skipped_steps", 0) for run in m.chosen_runs.values()) for m in methods}
+    if any(skipped.values()):
+        text = f"Skipped steps (not finite): {_by_value({label: f'{n:.0f}' for label, n in skipped.items() if n})}."
+        yield Finding(text, GRAVE, "skipped steps", labels=frozenset(label for label, n in skipped.items() if n))
 
 
-def identical(methods: list[Method]) -> list[str]:
+def _identical(methods: list[Method]) -> Iterator[Finding]:
     """Two methods with the same number at every seed are one run under two names."""
-    lines = []
     for a, b in combinations(methods, 2):
         common = a.scores.keys() & b.scores.keys()
         if common and all(a.scores[seed] == b.scores[seed] for seed in common):
-            lines.append(f"{a.label} and {b.label} have exactly the same {a.metric} at every common seed: one run?")
-    return lines[:5]
+            yield Finding(f"{a.label} and {b.label} have exactly the same {a.metric} at every common seed: one run?")
 
 
-def tuning(methods: list[Method], curves: list[LrCurve]) -> list[str]:
-    lines = []
+def _tuning(methods: list[Method], curves: list[LrCurve]) -> Iterator[Finding]:
     counts = {method.label: f"{len(method.tried)}" for method in methods}
     if len(set(counts.values())) > 1:
-        lines.append(f"Unequal tuning, settings tried: {_by_value(counts)}. More tries find a lower loss by luck.")
-    edges = [curve.remark for curve in curves if curve.flaw == "edge"]
-    single = [curve.label for curve in curves if curve.flaw == "single"]
-    lines += [f"Not tuned: {remark}" for remark in edges[:12]]
-    if single:
-        names = ", ".join(single[:8]) + (f" and {len(single) - 8} more" if len(single) > 8 else "")
-        lines.append(f"Not tuned: only one learning rate tried for {names}.")
-    return lines
-
-
-def other_settings(methods: list[Method]) -> list[str]:
+        text = f"Unequal tuning, settings tried: {_by_value(counts)}. More tries find a lower loss by luck."
+        yield Finding(text, GRAVE, "unequal tuning", {label: frozenset([count]) for label, count in counts.items()})
+    for curve in [curve for curve in curves if curve.flaw == "edge"][:12]:
+        text, short = f"Not tuned: {curve.remark}", f"{curve.label}'s best rate is on the edge of its grid"
+        yield Finding(text, GRAVE, short, labels=frozenset([curve.label]))
+    if single := [curve.label for curve in curves if curve.flaw == "single"]:
+        yield Finding(f"Not tuned: only one learning rate tried for {listed(single, 8)}.")
     keys = dict.fromkeys(key for m in methods for setting in m.tried for key, _ in setting if key != LR)
-    if not keys:
-        return []
-    names = ", ".join(list(keys)[:6]) + (" ..." if len(keys) > 6 else "")
-    return [f"Within a method the runs also vary in {names}: each method is shown at its best; --by separates them."]
+    if keys:
+        names = ", ".join(list(keys)[:6]) + (" ..." if len(keys) > 6 else "")
+        yield Finding(
+            f"Within a method the runs also vary in {names}: each method is shown at its best; --by separates them."
+        )
 
 
-def missing(methods: list[Method]) -> list[str]:
-    lines = []
+def _missing(methods: list[Method]) -> Iterator[Finding]:
     for status, meaning in (
         ("unfinished", "Unfinished runs (still going, or killed), not ranked"),
         ("stopped", "Runs stopped before their end, not ranked"),
         ("failed", "Failed runs, not ranked"),
         ("diverged", "Diverged runs (a result, but without a place in a mean)"),
     ):
-        counts = [f"{method.label} {n}" for method in methods if (n := method.count(status))]
-        if counts:
-            more = f" and {len(counts) - 12} more methods" if len(counts) > 12 else ""
-            lines.append(f"{meaning}: {', '.join(counts[:12])}{more}.")
+        if counts := [f"{method.label} {n}" for method in methods if (n := method.count(status))]:
+            yield Finding(f"{meaning}: {listed(counts, 12, 'methods')}.")
     for method in methods:
-        lost = sum(
-            run.status == "diverged" and all(run.value(key) == value for key, value in method.chosen or ())
-            for run in method.runs
-        )
-        if lost and method.chosen is not None:
-            lines.append(
+        if method.chosen is None:
+            continue
+        at_chosen = [run for run in method.runs if all(run.value(key) == value for key, value in method.chosen)]
+        if lost := sum(run.status == "diverged" for run in at_chosen):
+            text = (
                 f"{method.label} at {method.setting_text or 'its setting'}: {lost} diverged, so the mean of the other "
                 f"{len(method.chosen_runs)} flatters it."
             )
-    return lines
+            yield Finding(text, VOID, f"a seed of {method.label} diverged", labels=frozenset([method.label]))
 
 
-def _differing(title: str, methods: list[Method], value: Callable[[Run], str | None]) -> str | None:
+def _differing(methods: list[Method], title: str, value: Value, gravity: Gravity = TOLD) -> Finding | None:
     """`title: a (adamw, muon); b (bam).`, or None if all runs agree or (a value missing) cannot be compared."""
-    found = {m.label: sorted({v for run in m.chosen_runs.values() if (v := value(run)) is not None}) for m in methods}
-    if len({v for values in found.values() for v in values}) < 2:
+    values = {m.label: frozenset(v for run in m.chosen_runs.values() if (v := value(run)) is not None) for m in methods}
+    if len(frozenset().union(*values.values())) < 2:
         return None
-    return f"{title}: {_by_value({label: ' and '.join(v[:3]) for label, v in found.items() if v})}."
+    texts = {label: " and ".join(sorted(found)[:3]) for label, found in values.items() if found}
+    short = title.partition(" (")[0]
+    return Finding(f"{title}: {_by_value(texts)}.", gravity, short[:1].lower() + short[1:], values)
 
 
-def _value_of(key: str, run: Run) -> str:
-    return value_text(run.value(key))
-
-
-def _by_value(values: dict[str, str]) -> str:
+def _by_value(texts: dict[str, str]) -> str:
     labels: dict[str, list[str]] = {}
-    for label, value in values.items():
-        labels.setdefault(value, []).append(label)
-    parts = [
-        f"{value} ({', '.join(names[:6])}{f' and {len(names) - 6} more' if len(names) > 6 else ''})"
-        for value, names in labels.items()
-    ]
+    for label, text in texts.items():
+        labels.setdefault(text, []).append(label)
+    parts = [f"{text} ({listed(names, 6)})" for text, names in labels.items()]
     return "; ".join(parts[:8]) + (f"; and {len(parts) - 8} more" if len(parts) > 8 else "")
+
+
+def _value_of(key: str) -> Value:
+    return lambda run: value_text(run.value(key))
+
+
+def _values(run: Run, keys: list[str]) -> str:
+    return repr([run.value(key) for key in keys])
+
+
+def _data_hash(run: Run) -> str | None:
+    return run.data_hash and run.data_hash[:12]
+
+
+def _text(run: Run) -> str:
+    """The corpus as the config names it: by another tokenizer the same text has another hash."""
+    keys = sorted(key for key in run.config if key.startswith("data.") and matters(key) and key not in OF_FACTS)
+    return json.dumps({key: run.value(key) for key in keys if key.removeprefix("data.") not in OF_THE_TOKENS})
 
 
 def _title(key: str) -> str:
@@ -213,6 +323,12 @@ def _title(key: str) -> str:
     if section in ("auxiliary", "schedule", "routing"):
         return TITLES[section]
     return next((title for word, title in TITLES.items() if word in key), section)
+
+
+def _is_timed(run: Run) -> bool:
+    """True for a budget of seconds alone: how many tokens it pays for is part of the result."""
+    keys = ("trainer.steps", "trainer.tokens")
+    return run.value("trainer.seconds") is not None and all(run.value(key) is None for key in keys)
 
 
 def _count(value: float) -> str | None:

@@ -12,12 +12,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, FixedLocator, NullLocator
 
 from ramen.report import canvas
-from ramen.report.formatting import equals_p, loss, signed, value_text
-from ramen.report.method import HIGHER_IS_BETTER, LrCurve, Method
+from ramen.report.formatting import equals_p, loss, rows, signed, value_text
+from ramen.report.method import HIGHER_IS_BETTER, PER_BYTE, LrCurve, Method
 
 AXES = {"steps": "step", "tokens": "tokens", "seconds": "seconds"}
 UNITS = {"steps": "optimizer steps", "tokens": "training tokens"}
-LOSSES = {"val_loss": "validation loss (nats a token)", "train_loss": "training loss (nats a token)"}
+LOSSES = {"val_loss": "validation loss", "train_loss": "training loss"}
 POINTS = 400  # of a curve
 START = 0.35  # this first share of training sets no limit of the y axis: every method falls steeply there
 ASIDE = 0.012  # of the rate, between the error bars of two methods
@@ -33,6 +33,7 @@ class Band:
     sd: np.ndarray
     seeds: int
     final: float  # mean of the seeds' last losses
+    apart: bool  # no verdict on it
 
 
 def draw(
@@ -40,6 +41,7 @@ def draw(
 ) -> dict[str, Path]:
     """Save the pictures that the runs allow into `out`; {name without .png: path}."""
     by_label = {method.label: method for method in methods if method.chosen is not None}
+    apart = set(ranking[~ranking["comparable"]]["method"])
     shown = canvas.top_methods([by_label[label] for label in ranking["method"] if label in by_label], baseline)
     if not shown:
         return {}
@@ -49,11 +51,10 @@ def draw(
     evaluated = any(len(run.curve.series("step", "val_loss")[0]) >= 2 for run in runs)
     kind = "val_loss" if evaluated else "train_loss"
     for axis, column in AXES.items():
-        if bands := [b for method in shown if (b := band(method, column, kind))]:
-            figures[f"loss_by_{axis}"] = loss_figure(bands, axis, kind, paint)
-    rows = list(ranking[ranking["method"].isin(paint) & ranking["difference"].notna()].itertuples())
-    if rows:
-        figures["difference"] = difference_figure(rows, by_label, baseline, paint)
+        if bands := [b for method in shown if (b := band(method, column, kind, method.label in apart))]:
+            figures[f"loss_by_{axis}"] = loss_figure(bands, axis, kind, paint, baseline.metric == PER_BYTE)
+    if different := rows(ranking[ranking["method"].isin(paint) & ranking["difference"].notna()]):
+        figures["difference"] = difference_figure(different, by_label, baseline, paint)
     tuned = [curve for curve in lr_curves if curve.label in paint] or lr_curves
     if any(len(curve.points) > 1 for curve in tuned):
         for curve, colour in zip(tuned, canvas.PALETTE, strict=False):
@@ -65,27 +66,29 @@ def draw(
     return {name: out / f"{name}.png" for name in figures}
 
 
-def band(method: Method, axis: str, kind: str) -> Band | None:
+def band(method: Method, axis: str, kind: str, apart: bool = False) -> Band | None:
     """Seeds interpolated to the union of their steps, over the range that every seed covers; None without points."""
-    curves = [run.curve for run in method.chosen_runs.values() if len(run.curve.series(axis, kind)[0]) >= 2]
-    if not curves:
+    runs = [run for run in method.chosen_runs.values() if len(run.curve.series(axis, kind)[0]) >= 2]
+    if not runs:
         return None
-    losses = _by_step([curve.series("step", kind) for curve in curves]).dropna()
-    x = _by_step([curve.series("step", axis) for curve in curves]).reindex(losses.index).mean(axis=1)
+    curves = [method.losses(run, "step", kind) for run in runs]
+    losses = _by_step(curves).dropna()
+    x = _by_step([run.curve.series("step", axis) for run in runs]).reindex(losses.index).mean(axis=1)
     if len(losses) < 2:
         return None
     thin = np.unique(np.linspace(0, len(losses) - 1, POINTS).round().astype(int))
     mean, sd = losses.mean(axis=1).to_numpy()[thin], losses.std(axis=1).to_numpy()[thin]
-    final = float(np.mean([curve.series("step", kind)[1][-1] for curve in curves]))
-    return Band(method.label, x.to_numpy()[thin], mean, sd, len(curves), final)
+    final = float(np.mean([losses[-1] for _, losses in curves]))
+    return Band(method.label, x.to_numpy()[thin], mean, sd, len(curves), final, apart)
 
 
-def loss_figure(bands: list[Band], axis: str, kind: str, colours: dict[str, str]) -> Figure:
+def loss_figure(bands: list[Band], axis: str, kind: str, colours: dict[str, str], per_byte: bool) -> Figure:
     """Loss of `bands` (best first) against `axis` (steps, tokens, seconds), zoomed to where methods differ."""
     divisor, unit = _seconds_unit(bands) if axis == "seconds" else (1.0, UNITS[axis])
     fewest, most = min(band.seeds for band in bands), max(band.seeds for band in bands)
     seeds = f"mean ± sd over {most if fewest == most else f'{fewest} to {most}'} seeds" if most > 1 else "one seed"
-    figure, axes = canvas.new_figure(f"Loss against {axis}, {seeds}", unit, LOSSES[kind])
+    y = f"{LOSSES[kind]} ({'bits a byte' if per_byte else 'nats a token'})"
+    figure, axes = canvas.new_figure(f"Loss against {axis}, {seeds}", unit, y)
     for band in reversed(bands):  # the best on top
         x, colour = band.x / divisor, colours[band.label]
         axes.plot(x, band.mean, color=colour, linewidth=1.9, solid_capstyle="round")
@@ -99,25 +102,32 @@ def loss_figure(bands: list[Band], axis: str, kind: str, colours: dict[str, str]
     if axis != "seconds":
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     ends = [
-        (f"{canvas.literal(b.label)}  {loss(b.final)}", colours[b.label], float(b.x[-1]) / divisor, float(b.mean[-1]))
+        (
+            f"{canvas.literal(b.label)}  {loss(b.final)}{' (no verdict)' * b.apart}",
+            colours[b.label],
+            float(b.x[-1]) / divisor,
+            float(b.mean[-1]),
+        )
         for b in bands
     ]
     canvas.label_ends(axes, ends)
     return figure
 
 
-def difference_figure(rows: list[Any], methods: dict[str, Method], baseline: Method, colours: dict[str, str]) -> Figure:
+def difference_figure(
+    shown: list[Any], methods: dict[str, Method], baseline: Method, colours: dict[str, str]
+) -> Figure:
     """Each method's difference to the baseline (rows of the ranking): seeds as dots, mean and interval as a bar."""
-    interval = ", 95 % interval" if any(not math.isnan(row.low) for row in rows) else ", too few seeds for an interval"
+    interval = ", 95 % interval" if any(not math.isnan(row.low) for row in shown) else ", too few seeds for an interval"
     better = "right" if baseline.metric in HIGHER_IS_BETTER else "left"
     title = f"Difference to {canvas.literal(baseline.label)}{interval}"
     x = f"{baseline.metric}, difference ({better} is better)"
-    figure, axes = canvas.new_figure(title, x, "", height=1.6 + 0.5 * len(rows))
+    figure, axes = canvas.new_figure(title, x, "", height=1.6 + 0.5 * len(shown))
     axes.axvline(0, color=canvas.BASELINE_COLOUR, linewidth=1.2)
-    low, high = _difference_limits(rows)
+    low, high = _difference_limits(shown)
     axes.set_xlim(low, high)
     axes.locator_params(axis="x", nbins=6)
-    for y, row in enumerate(reversed(rows)):
+    for y, row in enumerate(reversed(shown)):
         colour, base = colours[row.method], baseline.scores
         dots = [value - base[seed] for seed, value in methods[row.method].scores.items() if seed in base]
         if low < row.difference < high:
@@ -132,8 +142,8 @@ def difference_figure(rows: list[Any], methods: dict[str, Method], baseline: Met
             f"{signed(row.difference)}   {certainty}", (1.03, y), xycoords=("axes fraction", "data"), va="center",
             fontsize=10, color=canvas.INK,
         )  # fmt: skip
-    axes.set_yticks(range(len(rows)), [canvas.literal(row.method) for row in reversed(rows)])
-    axes.set_ylim(-0.6, len(rows) - 0.4)
+    axes.set_yticks(range(len(shown)), [canvas.literal(row.method) for row in reversed(shown)])
+    axes.set_ylim(-0.6, len(shown) - 0.4)
     axes.grid(False, axis="y")
     return figure
 
@@ -179,10 +189,10 @@ def _loss_limits(bands: list[Band]) -> tuple[float, float]:
     return low - margin, high + margin
 
 
-def _difference_limits(rows: list[Any]) -> tuple[float, float]:
+def _difference_limits(shown: list[Any]) -> tuple[float, float]:
     """Room for the intervals of the usual differences; one far beyond becomes an arrow at the edge."""
-    usual = max(canvas.trim_outliers([abs(row.difference) for row in rows]))
-    inside = [row for row in rows if abs(row.difference) <= usual]
+    usual = max(canvas.trim_outliers([abs(row.difference) for row in shown]))
+    inside = [row for row in shown if abs(row.difference) <= usual]
     reach = 3 * usual  # two seeds make intervals that would hide everything else
     ends = [0.0, *(row.difference for row in inside)]
     ends += [min(max(end, -reach), reach) for row in inside for end in (row.low, row.high) if not math.isnan(end)]

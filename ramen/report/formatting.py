@@ -8,6 +8,18 @@ import pandas as pd
 from ramen.runs.read import Value
 
 
+def printable(text: str) -> str:
+    """Text without line breaks and control, direction and half characters: those are escaped, a terminal obeys them."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in " ".join(text.split()))
+
+
+def cell_of_csv(value: Any) -> Any:
+    """Text that a spreadsheet does not run as a formula: the quote before it makes it text."""
+    if not isinstance(value, str):
+        return value
+    return f"'{printable(value)}" if value.lstrip()[:1] in tuple("=+-@") else printable(value)
+
+
 def value_text(value: Value) -> str:
     """A config value as a person writes it."""
     if value is None or isinstance(value, bool):
@@ -87,12 +99,12 @@ def ranking_text(ranking: pd.DataFrame, metric: str) -> pd.DataFrame:
     return _table(
         ranking,
         {
-            "": lambda r: str(r.rank) if r.n else "-",
+            "": lambda r: str(r.rank) if r.n and r.comparable else "-",
             "method": lambda r: r.method,
             "setting": lambda r: r.setting,
             f"{metric} (mean ± sd)": lambda r: mean_sd(r.mean, r.sd) if r.n else _why_empty(r),
             "n": lambda r: str(r.n),
-            "difference [95 % interval]": lambda r: with_interval(r.difference, r.low, r.high),
+            "difference [95 % interval, Holm]": lambda r: with_interval(r.difference, r.low, r.high),
             "p": lambda r: p_text(r.p),
             "p (Holm)": lambda r: p_text(r.p_holm),
             "verdict": lambda r: f"{r.verdict}{' (Welch)' if r.test == 'Welch' else ''}",
@@ -145,10 +157,15 @@ def left_out_text(left_out: pd.DataFrame) -> pd.DataFrame:
     )
 
 
+def rows(frame: pd.DataFrame) -> list[Any]:
+    """The rows, columns as attributes; a data frame has no static type for them."""
+    return list(frame.itertuples(index=False))
+
+
 def _table(frame: pd.DataFrame, columns: dict[str, Any]) -> pd.DataFrame:
     """A frame of text: each column is a function of the row of `frame`."""
-    rows = list(frame.itertuples(index=False))
-    return pd.DataFrame({title: [text(row) for row in rows] for title, text in columns.items()}, dtype=str)
+    texts = {title: [printable(text(row)) for row in rows(frame)] for title, text in columns.items()}
+    return pd.DataFrame(texts, dtype=str)
 
 
 def _why_empty(row: Any) -> str:

@@ -8,23 +8,30 @@ from ramen.config.check import computed
 from ramen.config.kinds import COMPOSITIONS, KINDS
 from ramen.errors import DataError
 from ramen.report.formatting import value_text
-from ramen.report.method import LR, Method
+from ramen.report.method import LEAST_SEEDS, LR, Method
 from ramen.runs.read import Run, Value
 
 METHOD_KINDS = tuple(name for name, kind in KINDS.items() if kind.report == "method")
 CONTEXT_KINDS = tuple(name for name, kind in KINDS.items() if kind.report == "context")
 EXPERIMENT = "experiment"
+ABSENT = "(absent)"
 MOST_CONFIG_KEYS = 3  # more varying keys than this are a search, not a comparison
 
 
 def group(runs: list[Run], by: list[str], metric: str) -> list[Method]:
-    """Methods by label, each sorted into settings and seeds."""
+    """Methods by label, each sorted into settings and seeds.
+
+    Where the chosen setting of every method that was tuned ran again on fresh seeds, those alone are shown and compared.
+    """
     groups: dict[tuple[Value, ...], list[Run]] = {}
     for run in runs:
         groups.setdefault(tuple(run.value(key) for key in by), []).append(run)
     methods = [Method(_label(values, by, runs), values, members, metric) for values, members in groups.items()]
     for method in methods:
         method.sort(setting_keys(method.runs, by))
+    tuned = [method for method in methods if method.chosen is not None and len(method.tried) > 1]
+    for method in methods:
+        method.only_fresh = bool(tuned) and all(len(other.fresh_seeds) >= LEAST_SEEDS for other in tuned)
     return sorted(methods, key=lambda method: method.label)
 
 
@@ -42,10 +49,14 @@ def matters(key: str) -> bool:
 
 
 def varying(runs: list[Run]) -> list[str]:
-    """Config keys that matter and do not have one value in all runs, in the order of the config."""
+    """Config keys that matter and do not have one value in all runs, in the order of the config.
+
+    A key that is a mapping in one run and a value or null in another is compared as a whole.
+    """
     keys = dict.fromkeys(key for run in runs for key in run.config if matters(key))
+    parts = {key for key in keys for end in range(len(key)) if key[end] == "." and key[:end] in keys}
     # By their text: true is no 1, and a key that is absent is not one that is null.
-    return [key for key in keys if len({repr(run.config[key]) if key in run.config else "" for run in runs}) > 1]
+    return [k for k in keys if k not in parts and len({repr(run.value(k, ABSENT)) for run in runs}) > 1]
 
 
 def varying_choices(runs: list[Run]) -> list[str]:

@@ -4,12 +4,18 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from ramen.report.formatting import value_text
-from ramen.report.statistics import Spread, spread
+from ramen.report.statistics import Spread, luck_of_choice, spread
 from ramen.runs.read import Run, Value
 
 LR = "optimizer.lr"
+LOSS, PER_BYTE = "final_val_loss", "final_val_bits_per_byte"
+MOST_DRAWN = 9  # methods in a picture: eight colours and the baseline's
+LEAST_SEEDS = 3  # for a verdict without reserve
 HIGHER_IS_BETTER = {"tokens_per_second", "mfu"}
+COST_METRICS = {"tokens_per_second", "mfu", "train_seconds", "peak_memory", "evaluation_seconds", "compile_seconds"}
 
 Seed = int | str
 Setting = tuple[tuple[str, Value], ...]  # the values a method was tuned over, for example (("optimizer.lr", 0.02),)
@@ -30,6 +36,7 @@ class Method:
     tried: list[Setting] = field(default_factory=list)  # settings with a finished or a diverged run
     chosen: Setting | None = None
     repeats: int = 0  # finished runs replaced by a newer run of the same setting and seed
+    only_fresh: bool = False  # show and compare the seeds alone that the setting was not chosen on
 
     def sort(self, keys: list[str]) -> None:
         """Sort the runs into settings of these keys. Of two runs of one setting and seed the last by folder name counts."""
@@ -62,7 +69,24 @@ class Method:
 
     @property
     def chosen_runs(self) -> dict[Seed, Run]:
-        return self.settings[self.chosen] if self.chosen is not None else {}
+        runs = self.settings[self.chosen] if self.chosen is not None else {}
+        return {seed: run for seed, run in runs.items() if seed in self.fresh_seeds} if self.only_fresh else runs
+
+    @property
+    def fresh_seeds(self) -> set[Seed]:
+        """Seeds of the chosen setting that no other setting ran on: the choice has not seen them."""
+        if self.chosen is None:
+            return set()
+        seen = {run.pairing for run in self.runs if not all(run.value(key) == value for key, value in self.chosen)}
+        return set(self.settings[self.chosen]) - seen
+
+    @property
+    def luck(self) -> float:
+        """How much the mean score owes to the choice of the setting on the same seeds (see `luck_of_choice`)."""
+        if self.only_fresh:
+            return 0.0
+        others = [runs for setting, runs in self.settings.items() if setting != self.chosen]
+        return luck_of_choice(self.scores, [{s: run.metric(self.metric) for s, run in runs.items()} for runs in others])
 
     @property
     def scores(self) -> dict[Seed, float]:
@@ -79,6 +103,11 @@ class Method:
         """`lr=0.02`, with the first other values the method was tuned over; the rest is in runs.csv."""
         parts = [f"{key.removeprefix('optimizer.')}={value_text(value)}" for key, value in self.chosen or ()]
         return ", ".join(parts[:4]) + (" ..." if len(parts) > 4 else "")
+
+    def losses(self, run: Run, axis: str, kind: str = "val_loss") -> tuple[np.ndarray, np.ndarray]:
+        """A run's loss against `axis`: nats a token, or bits a byte where methods are ranked by those."""
+        x, loss = run.curve.series(axis, kind)
+        return (x, loss * run.metric(PER_BYTE) / run.metric(LOSS)) if self.metric == PER_BYTE else (x, loss)
 
     def count(self, status: str) -> int:
         return sum(run.status == status for run in self.runs)

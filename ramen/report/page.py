@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 MOST_WARNINGS, MOST_ROWS = 40, 60
 CAPTIONS = {
-    "difference": "Difference to the baseline: dots are seeds, the tick is the mean, the bar its 95 % interval. "
+    "difference": "Difference to the baseline: dots are seeds, the tick is the mean, the bar its 95 % interval (Holm). "
     "A bar that crosses the line is no evidence of a difference.",
     "loss_by_steps": "Loss against steps: mean over seeds, band = one standard deviation.",
     "loss_by_tokens": "Loss against training tokens: at equal data.",
@@ -49,6 +49,7 @@ def blocks(report: "Report", pictures: dict[str, Path]) -> Iterator[Block]:
     def drawn(*names: str) -> Iterator[Block]:
         return (Block("picture", pictures[name], CAPTIONS[name]) for name in names if name in pictures)
 
+    yield Block("list", report.setup)
     yield Block("heading", "Warnings")
     if report.warnings:
         more = len(report.warnings) - MOST_WARNINGS
@@ -60,7 +61,10 @@ def blocks(report: "Report", pictures: dict[str, Path]) -> Iterator[Block]:
     yield Block("list", report.notes)
     yield from drawn("difference", "loss_by_tokens", "loss_by_steps", "loss_by_seconds")
     yield Block("heading", "Is each method tuned?")
-    yield Block("list", [c.remark for c in report.lr_curves][:MOST_ROWS] or ["No learning rate is recorded."])
+    yield Block(
+        "list",
+        [formatting.printable(c.remark) for c in report.lr_curves][:MOST_ROWS] or ["No learning rate is recorded."],
+    )
     yield from drawn("learning_rate")
     if len(report.targets):
         yield Block("heading", "Tokens and seconds to the target")

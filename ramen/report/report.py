@@ -2,6 +2,7 @@
 
 import math
 import os
+import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,11 +11,10 @@ import pandas as pd
 
 from ramen.errors import DataError
 from ramen.report import page, sentences, tables
-from ramen.report.canvas import MOST_METHODS
-from ramen.report.fairness import unfairness
-from ramen.report.figures import draw
+from ramen.report.fairness import tokenizers_differ, unfairness
+from ramen.report.formatting import cell_of_csv, printable
 from ramen.report.grouping import default_by, find_baseline, group, parse_by, suggestion
-from ramen.report.method import LR, LrCurve, Method, lr_curves
+from ramen.report.method import LOSS, LR, PER_BYTE, LrCurve, Method, lr_curves
 from ramen.runs.find import read_runs
 from ramen.runs.read import Run
 
@@ -31,6 +31,7 @@ class Report:
     """
 
     answer: str
+    setup: list[str]
     warnings: list[str]
     notes: list[str]
     by: list[str]
@@ -53,6 +54,8 @@ class Report:
 
     def write(self, out: Folder) -> None:
         """Write report.html, report.md, runs.csv and the pictures into the folder `out`. Errors: OSError."""
+        from ramen.report.figures import draw  # here: matplotlib takes a second
+
         out = Path(out)
         out.mkdir(parents=True, exist_ok=True)
         base = next(method for method in self.methods if method.label == self.baseline)
@@ -61,7 +64,7 @@ class Report:
         for name, kind in (("markdown", "md"), ("report", "html")):
             text = page.render(self, kind, pictures)
             self.paths[name].write_text(text, encoding="utf-8", errors="backslashreplace")
-        self.runs.to_csv(self.paths["runs"], index=False)
+        self.runs.map(cell_of_csv).rename(columns=cell_of_csv).to_csv(self.paths["runs"], index=False)
 
 
 def compare(
@@ -70,35 +73,45 @@ def compare(
     by: str | Iterable[str] | None = None,
     baseline: str | None = None,
     out: Folder | None = None,
-    metric: str = "final_val_loss",
+    metric: str | None = None,
     target: float | None = None,
 ) -> Report:
     """Compare the runs below `folders`; write the report to `out` if it is given.
 
     `by`: config groups or dotted config keys whose values make a method (default: what varies besides seed and
-    learning rate). `baseline`: a method's label or key=value. `metric`: a number of the runs' summaries. `target`:
-    validation loss in nats a token (default: the baseline's final one). Errors: DataError for no runs, an unknown key,
+    learning rate). `baseline`: a method's label or key=value. `metric`: a number of the runs' summaries (default:
+    final_val_loss, or final_val_bits_per_byte where tokenizers differ). `target`: validation loss in nats a token
+    (default: the baseline's final one). Errors: DataError for no runs, an unknown key,
     metric or baseline; OSError if `out` cannot be written.
     """
     tops = [Path(folders)] if isinstance(folders, str | os.PathLike) else [Path(folder) for folder in folders]
     runs, skipped = read_runs(tops)
-    _check(metric, target, runs)
+    _check(metric or LOSS, target, runs)
     keys = parse_by(by, runs) or default_by(runs)
-    methods = group(runs, keys, metric)
+    methods = group(runs, keys, metric or LOSS)
+    finished = [run for method in methods for run in method.chosen_runs.values()]
+    if metric is None and tokenizers_differ(methods) and all(math.isfinite(run.metric(PER_BYTE)) for run in finished):
+        methods = group(runs, keys, PER_BYTE)
     base, base_note = find_baseline(baseline, methods, keys)
-    curves = lr_curves(group(runs, [key for key in keys if key != LR], metric) if LR in keys else methods)
-    ranking = tables.ranking_table(methods, base, metric)
+    curves = lr_curves(group(runs, [key for key in keys if key != LR], base.metric) if LR in keys else methods)
+    findings = unfairness(methods, keys, curves)
+    ranking = tables.ranking_table(methods, base, findings)
+    options = {"by": ",".join(keys) if by else None, "baseline": baseline, "metric": metric, "target": target}
+    given = [f"--{name}={value}" for name, value in options.items() if value is not None]
+    apart = set(ranking[~ranking["comparable"]]["method"])
+    command = shlex.join(["ramen", "compare", *map(str, tops), *given])
     report = Report(
-        answer=sentences.answer(ranking, base, metric, len(runs)),
-        warnings=[*unfairness(methods, keys, curves), *skipped],
-        notes=sentences.notes(keys, by is None, base_note, base, methods, metric, MOST_METHODS),
+        answer=printable(sentences.answer(ranking, base, base.metric, len(runs))),
+        setup=[*map(printable, sentences.setup(methods, command))],
+        warnings=[*map(printable, [*(finding.text for finding in findings), *skipped])],
+        notes=[*map(printable, sentences.notes(keys, by is None, base_note, base, methods, ranking))],
         by=keys,
         baseline=base.label,
-        metric=metric,
+        metric=base.metric,
         target_text=sentences.target_text(base, target),
         runs=tables.runs_table(methods, keys),
         ranking=ranking,
-        targets=tables.targets_table(methods, base, target),
+        targets=tables.targets_table([m for m in methods if m.label not in apart], base, target),
         learning_rates=tables.lr_table(curves),
         left_out=tables.left_out_table(methods),
         lr_curves=curves,

@@ -1,59 +1,110 @@
-"""The sentences of the report: the answer in one line, how the numbers were made, and the target."""
+"""The sentences of the report: the answer in one line, what was run, how the numbers were made, and the target."""
 
 import math
 
 import pandas as pd
 
-from ramen.report.formatting import equals_p, loss, signed
-from ramen.report.method import HIGHER_IS_BETTER, Method
+from ramen.report.formatting import equals_p, large, listed, loss, rows, signed, value_text
+from ramen.report.method import HIGHER_IS_BETTER, LEAST_SEEDS, MOST_DRAWN, Method
+from ramen.report.statistics import CONFIDENCE, POWER
 from ramen.report.tables import targets_by_seed
+from ramen.runs.read import Run
 
 
 def answer(ranking: pd.DataFrame, base: Method, metric: str, runs: int) -> str:
     """The result in one sentence: the best method, or the next one where the baseline is the best."""
-    best = ranking.iloc[0]
-    if not best["n"]:
+    ranked = ranking[ranking["n"] > 0]
+    if not len(ranked):
         return f"None of {runs} runs finished with a finite {metric}: nothing can be compared."
+    apart = [f"{r.method} ({r.verdict.removeprefix('no verdict: ')})" for r in rows(ranked[~ranked["comparable"]])]
+    rest = f"No verdict against {base.label} on {listed(apart, 3)}." if apart else ""
+    ranked = ranked[ranked["comparable"]]
+    if apart and len(ranked) < 2:
+        return rest
+    return f"{_best(ranked, base, metric)} {rest}".strip()
+
+
+def _best(ranked: pd.DataFrame, base: Method, metric: str) -> str:
+    best = ranked.iloc[0]
     text = f"{best['method']} has the {'highest' if metric in HIGHER_IS_BETTER else 'lowest'} {metric}: "
     text += f"{loss(best['mean'])} (n = {best['n']})"
     if best["verdict"] == "baseline":
-        rest = ranking[(ranking["n"] > 0) & (ranking["verdict"] != "baseline")]
-        if not len(rest):
+        if len(ranked) == 1:
             return f"{text}. There is nothing to compare it with."
-        best, text = rest.iloc[0], f"{text}, and it is the baseline. Next is {rest.iloc[0]['method']}"
+        best, text = ranked.iloc[1], f"{text}, and it is the baseline. Next is {ranked.iloc[1]['method']}"
     if math.isnan(best["difference"]):
         return f"{text}. The baseline {base.label} has no finished run, so there is no difference to report."
     text += f", {signed(best['difference'])} against {base.label}"
     if math.isnan(best["low"]):
         return f"{text} ({best['verdict'] or 'no uncertainty'})."
     pairing = f"paired over {best['pairs']} seeds" if best["test"] == "paired" else "seeds not paired, Welch's test"
-    return (
-        f"{text}, 95 % interval {signed(best['low'])} to {signed(best['high'])} ({pairing}; "
-        f"{equals_p(best['p_holm'])} after Holm's correction): {best['verdict']}."
+    text += (
+        f", {CONFIDENCE:.0%} interval {signed(best['low'])} to {signed(best['high'])} ({pairing}; "
+        f"{equals_p(best['p_holm'])} after Holm's correction): {best['verdict']}"
     )
+    needed = best["verdict"] == "no clear difference" and best["seeds_needed"] > best["pairs"]
+    return f"{text}; a difference of this size would take {_seeds(best['seeds_needed'])}." if needed else f"{text}."
+
+
+def setup(methods: list[Method], command: str) -> list[str]:
+    """What was run: model, tokens, data, budget, code, date, machine, and the command of this report."""
+    runs = [run for method in methods for run in method.chosen_runs.values()] or methods[0].runs
+
+    def shared(*values: object) -> str:
+        return listed(list(dict.fromkeys(map(str, values))), 3)
+
+    def of(key: str) -> str:
+        return shared(*(value_text(run.value(key)) for run in runs))
+
+    return [
+        f"Model: {of('model.layers')} layers of width {of('model.dim')}, "
+        f"{shared(*(large(run.metric('parameters')) for run in runs))} parameters",
+        f"Budget: {shared(*(large(run.metric('tokens')) for run in runs))} training tokens in "
+        f"{shared(*(large(run.metric('steps')) for run in runs))} steps",
+        f"Data: {shared(*map(_data, runs))}",
+        f"Code: commit {shared(*((run.commit or 'unknown')[:10] for run in runs))}",
+        f"Date: {shared(*(run.fact('started') or 'not recorded' for run in runs))}",
+        f"Machine: {shared(*(run.device or 'unknown' for run in runs))}",
+        f"Command: {command}",
+    ]
 
 
 def notes(
-    by: list[str], default: bool, base_note: str, base: Method, methods: list[Method], metric: str, most_drawn: int
+    by: list[str], default: bool, base_note: str, base: Method, methods: list[Method], ranking: pd.DataFrame
 ) -> list[str]:
-    """How the numbers were made; `default`: the grouping was not given but found; pictures show `most_drawn` methods."""
+    """How the numbers were made; `default`: the grouping was not given but found."""
     unpaired = [
         m.label for m in methods if m is not base and m.scores and len(m.scores.keys() & base.scores.keys()) < 2
     ]
     lines = [
         f"Runs are grouped by {', '.join(by)}{' (what varies; --by chooses)' if default else ''}. {base_note}",
-        f"Differences are method minus {base.label}, paired by seed (t-test, 95 % interval)"
+        f"Differences are method minus {base.label}, paired by seed (t-test)"
         + (f"; not paired for want of two common seeds: {', '.join(unpaired[:8])}." if unpaired else "."),
-        "p (Holm) is corrected for the number of methods compared. 'better' or 'worse' means p (Holm) < 0.01, "
-        "'probably' p (Holm) < 0.05, else the runs do not tell the two apart.",
+        "p (Holm) and the 95 % intervals, here and in the pictures, are corrected for the number of methods compared: an "
+        "interval excludes 0 where p (Holm) < 0.05. 'better' or 'worse' means p (Holm) < 0.01, 'probably' p (Holm) < 0.05 "
+        "or a reason for doubt, which is named; else the runs do not tell the two apart.",
+        "Fix the number of seeds beforehand: adding seeds until p < 0.05 finds a difference where there is none in one "
+        "case of six.",
     ]
-    if len(methods) > most_drawn:
-        lines.append(f"The pictures show the {most_drawn - 1} best methods and the baseline, of {len(methods)}.")
-    if any(len(method.tried) > 1 for method in methods):
+    if len(methods) > MOST_DRAWN:
+        lines.append(f"The pictures show the {MOST_DRAWN - 1} best methods and the baseline, of {len(methods)}.")
+    unclear = ranking[(ranking["verdict"] == "no clear difference") & (ranking["seeds_needed"] > 0)]
+    if len(unclear):
+        needed = [f"{r.method} {_seeds(r.seeds_needed)}" for r in rows(unclear)]
         lines.append(
-            f"Each method is shown at its best setting: the best mean {metric} over seeds, among the settings with the "
-            "most finished seeds. Choosing and measuring on the same seeds is optimistic, more so the more settings "
-            "were tried; run the chosen rate on fresh seeds to be sure."
+            f"Seeds that a difference of the size seen would need (found with probability {POWER:.0%}): {listed(needed, 8)}."
+        )
+    if any(method.only_fresh for method in methods):
+        lines.append(
+            f"Settings were chosen on some seeds and ran again on at least {LEAST_SEEDS} fresh ones: only those are shown "
+            "and compared."
+        )
+    elif any(len(method.tried) > 1 for method in methods):
+        lines.append(
+            f"Each method is shown at its best setting: the best mean {base.metric} over seeds, among the settings with the "
+            "most finished seeds. Choosing and measuring on the same seeds is optimistic: where one method had more "
+            "settings to choose from that are equally good, p and the interval allow for its luck. Better, run the chosen "
+            f"settings on {LEAST_SEEDS} or more fresh seeds: then only those are compared."
         )
     return lines
 
@@ -66,3 +117,12 @@ def target_text(base: Method, target: float | None) -> str:
     if not by_seed:
         return ""
     return f"Target: the final validation loss of {base.label} at the same seed (mean {loss(mean)})."
+
+
+def _data(run: Run) -> str:
+    name = run.choices.get("data") or run.value("data._target_") or "unknown"
+    return f"{name} ({run.data_hash[:12]})" if run.data_hash else str(name)
+
+
+def _seeds(number: int) -> str:
+    return f"about {number} seeds" if number <= 1000 else "more than 1,000 seeds"

@@ -3,6 +3,7 @@
 Pure functions of numbers: values come as a mapping from seed to value, so that two methods can be paired by seed.
 """
 
+import itertools
 import math
 import warnings
 from collections.abc import Mapping, Sequence
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-CONFIDENCE = 0.95
+CONFIDENCE, POWER = 0.95, 0.8
 NAN = math.nan
 
 
@@ -27,18 +28,26 @@ class Spread:
 
 @dataclass(frozen=True)
 class Difference:
-    """Value minus baseline (or value over baseline, see `ratio`), its 95 % interval and two-sided p-value.
+    """Mean of value minus baseline, and the two-sided p-value that it is zero.
 
-    `test` is "paired" (t-test on the per-seed differences), "Welch" (seeds do not pair) or "none" (too few seeds:
-    interval and p are NaN). `n` counts pairs for "paired", else the smaller of the two samples.
+    `test` is "paired" (t-test on the per-seed differences), "Welch" (seeds do not pair) or "none" (too few seeds: p is
+    NaN). `n` counts pairs for "paired", else the smaller of the two samples. `sd`: of the difference at one seed.
     """
 
     mean: float
-    low: float
-    high: float
-    p: float
-    n: int
-    test: str
+    p: float = NAN
+    n: int = 0
+    test: str = "none"
+    sd: float = NAN
+    luck: float = 0.0
+    result: Any = None  # scipy's
+
+    def interval(self, level: float = CONFIDENCE) -> tuple[float, float]:
+        """Confidence interval of the mean, longer by the luck on the side where that may have been; NaN without one."""
+        if self.result is None:
+            return (self.mean, self.mean) if self.p == 1 else (NAN, NAN)
+        low, high = self.result.confidence_interval(level)
+        return float(low) + min(self.luck, 0.0), float(high) + max(self.luck, 0.0)
 
 
 def spread(values: Sequence[float]) -> Spread:
@@ -48,26 +57,29 @@ def spread(values: Sequence[float]) -> Spread:
     return Spread(float(array.mean()), float(array.std(ddof=1)) if len(array) > 1 else NAN, len(array))
 
 
-def difference(values: Mapping[Any, float], baseline: Mapping[Any, float]) -> Difference:
-    """Mean of `values` minus mean of `baseline`: paired over common seeds if there are two or more, else Welch."""
+def difference(values: Mapping[Any, float], baseline: Mapping[Any, float], luck: float = 0.0) -> Difference:
+    """Mean of `values` minus mean of `baseline`: paired over common seeds if there are two or more, else Welch.
+
+    `luck`: the true difference may be higher (if positive) or lower by as much, see `luck_of_choice`.
+    """
     common = [seed for seed in values if seed in baseline]
     if len(common) >= 2:
         a, b = (np.array([side[seed] for seed in common], dtype=float) for side in (values, baseline))
-        return _t_test("paired", a, b, noise=float(np.std(a - b)))
+        return _t_test("paired", a, b, luck)
     a, b = (np.array(list(side.values()), dtype=float) for side in (values, baseline))
     if len(a) >= 2 and len(b) >= 2:
-        return _t_test("Welch", a, b, noise=float(np.std(a) + np.std(b)))
+        return _t_test("Welch", a, b, luck)
     if common:  # one pair: a difference without any uncertainty
-        return Difference(values[common[0]] - baseline[common[0]], NAN, NAN, NAN, 1, "none")
-    mean = float(a.mean() - b.mean()) if len(a) and len(b) else NAN
-    return Difference(mean, NAN, NAN, NAN, min(len(a), len(b)), "none")
+        return Difference(values[common[0]] - baseline[common[0]], n=1)
+    return Difference(float(a.mean() - b.mean()) if len(a) and len(b) else NAN, n=min(len(a), len(b)))
 
 
-def ratio(values: Mapping[Any, float], baseline: Mapping[Any, float]) -> Difference:
-    """Geometric mean of values / baseline with its interval: `difference` of the logarithms; all must be positive."""
-    logs = [{seed: math.log(v) for seed, v in side.items()} for side in (values, baseline)]
-    d = difference(*logs)
-    return Difference(math.exp(d.mean), math.exp(d.low), math.exp(d.high), d.p, d.n, d.test)
+def ratio(values: Mapping[Any, float], baseline: Mapping[Any, float]) -> tuple[float, float, float]:
+    """Geometric mean of values / baseline and its interval: `difference` of the logarithms; all must be positive."""
+    logs, base = ({seed: math.log(v) for seed, v in side.items()} for side in (values, baseline))
+    found = difference(logs, base)
+    low, high = found.interval()
+    return math.exp(found.mean), math.exp(low), math.exp(high)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -80,12 +92,53 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def _t_test(test: str, a: np.ndarray, b: np.ndarray, noise: float) -> Difference:
+def luck_of_choice(chosen: Mapping[Any, float], others: Sequence[Mapping[Any, float]]) -> float:
+    """Expected luck in the mean of `chosen` from having been chosen as the best on these very seeds.
+
+    It is that of the best of k equal settings (Blom's formula for the extreme of k normal values): `chosen` and the
+    `others` (values by seed) within two standard errors of it. 0 where nothing else came near.
+    """
+    near, variances = 1, []
+    for other in others:
+        gaps = np.array([other[seed] - chosen[seed] for seed in chosen if seed in other])
+        if len(gaps) >= 2:
+            variances.append(float(gaps.var(ddof=1)))
+            near += abs(gaps.mean()) <= 2 * gaps.std(ddof=1) / math.sqrt(len(gaps))
+    if near == 1:
+        return 0.0
+    noise = math.sqrt(np.mean(variances) / 2 / len(chosen))  # of a mean; a gap has the variance of two values
+    return float(stats.norm.ppf((near - 0.375) / (near + 0.25))) * noise
+
+
+def seeds_needed(difference: float, sd: float, comparisons: int = 1, power: float = POWER) -> int:
+    """Number of paired seeds for which a t-test finds a true `difference` with probability `power` at p < 0.05.
+
+    `sd`: standard deviation of the difference at one seed. `comparisons`: methods that share the error (Bonferroni, the
+    worst case of Holm's correction).
+    """
+    if not (sd > 0 and difference != 0):
+        raise ValueError(f"seeds_needed: difference must not be 0 and sd > 0, got {difference} and {sd}")
+    tail, effect = (1 - CONFIDENCE) / 2 / comparisons, abs(difference) / sd
+    least = ((stats.norm.isf(tail) + stats.norm.ppf(power)) / effect) ** 2  # with the noise known; t needs more
+    for n in itertools.count(max(2, math.floor(least))):
+        if n > 1000 or stats.nct.sf(stats.t.isf(tail, n - 1), n - 1, effect * math.sqrt(n)) >= power:
+            return n
+    raise AssertionError
+
+
+def _t_test(test: str, a: np.ndarray, b: np.ndarray, luck: float) -> Difference:
     """A paired or Welch's t-test. Without noise beyond rounding nothing can be said, unless the means are equal."""
-    n, mean = min(len(a), len(b)), float((a - b).mean() if test == "paired" else a.mean() - b.mean())
-    if noise <= 1e-13 * max(np.abs(a).max(), np.abs(b).max()):
-        return Difference(mean, 0.0, 0.0, 1.0, n, test) if mean == 0 else Difference(mean, NAN, NAN, NAN, n, "none")
-    with warnings.catch_warnings(action="ignore", category=RuntimeWarning):  # one side may have no spread
-        result = stats.ttest_rel(a, b) if test == "paired" else stats.ttest_ind(a, b, equal_var=False)
-    low, high = result.confidence_interval(CONFIDENCE)
-    return Difference(mean, float(low), float(high), float(result.pvalue), n, test)
+    gaps = a - b if test == "paired" else np.array([a.mean() - b.mean()])
+    n, mean = min(len(a), len(b)), float(gaps.mean())
+    sd = float(gaps.std(ddof=1)) if test == "paired" else math.sqrt(a.var(ddof=1) + b.var(ddof=1))
+    if sd <= 1e-13 * max(np.abs(a).max(), np.abs(b).max()):
+        return Difference(mean, 1.0, n, test, sd) if mean == 0 else Difference(mean, NAN, n)
+
+    def tested(shift: float) -> Any:
+        with warnings.catch_warnings(action="ignore", category=RuntimeWarning):  # one side may have no spread
+            return stats.ttest_rel(a + shift, b) if test == "paired" else stats.ttest_ind(a + shift, b, equal_var=False)
+
+    result = tested(0.0)
+    shift = max(luck, 0.0) if mean < 0 else min(luck, 0.0)  # towards no difference
+    p = float(result.pvalue) if shift == 0 else float(tested(shift).pvalue) if abs(shift) < abs(mean) else 1.0
+    return Difference(mean, p, n, test, sd, luck, result)

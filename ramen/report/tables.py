@@ -6,12 +6,14 @@ from dataclasses import asdict
 import numpy as np
 import pandas as pd
 
-from ramen.report.method import HIGHER_IS_BETTER, LR, LrCurve, Method, Seed
-from ramen.report.statistics import NAN, Difference, difference, holm, ratio, spread
+from ramen.report.fairness import GRAVE, VOID, Finding, Gravity
+from ramen.report.method import HIGHER_IS_BETTER, LEAST_SEEDS, LR, LrCurve, Method, Seed
+from ramen.report.statistics import CONFIDENCE, NAN, Difference, difference, holm, ratio, seeds_needed, spread
 from ramen.runs.read import STATUSES, Run
 
 COSTS = ("tokens_per_second", "peak_memory", "train_seconds", "tokens", "parameters")
 SURE, LIKELY = 0.01, 0.05  # Holm-corrected p below which a difference is called real, or probable
+Reasons = dict[Gravity, list[str]]
 LEFT_OUT = ("diverged", "failed", "stopped", "unfinished", "finished")
 
 
@@ -34,27 +36,49 @@ def runs_table(methods: list[Method], by: list[str]) -> pd.DataFrame:
     return pd.DataFrame(rows).astype({"seed": "Int64"})
 
 
-def ranking_table(methods: list[Method], baseline: Method, metric: str) -> pd.DataFrame:
-    """One row a method, best first, methods without a finished run last; differences are method minus baseline."""
-    differences = [difference({} if m is baseline else m.scores, baseline.scores) for m in methods]
-    corrected = holm([d.p for d in differences])
-    rows = [_row(m, m is baseline, d, p, metric) for m, d, p in zip(methods, differences, corrected, strict=True)]
-    frame = pd.DataFrame(rows)
-    frame = frame.sort_values("mean", ascending=metric not in HIGHER_IS_BETTER, na_position="last", kind="stable")
+def ranking_table(methods: list[Method], baseline: Method, findings: list[Finding]) -> pd.DataFrame:
+    """One row a method: those that compare with the baseline, best first, then those that do not, or did not finish.
+
+    Differences are method minus baseline. p and the interval allow for the choice of each method's setting on the same
+    seeds, and (Holm) for the number of methods: the interval excludes 0 exactly where p_holm < 0.05.
+    """
+    metric, rows = baseline.metric, []
+    reasons = {m.label: _reasons(m, baseline, findings) for m in methods if m is not baseline}
+    for method in methods:
+        scores = {} if method is baseline or reasons[method.label][VOID] else method.scores
+        luck = method.luck - baseline.luck
+        rows.append((method, difference(scores, baseline.scores, -luck if metric in HIGHER_IS_BETTER else luck)))
+    corrected = holm([d.p for _, d in rows])
+    compared = sum(not math.isnan(p) for p in corrected)
+    frame = pd.DataFrame(
+        [
+            _row(m, d, p, "baseline" if m is baseline else verdict(d, p, metric, reasons[m.label]), compared)
+            for (m, d), p in zip(rows, corrected, strict=True)
+        ]
+    )
+    frame["comparable"] = [m is baseline or not reasons[m.label][VOID] for m in methods]
+    better_first = frame["mean"] if metric not in HIGHER_IS_BETTER else -frame["mean"]
+    order = pd.DataFrame({"apart": ~frame["comparable"] | frame["mean"].isna(), "mean": better_first})
+    frame = frame.loc[order.sort_values(["apart", "mean"], na_position="last", kind="stable").index]
     frame.insert(0, "rank", range(1, len(frame) + 1))
     return frame.reset_index(drop=True)
 
 
-def verdict(d: Difference, p: float, metric: str) -> str:
-    """The conclusion that the Holm-corrected p allows."""
+def verdict(d: Difference, p: float, metric: str, reasons: Reasons) -> str:
+    """The conclusion that the Holm-corrected p and the findings allow."""
+    if reasons[VOID]:
+        return f"no verdict: {'; '.join(reasons[VOID])}"
     if math.isnan(d.mean):
         return ""
     if math.isnan(p):
-        return "n = 1: no uncertainty" if d.n < 2 else "no spread: no uncertainty"
+        return "no verdict: n = 1" if d.n < 2 else "no verdict: no spread"
     if p >= LIKELY:
         return "no clear difference"
-    better = (d.mean > 0) == (metric in HIGHER_IS_BETTER)
-    return f"{'' if p < SURE else 'probably '}{'better' if better else 'worse'}"
+    better = "better" if (d.mean > 0) == (metric in HIGHER_IS_BETTER) else "worse"
+    doubts = [f"n = {d.n}"] * (d.n < LEAST_SEEDS) + reasons[GRAVE]
+    if doubts:
+        return f"probably {better} ({'; '.join(doubts)})"
+    return better if p < SURE else f"probably {better}"
 
 
 def lr_table(curves: list[LrCurve]) -> pd.DataFrame:
@@ -86,7 +110,7 @@ def targets_by_seed(baseline: Method, target: float | None) -> tuple[dict[Seed, 
     """The target of each of the baseline's seeds (its own final loss, unless `target` is given), and that of all others."""
     if target is not None:
         return {}, target
-    curves = {seed: run.curve.series("step", "val_loss")[1] for seed, run in baseline.chosen_runs.items()}
+    curves = {seed: baseline.losses(run, "step")[1] for seed, run in baseline.chosen_runs.items()}
     finals = {seed: float(losses[-1]) for seed, losses in curves.items() if len(losses)}
     return finals, spread(list(finals.values())).mean
 
@@ -130,8 +154,19 @@ def crossing(x: np.ndarray, loss: np.ndarray, target: float) -> float:
     return float(x[i - 1] + share * (x[i] - x[i - 1]))
 
 
-def _row(method: Method, is_baseline: bool, d: Difference, p_holm: float, metric: str) -> dict[str, object]:
+def _reasons(method: Method, baseline: Method, findings: list[Finding]) -> Reasons:
+    """Names of the findings that concern these two, by gravity."""
+    reasons: Reasons = {VOID: [], GRAVE: []}
+    for finding in findings:
+        if finding.gravity in reasons and finding.concerns(method.label, baseline.label):
+            reasons[finding.gravity].append(finding.short)
+    return reasons
+
+
+def _row(method: Method, d: Difference, p_holm: float, verdict: str, compared: int) -> dict[str, object]:
     runs = list(method.chosen_runs.values())
+    low, high = d.interval(1 - (1 - CONFIDENCE) * (d.p / p_holm if p_holm > 0 else 1 / max(compared, 1)))
+    known = d.sd > 0 and d.mean != 0
     row: dict[str, object] = {
         "method": method.label,
         "setting": method.setting_text,
@@ -139,13 +174,14 @@ def _row(method: Method, is_baseline: bool, d: Difference, p_holm: float, metric
         "settings_tried": len(method.tried),
         **asdict(spread(list(method.scores.values()))),
         "difference": d.mean,
-        "low": d.low,
-        "high": d.high,
+        "low": low,
+        "high": high,
         "p": d.p,
         "p_holm": p_holm,
         "test": "" if math.isnan(d.mean) else d.test,
         "pairs": d.n if d.test == "paired" else 0,
-        "verdict": "baseline" if is_baseline else verdict(d, p_holm, metric),
+        "seeds_needed": seeds_needed(d.mean, d.sd, max(compared, 1)) if known else 0,
+        "verdict": verdict,
     }
     row |= {cost: _mean(runs, cost) for cost in COSTS}
     return row | {status: method.count(status) for status in STATUSES}
@@ -156,7 +192,7 @@ def _mean(runs: list[Run], name: str) -> float:
 
 
 def _costs(method: Method, axis: str, by_seed: dict[Seed, float], fallback: float) -> dict[Seed, float]:
-    curves = {seed: run.curve.series(axis, "val_loss") for seed, run in method.chosen_runs.items()}
+    curves = {seed: method.losses(run, axis) for seed, run in method.chosen_runs.items()}
     return {seed: crossing(xs, losses, by_seed.get(seed, fallback)) for seed, (xs, losses) in curves.items() if len(xs)}
 
 
@@ -164,5 +200,4 @@ def _speedup(base: dict[Seed, float], costs: dict[Seed, float]) -> tuple[float, 
     values = [*base.values(), *costs.values()]
     if not base or not costs or any(math.isnan(v) or v <= 0 for v in values):
         return NAN, NAN, NAN
-    found = ratio(base, costs)
-    return found.mean, found.low, found.high
+    return ratio(base, costs)

@@ -30,6 +30,7 @@ class Run:
     in_sweep: bool
     config: dict[str, Value]
     summary: dict[str, float]
+    facts: dict[str, Value]  # all fields of environment and summary, flat
     data_hash: str | None
     commit: str | None
     device: str | None
@@ -37,9 +38,16 @@ class Run:
     curve: Curve
     warnings: list[str] = field(default_factory=list)
 
-    def value(self, key: str) -> Value:
-        """The chosen option of a config group, or the value of a dotted config key; None if there is neither."""
-        return self.choices[key] if key in self.choices else self.config.get(key)
+    def value(self, key: str, default: Value = None) -> Value:
+        """The chosen option of a config group, or the value of a dotted config key, of a mapping its text."""
+        if key in self.choices or key in self.config or "." not in key:
+            return self.choices.get(key, self.config.get(key, default))
+        parts = [f"{k.removeprefix(f'{key}.')}: {v}" for k, v in self.config.items() if k.startswith(f"{key}.")]
+        return f"{{{', '.join(parts)}}}" if parts else default
+
+    def fact(self, name: str) -> str | None:
+        """A field of the summary, or else of the environment, as text; dotted below a mapping."""
+        return None if self.facts.get(name) is None else str(self.facts[name])
 
     def metric(self, name: str) -> float:
         return self.summary.get(name, math.nan)
@@ -79,6 +87,7 @@ def read_run(folder: Path) -> Run:
         in_sweep=(summary or environment).get("job") is not None,
         config=config,
         summary=numbers,
+        facts={key: _canonical(value) for key, value in flatten({**environment, **summary}).items()},
         data_hash=_text(summary.get("data_hash")),
         commit=_text(environment.get("git_commit")),
         device=_text(environment.get("device")),

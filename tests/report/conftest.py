@@ -28,7 +28,9 @@ CONFIG: dict[str, Any] = {
     "routing": {"matrix": {"to": "optimizer"}, "embedding": {"to": "auxiliary", "lr_scale": 1.0}},
     "schedule": {"lr": {"_target_": "ramen.schedule.wsd", "cooldown_fraction": 0.4}},
     "data": {"sequence_length": 256, "batch_tokens": 8192, "folder": "somewhere"},
-    "trainer": {"steps": 200, "precision": "bf16", "device": "auto", "record_every_steps": 10},
+    "trainer": {"steps": 200, "record_every_steps": 10},
+    "precision": "bf16",
+    "device": "auto",
     "logger": {"project": "ramen"},
 }
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from ramen.errors import DataError
-from ramen.report.report import compare
+from ramen.report import compare, page
 
 CASES = int(os.environ.get("FUZZ_CASES", "60"))  # a campaign is FUZZ_CASES=2000 pytest tests/report/test_damage.py
 WRONG: list[Any] = [
@@ -93,10 +93,8 @@ DAMAGES = (truncate, scribble, foreign, wrong_type, missing, repeat)
 def test_a_damaged_run_is_left_out_or_read_as_it_was(
     write_sweep: Callable[..., Path],
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
     damage: Callable[[Path, random.Random], None],
 ) -> None:
-    monkeypatch.setattr("ramen.report.report.draw", lambda *arguments: {})  # a picture takes a second
     top = write_sweep(tmp_path / "runs", {"adamw": 3.1, "bam": 3.0}, seeds=2, lrs=(0.01,))
     truth = {
         str(folder): json.loads((folder / "summary.json").read_text())["final_val_loss"] for folder in top.iterdir()
@@ -107,7 +105,7 @@ def test_a_damaged_run_is_left_out_or_read_as_it_was(
         path = rng.choice(sorted(p for p in whole if damage is not repeat or p.name == "metrics.jsonl"))
         damage(path, rng)
         try:
-            report = compare(top, out=tmp_path / "out")
+            report = compare(top)
         except DataError as error:
             assert str(error)
         else:
@@ -117,7 +115,7 @@ def test_a_damaged_run_is_left_out_or_read_as_it_was(
             own, folder = runs.get(str(path.parent), math.nan), str(path.parent)
             told = any(folder in warning for warning in report.warnings)
             assert math.isnan(own) or own == truth[folder] or told, f"{path}: {own}"
-            assert (tmp_path / "out" / "report.html").stat().st_size > 1000
+            assert report.answer and page.render(report, "html", {})
         if path.is_dir() and not path.is_symlink():
             path.rmdir()
         else:

@@ -8,7 +8,7 @@ from ramen.report.method import lr_curves
 
 @pytest.fixture
 def warnings(methods):
-    return lambda by="optimizer": unfairness(methods(by), [by], lr_curves(methods(by)))
+    return lambda by="optimizer": [f.text for f in unfairness(methods(by), [by], lr_curves(methods(by)))]
 
 
 def only(optimizer, **arguments):
@@ -18,7 +18,7 @@ def only(optimizer, **arguments):
 PLANTED = {
     "tokens": (only("bam", summary={"tokens": 9999}), "Different token budgets: 1,638,400 (adamw); 9,999 (bam)."),
     "steps": (only("bam", summary={"steps": 150}), "Different numbers of steps: 200 (adamw); 150 (bam)."),
-    "data": (only("bam", summary={"data_hash": "e" * 64}), "Different data (data hash)"),
+    "data": (only("bam", summary={"data_hash": "e" * 64}), "Different data: dddddddddddd (adamw); eeeeeeeeeeee (bam)."),
     "auxiliary": (
         only("bam", config={"auxiliary.lr": 0.01}),
         "Different auxiliary optimizer settings: auxiliary.lr: 0.003",
@@ -36,13 +36,13 @@ PLANTED = {
     "sequence": (only("bam", config={"data.sequence_length": 512}), "Different sequence length"),
     "batch": (only("bam", config={"trainer.batch_rows": 512}), "Different batch size"),
     "precision": (
-        only("bam", config={"trainer.precision": "fp32"}),
-        "Different precision: trainer.precision: bf16 (adamw)",
+        only("bam", config={"precision": "fp32"}),
+        "Different precision: bf16 (adamw); fp32 (bam)",
     ),
     "device": (only("bam", environment={"device": "Other"}), "Different devices"),
     "found precision": (
         lambda o, lr, seed: {"environment": {"precision": "bfloat16" if o == "bam" else "float32"}},
-        "Different precision (found by auto): float32 (adamw); bfloat16 (bam)",
+        "Different precision: float32 (adamw); bfloat16 (bam)",
     ),
     "commit": (
         only("bam", environment={"git_commit": "b" * 40}),
@@ -125,7 +125,7 @@ def test_missing_runs_are_counted(tmp_path, write_sweep, write_run, warnings, st
 def test_survivors_flatter(tmp_path, write_sweep, write_run, warnings):
     write_sweep(tmp_path / "a", {"adamw": 3.3, "bam": 3.2})
     write_run(tmp_path / "b", "bam", lr=0.01, seed=9, status="diverged")
-    assert warnings()[-1] == "bam at lr=0.01: 1 diverged, so the mean of the other 3 flatters it."
+    assert warnings()[0] == "bam at lr=0.01: 1 diverged, so the mean of the other 3 flatters it."
 
 
 def test_repeats_unknown_seeds_and_mixed_settings(tmp_path, write_sweep, write_run, warnings):

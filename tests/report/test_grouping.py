@@ -37,6 +37,16 @@ def test_a_switch_is_no_number_and_null_is_not_absent(tmp_path, write_run, read,
     assert varying(read()) == ["mlp.a"]
 
 
+def test_a_mapping_is_compared_as_a_whole_and_null_is_a_value_of_it(tmp_path, write_run, read, labels):
+    for i in range(2):
+        write_run(tmp_path / f"a{i}", config={"model.softcap.attention": 50, "model.softcap.logits": 15}, seed=i)
+        write_run(tmp_path / f"b{i}", config={"model.softcap": None}, seed=i)
+    write_run(tmp_path / "c", config={"model.softcap.attention": 30, "model.softcap.logits": 15})
+    assert varying(read()) == default_by(read()) == ["model.softcap"]
+    capped = ["softcap={attention: 30, logits: 15}", "softcap={attention: 50, logits: 15}"]
+    assert labels("model.softcap") == ["softcap=none", *capped]
+
+
 def test_key_absent_or_null_is_none(tmp_path, write_run, labels):
     write_run(tmp_path / "a", config={"attention.window_tokens": 128})
     write_run(tmp_path / "b")
@@ -115,6 +125,19 @@ def test_best_setting_needs_all_its_seeds(tmp_path, write_run, methods):
     assert method.setting_text == "lr=0.01"
     assert sorted(method.scores) == [0, 1, 2]
     assert len(method.tried) == 2
+
+
+def test_fresh_seeds_alone_count_where_every_tuned_method_has_three(tmp_path, write_run, methods):
+    """Chosen on seeds 0 and 1, run again on 10 to 12: the choice has not seen those."""
+    for optimizer, more in (("adamw", 0.0), ("bam", -0.1)):
+        for lr in (0.01, 0.02):
+            for seed in (0, 1, *((10, 11, 12) if lr == 0.01 else ())):
+                final = 3 + more + seed / 100 + 10 * (lr - 0.01)
+                write_run(tmp_path / f"{optimizer}-{lr}-{seed}", optimizer, lr=lr, seed=seed, final=final)
+    write_run(tmp_path / "muon", "muon", seed=10)  # of one setting every seed is fresh
+    assert [sorted(method.scores) for method in methods()] == [[10, 11, 12], [10, 11, 12], [10]]
+    write_run(tmp_path / "seen", "bam", lr=0.02, seed=10, status="diverged")
+    assert [len(method.scores) for method in methods()] == [5, 5, 1]
 
 
 def test_a_setting_wins_by_its_mean_in_the_metrics_own_direction(tmp_path, write_run, read):

@@ -51,9 +51,9 @@ def test_only_out_is_written_to_and_a_second_report_is_the_same(sweep):
 
 def test_single_seed_has_no_uncertainty(tmp_path, write_sweep):
     report = compare(write_sweep(tmp_path, {"adamw": 3.3, "bam": 3.2}, seeds=1))
-    assert row(report, "bam")["verdict"] == "n = 1: no uncertainty"
+    assert row(report, "bam")["verdict"] == "no verdict: n = 1"
     assert math.isnan(row(report, "bam")["p"])
-    assert "n = 1: no uncertainty" in report.answer
+    assert "no verdict: n = 1" in report.answer
 
 
 def test_seeds_that_do_not_pair_use_welch(tmp_path, write_sweep):

@@ -14,8 +14,8 @@ def told(methods):
     def told():
         found = methods()
         base = next(method for method in found if method.label == "adamw")
-        ranking = ranking_table(found, base, "final_val_loss")
-        said = notes(["optimizer"], True, "", base, found, "final_val_loss", 9)
+        ranking = ranking_table(found, base, [])
+        said = notes(["optimizer"], True, "", base, found, ranking)
         return answer(ranking, base, "final_val_loss", 9), ranking.iloc[0], " ".join(said)
 
     return told

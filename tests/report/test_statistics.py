@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from ramen.report.statistics import difference, holm, ratio, spread
+from ramen.report.statistics import difference, holm, luck_of_choice, ratio, seeds_needed, spread
 
 REPEATS = 600
 
@@ -28,7 +28,7 @@ def test_paired_equals_scipy(chance, n):
     assert (ours.test, ours.n) == ("paired", n)
     assert ours.mean == pytest.approx(np.mean(a - b), abs=1e-12)
     assert ours.p == pytest.approx(theirs.pvalue, rel=1e-9)
-    assert (ours.low, ours.high) == pytest.approx((interval.low, interval.high), rel=1e-9)
+    assert ours.interval() == pytest.approx((interval.low, interval.high), rel=1e-12)
 
 
 @pytest.mark.parametrize(("n", "m"), [(2, 2), (3, 5), (10, 4)])
@@ -38,7 +38,7 @@ def test_welch_equals_scipy(chance, n, m):
     interval = theirs.confidence_interval(0.95)
     assert (ours.test, ours.n) == ("Welch", min(n, m))
     assert ours.p == pytest.approx(theirs.pvalue, rel=1e-9)
-    assert (ours.low, ours.high) == pytest.approx((interval.low, interval.high), rel=1e-9)
+    assert ours.interval() == pytest.approx((interval.low, interval.high), rel=1e-12)
 
 
 def test_pairs_are_made_by_seed_not_by_order():
@@ -56,7 +56,7 @@ def test_too_few_seeds_give_no_interval(a, b, mean):
     ours = difference(a, b)
     assert ours.test == "none"
     assert ours.mean == pytest.approx(mean, nan_ok=True)
-    assert all(math.isnan(v) for v in (ours.low, ours.high, ours.p))
+    assert all(math.isnan(v) for v in (*ours.interval(), ours.p))
 
 
 def test_one_pair_is_not_compared_with_other_seeds():
@@ -65,7 +65,7 @@ def test_one_pair_is_not_compared_with_other_seeds():
 
 def test_differences_without_spread_claim_nothing():
     same = {0: 3.0, 1: 3.1}
-    assert (difference(same, dict(same)).p, difference(same, dict(same)).low) == (1.0, 0.0)
+    assert (difference(same, dict(same)).p, difference(same, dict(same)).interval()) == (1.0, (0.0, 0.0))
     shifted = difference({0: 3.5, 1: 3.6}, same)  # equal up to rounding: no noise to measure against
     assert shifted.mean == pytest.approx(0.5)
     assert math.isnan(shifted.p)
@@ -76,10 +76,46 @@ def test_differences_without_spread_claim_nothing():
 
 def test_ratio_is_the_difference_of_logarithms(chance):
     a, b = chance.uniform(1, 2, 5), chance.uniform(2, 3, 5)
-    ours, logs = ratio(by_seed(a), by_seed(b)), stats.ttest_rel(np.log(a), np.log(b))
-    interval = logs.confidence_interval(0.95)
-    assert ours.mean == pytest.approx(stats.gmean(a / b))
-    assert (ours.low, ours.high) == pytest.approx((math.exp(interval.low), math.exp(interval.high)))
+    logs = stats.ttest_rel(np.log(a), np.log(b)).confidence_interval(0.95)
+    expected = (stats.gmean(a / b), math.exp(logs.low), math.exp(logs.high))
+    assert ratio(by_seed(a), by_seed(b)) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("first", [0, 100])
+def test_luck_widens_the_interval_on_its_side_and_p_follows(chance, first):
+    a, b = by_seed(chance.normal(3.0, 0.1, 6)), by_seed(chance.normal(3.3, 0.1, 6), first)
+    plain, lucky, unlucky = (difference(a, b, luck) for luck in (0.0, 0.25, -0.25))
+    assert lucky.interval() == pytest.approx((plain.interval()[0], plain.interval()[1] + 0.25))
+    assert unlucky.interval() == pytest.approx((plain.interval()[0] - 0.25, plain.interval()[1]))
+    assert unlucky.p == plain.p < 0.05 < lucky.p
+    assert difference(a, b, 1.0).p == 1.0
+    for found in (plain, lucky, difference(a, b, 0.05)):  # an interval at level 1 - p ends at zero
+        assert found.interval(1 - found.p)[1] == pytest.approx(0, abs=1e-9)
+
+
+def test_luck_of_choice(chance):
+    """Of seven equal settings the best is 1.35 standard errors of a mean below the truth, on average; far ones do not count."""
+    lucks, owed = [], []
+    for _ in range(REPEATS):
+        settings = sorted(chance.normal(0, 1, (7, 4)), key=np.mean)
+        best, *others = map(by_seed, settings)
+        lucks.append(luck_of_choice(best, others))
+        owed.append(-np.mean(settings[0]))
+    assert np.mean(owed) == pytest.approx(1.35 / 2, abs=0.05)
+    assert np.mean(lucks) == pytest.approx(np.mean(owed), abs=0.1)
+    assert luck_of_choice(best, [{seed: value + 50 for seed, value in other.items()} for other in others]) == 0
+    assert luck_of_choice(best, []) == luck_of_choice({}, others) == 0
+
+
+@pytest.mark.parametrize(("effect", "comparisons"), [(2.0, 1), (1.0, 1), (1.0, 5)])
+def test_seeds_needed_is_the_least_with_that_power(effect, comparisons):
+    n = seeds_needed(-effect * 3, 3, comparisons)
+
+    def power(n):  # against scipy's, written for another purpose
+        bound = stats.t.isf(0.025 / comparisons, n - 1)
+        return stats.nct.sf(bound, n - 1, effect * math.sqrt(n))
+
+    assert power(n - 1) < 0.8 <= power(n)
 
 
 def test_spread():

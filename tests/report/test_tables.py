@@ -4,6 +4,7 @@ import math
 
 import pytest
 
+from ramen.report.fairness import GRAVE, VOID
 from ramen.report.statistics import Difference, difference, holm
 from ramen.report.tables import ranking_table, verdict
 
@@ -13,16 +14,29 @@ from ramen.report.tables import ranking_table, verdict
     [(0.0099, "better"), (0.0101, "probably better"), (0.0499, "probably better"), (0.0501, "no clear difference")],
 )
 def test_the_verdict_follows_the_corrected_p_and_the_metrics_direction(p, said):
-    lower = Difference(-0.1, -0.2, -0.01, 1e-9, 3, "paired")
-    assert verdict(lower, p, "final_val_loss") == said
-    assert verdict(lower, p, "tokens_per_second") == said.replace("better", "worse")
+    lower = Difference(-0.1, 1e-9, 3, "paired")
+    assert verdict(lower, p, "final_val_loss", SURE) == said
+    assert verdict(lower, p, "tokens_per_second", SURE) == said.replace("better", "worse")
 
 
-@pytest.mark.parametrize(("n", "said"), [(1, "n = 1: no uncertainty"), (3, "no spread: no uncertainty")])
+@pytest.mark.parametrize(("n", "said"), [(1, "no verdict: n = 1"), (3, "no verdict: no spread")])
 def test_without_p_there_is_no_verdict(n, said):
-    assert verdict(Difference(-0.1, math.nan, math.nan, math.nan, n, "none"), math.nan, "final_val_loss") == said
-    assert verdict(Difference(math.nan, *[math.nan] * 3, n, "none"), math.nan, "final_val_loss") == ""
+    assert verdict(Difference(-0.1, n=n), math.nan, "final_val_loss", SURE) == said
+    assert verdict(Difference(math.nan, n=n), math.nan, "final_val_loss", SURE) == ""
 
+
+def test_doubts_take_the_certainty_and_what_does_not_compare_the_verdict():
+    sure = Difference(-0.1, 1e-9, 3, "paired")
+    assert (
+        verdict(sure, 1e-9, "x", {VOID: [], GRAVE: ["different batch size"]})
+        == "probably better (different batch size)"
+    )
+    assert verdict(sure, 0.06, "x", {VOID: [], GRAVE: ["different batch size"]}) == "no clear difference"
+    assert verdict(Difference(-0.1, 1e-9, 2, "paired"), 1e-9, "x", SURE) == "probably better (n = 2)"
+    assert verdict(sure, 1e-9, "x", {VOID: ["different data"], GRAVE: ["x"]}) == "no verdict: different data"
+
+
+SURE = {VOID: [], GRAVE: []}
 
 # Of a method's three seeds against the baseline's: from sure to even.
 AGAINST = {
@@ -42,7 +56,7 @@ def ranked(tmp_path, write_run, methods):
             write_run(tmp_path / f"{name}-{seed}", name, seed=seed, final=3 + seed / 50 + shift, summary=summary)
         write_run(tmp_path / f"{name}-slow", name, final=9.0, lr=0.5, summary={"tokens_per_second": 1.0})
     found = {method.label: method for method in methods()}
-    table = ranking_table(list(found.values()), found["adamw"], "final_val_loss")
+    table = ranking_table(list(found.values()), found["adamw"], [])
     return found, {row.method: row for row in table.itertuples()}
 
 
@@ -52,7 +66,7 @@ def test_p_is_corrected_for_all_methods_that_are_compared(ranked):
     ps = [d.p for d in differences]
     assert [rows[name].p for name in AGAINST] == ps
     assert [rows[name].p_holm for name in AGAINST] == holm(ps) != ps
-    corrected, raw = ([verdict(d, p, "x") for d, p in zip(differences, of, strict=True)] for of in (holm(ps), ps))
+    corrected, raw = ([verdict(d, p, "x", SURE) for d, p in zip(differences, of, strict=True)] for of in (holm(ps), ps))
     assert [rows[name].verdict for name in AGAINST] == corrected != raw
 
 
