@@ -16,11 +16,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from hydra import compose, initialize_config_dir
 
 from ramen.config.check import check
-from ramen.config.composition import plain
-from ramen.config.registry import CONF
+from ramen.config.compose import compose
 from ramen.errors import ConfigError
 
 Row = dict[str, Any]  # one line of a section: its name, and figures with their units in the keys
@@ -39,8 +37,7 @@ class Workload:
 
     def config(self, *more: str) -> dict[str, Any]:
         """The checked config."""
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            config = plain(compose("config", [*self.overrides, *more]))
+        config = compose([*self.overrides, *more])
         check(config)
         return config
 

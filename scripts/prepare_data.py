@@ -9,12 +9,13 @@ import sys
 from typing import TYPE_CHECKING
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from ramen.cli.command import INTERRUPTED, fail
-from ramen.config.composition import plain
+from ramen.config.compose import plain
 from ramen.config.diagnosis import diagnose
 from ramen.errors import ConfigError, RamenError, a_reader_may_leave
 
@@ -33,7 +34,7 @@ def main(config: DictConfig) -> None:
     from ramen.config.registry import build
 
     try:
-        node = plain(config)["data"]
+        node = plain(config, HydraConfig.get())["data"]
         if problems := check_node(node, "data", "data", config.get("allow_targets") or ()):
             raise ConfigError(*problems)
         show(build(node).dataset())

@@ -17,8 +17,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hydra import compose as hydra_compose
-from hydra import initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import settings
 from safetensors.torch import load_file
@@ -27,7 +25,7 @@ from torch import Tensor
 from ramen.build.dry_run import DryRun, dry_run
 from ramen.build.objects import build_model
 from ramen.build.run import Command, run
-from ramen.config.composition import plain
+from ramen.config.compose import compose as compose_words
 from ramen.config.registry import CONF, factory
 from ramen.data.shard import header_of
 from ramen.errors import ConfigError
@@ -50,8 +48,7 @@ SMALL = (
 
 @functools.cache
 def _composed(overrides: tuple[str, ...]) -> dict[str, Any]:
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return plain(hydra_compose("config", list(overrides)))
+    return compose_words(overrides)
 
 
 def _compose(*overrides: str) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ramen.cli import sweep
 from ramen.config import secret
-from ramen.config.composition import plain
+from ramen.config.compose import choices, plain
 from ramen.config.kinds import COMPOSITIONS
 from ramen.config.registry import CONF
 from ramen.errors import EXIT_CODE, ConfigError, RamenError, a_reader_may_leave
@@ -36,9 +36,7 @@ _failed_jobs: list[Path] = []  # sweeps' folders in which some job failed
 
 
 def _job_folder(overrides: str, *, _root_: DictConfig) -> str:
-    task = OmegaConf.masked_copy(_root_, [str(key) for key in _root_ if key != "hydra"])
-    config: Any = OmegaConf.to_container(task, resolve=True)
-    return sweep.job_folder(Path(str(_root_.hydra.sweep.dir)), overrides, config)
+    return sweep.job_folder(Path(str(_root_.hydra.sweep.dir)), overrides, plain(_root_))
 
 
 OmegaConf.register_new_resolver("ramen.folder", sweep.folder_name, replace=True)
@@ -99,17 +97,12 @@ def job(cfg: DictConfig) -> float | None:
     from ramen.build.run import Command, run
 
     context = HydraConfig.get()
-    choices = {
-        kind.rpartition("@")[2]: choice
-        for kind, choice in context.runtime.choices.items()
-        if choice is not None and not kind.startswith("hydra/")
-    }
     in_sweep, folder = context.mode == RunMode.MULTIRUN, Path(context.runtime.output_dir)
     number = context.job.num if in_sweep else None
     # Hydra's own launcher and sweeper go through a list, and can come back to a job that another process has.
     shared = [context.launcher._target_.split(".")[-1], context.sweeper._target_.split(".")[-1]] == BASIC
     try:
-        command = Command(plain(cfg), folder, choices, list(context.overrides.task), number)
+        command = Command(plain(cfg, context), folder, choices(context), list(context.overrides.task), number)
         summary = sweep.work(command, wait=not shared) if in_sweep else run(command)
     except Exception as error:
         if not in_sweep:
@@ -199,9 +192,8 @@ class RunCallback(Callback):
             raise ConfigError(*found)
         if config.get("resume") == AUTO:
             given = any(str(word).startswith("hydra.run.dir=") for word in config.hydra.overrides.hydra)
-            task = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
             base = folder if given else folder.parent.parent
-            before = resume.unfinished(base, plain(task), given)
+            before = resume.unfinished(base, plain(config), given)
             what = f"continues {before}" if before else f"nothing to continue in {base}; starts anew"
             print(f"resume=auto: {what}", file=sys.stderr)
             with flag_override(config, ["readonly", "struct"], [False, False]):
@@ -220,9 +212,8 @@ class SweepCallback(Callback):
     """Checks every value of a sweep before its first job, and ends it with a table of all jobs."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        from hydra import compose
-
         from ramen.config.check import NO_TEXT, check, is_text
+        from ramen.config.compose import compose
         from ramen.config.diagnosis import explain, is_group, sweep_values
 
         if not is_text(str(config.hydra.sweep.dir)):
@@ -240,7 +231,7 @@ class SweepCallback(Callback):
         problems: dict[str, None] = {}
         for index, value in [(0, first[0] if first else ""), *others]:
             try:
-                check(plain(compose("config", [*first[:index], *filter(None, [value]), *first[index + 1 :]])))
+                check(compose([*first[:index], *filter(None, [value]), *first[index + 1 :]]))
             except ConfigError as error:
                 problems |= dict.fromkeys(error.problems)
             except (HydraException, OmegaConfBaseException) as error:

@@ -3,7 +3,7 @@
 import re
 from typing import Any
 
-from hydra import compose, initialize_config_dir
+import hydra
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ramen.config.check import check, suggest
-from ramen.config.composition import plain
+from ramen.config.compose import compose
 from ramen.config.registry import CONF
 from ramen.errors import ConfigError
 
@@ -31,18 +31,18 @@ def diagnose(words: list[str], error: Exception) -> str:
             f"{first_line(error)}; an interval is for a search: add sweep=optuna, or give values or range(a,b,step)"
         )
     GlobalHydra.instance().clear()
-    with initialize_config_dir(str(CONF), version_base="1.3"):
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         # Groups first: keys depend on them.
         for word in sorted(words, key=lambda w: (SEARCH not in w, not is_group(w))):
             try:
                 override = OverridesParser.create().parse_override(word)
                 for single in sweep_values(override):
-                    compose("config", [*accepted, single])
+                    hydra.compose("config", [*accepted, single])
                 accepted.append(sweep_values(override)[0])
             except HydraException as problem:
                 found.append(explain(word, problem, accepted))
         try:
-            check(plain(compose("config", accepted)))
+            check(compose(accepted))
         except ConfigError as problem:
             found.extend(problem.problems)
         except (HydraException, OmegaConfBaseException) as problem:
@@ -76,7 +76,7 @@ def explain(word: str, problem: Exception, accepted: list[str]) -> str:
         wrong = [v for v in value.split(",") if v not in options]
         if wrong:
             return f"{key}: no such option, got {', '.join(map(repr, wrong))}{suggest(wrong[0], options)}"
-    node: Any = compose("config", accepted)
+    node: Any = hydra.compose("config", accepted)
     if place := key.partition("@")[2]:
         section, _, name = place.rpartition(".")
         owner = OmegaConf.select(node, section)

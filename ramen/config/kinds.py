@@ -59,7 +59,9 @@ KINDS = {
     "experiment": Kind(),
     "sweep": Kind(),
     "debug": Kind(),
+    "tuned": Kind(),  # conf/tuned/<experiment>/<optimizer>.yaml, chosen by these two
 }
 PARTS = tuple(name for name, kind in KINDS.items() if kind.part)
+TUNED = "tuned"
 COMPOSITIONS = tuple(name for name, kind in KINDS.items() if kind.package is None)
 SECTIONS = {section: name for name, kind in KINDS.items() if kind.package for section in kind.sections or (name,)}

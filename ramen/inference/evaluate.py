@@ -10,16 +10,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from ramen.build.objects import build_section
 from ramen.config.check import check
-from ramen.config.composition import plain
+from ramen.config.compose import compose
 from ramen.config.diagnosis import diagnose
-from ramen.config.registry import CONF
 from ramen.data.batches import validation_rows
 from ramen.data.checksum import CHECKSUMS
 from ramen.data.dataset import TOKENIZER
@@ -129,8 +127,7 @@ def _source(run: Run, overrides: list[str], whole: bool) -> Source:
     """The run's data config with the overrides; another corpus keeps the run's batching. `whole`: all tokens by default."""
     own, given = run.config["data"], _keys(overrides)
     try:
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            node = plain(compose("config", overrides))["data"] if "data" in given else {**own}
+        node = compose(overrides)["data"] if "data" in given else {**own}
         parsed = [OverridesParser.create().parse_override(word) for word in overrides]
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(diagnose(overrides, error)) from error

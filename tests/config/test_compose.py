@@ -1,17 +1,16 @@
 """An experiment under the options of a command line: whatever is chosen composes, and what is meant for another does not stay."""
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from hydra import compose as hydra_compose
-from hydra import initialize_config_dir
 
-from ramen.config.check import check
-from ramen.config.composition import plain
+from ramen.config.check import check, flatten
+from ramen.config.compose import compose as compose_words
 from ramen.config.kinds import COMPOSITIONS, KINDS
 from ramen.config.registry import CONF, options
 from ramen.errors import ConfigError
@@ -74,27 +73,82 @@ def test_the_command_line_has_the_last_word(compose: Compose) -> None:
         check(compose(*words, "+optimizer={axis: long}"))
 
 
-def test_ones_own_experiments_inherit_and_their_mistakes_are_refused(tmp_path: Path) -> None:
-    """`depth` is a key of mlp=ff, which this experiment does not choose."""
-    (tmp_path / "experiment").mkdir()
-    inherits = "defaults: [baseline, override /optimizer: bam]"
-    says = "mlp: {activation: gelu}\noptimizer: {momentum_schedule: {start: 0.5}}"
-    for name, text in {"mine": f"{inherits}\n{says}", "wrong": "mlp: {depth: 3}"}.items():
-        (tmp_path / "experiment" / f"{name}.yaml").write_text(f"# @package _global_\n{text}\n")
+@pytest.fixture
+def own(tmp_path: Path) -> Compose:
+    """own(*words): a plain config with a folder of one's own on the search path."""
+    files = {
+        "experiment/mine": "defaults: [baseline, override /optimizer: bam]\nmlp: {activation: gelu}",
+        "experiment/smaller": "defaults: [mine, override /embedding: tied]\nmodel: {layers: 3}",
+        "experiment/quick": "defaults: [override /optimizer: muon]\noptimizer: {lr: 0.5, scaling: rms}",
+        "experiment/wrong": "mlp: {depth: 3}",  # a key of mlp=ff, which it does not choose
+        "tuned/mine/bam": "optimizer: {lr: 0.25, momentum_schedule: {start: 0.5}}",
+        "tuned/smaller/normuon": "defaults: [/tuned/baseline/normuon]\noptimizer: {lr: 0.125}",
+    }
+    for name, text in files.items():
+        path = tmp_path / f"{name}.yaml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"# @package _global_\n{text}\n")
+    return lambda *words: compose_words([f"hydra.searchpath=['file://{tmp_path}']", *words])
 
-    def composed(*words: str) -> dict[str, Any]:
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            return plain(hydra_compose("config", [f"hydra.searchpath=['file://{tmp_path}']", *words]))
 
-    mine = composed("experiment=mine")
-    own = composed("optimizer=bam")["optimizer"]
-    assert mine["optimizer"] == own | {"momentum_schedule": own["momentum_schedule"] | {"start": 0.5}}
-    check(composed("experiment=mine", "schedule@optimizer.momentum_schedule=constant"))
+def test_an_experiment_of_ones_own_inherits(own: Compose) -> None:
+    mine, bam = own("experiment=mine"), own("optimizer=bam")["optimizer"]
+    assert mine["optimizer"] == bam | {"lr": 0.25, "momentum_schedule": bam["momentum_schedule"] | {"start": 0.5}}
     assert mine["mlp"]["init_scale"] == 0.5 and mine["embedding"]["split_at"] == 0.9
-    assert composed("experiment=mine", "mlp=nff")["mlp"]["activation"] == "gelu"
-    for word in ("mlp=default", "mlp=nff"):
-        with pytest.raises(ConfigError, match=r"mlp\.depth: no such key"):
-            check(composed("experiment=wrong", word))
+    assert own("experiment=mine", "mlp=nff")["mlp"]["activation"] == "gelu"
+    check(own("experiment=mine", "schedule@batch_schedule=constant"))
+    check(own("experiment=mine", "schedule@optimizer.momentum_schedule=constant", "~optimizer.momentum_schedule.start"))
+
+
+def test_an_option_that_an_heir_replaces_leaves_no_key(own: Compose) -> None:
+    smaller = own("experiment=smaller", "optimizer=normuon")
+    check(smaller)
+    assert smaller["embedding"].keys() == own("embedding=tied")["embedding"].keys()
+    assert smaller["embedding"]["init_std"] == 0.005 and smaller["model"]["layers"] == 3
+    assert (smaller["optimizer"]["lr"], smaller["optimizer"]["axis"]) == (0.125, "long")
+
+
+@pytest.mark.parametrize("word", ["mlp=default", "mlp=nff", "seed=1"])
+def test_a_key_of_an_option_that_was_never_chosen_is_refused(own: Compose, word: str) -> None:
+    with pytest.raises(ConfigError, match=r"mlp\.depth: no such key"):
+        check(own("experiment=wrong", word))
+
+
+def test_a_key_of_the_command_line_is_never_left_out(compose: Compose) -> None:
+    with pytest.raises(ConfigError, match=r"embedding\.split_at: no such key"):
+        check(compose_words(["experiment=baseline", "embedding=tied", "embedding.split_at=0.5"]))
+
+
+def test_rates_of_one_optimizer_are_not_handed_to_another(own: Compose) -> None:
+    assert own("experiment=quick")["optimizer"]["lr"] == 0.5
+    told = r"optimizer\.lr: experiment=quick sets it for optimizer=muon, and optimizer=bam is chosen; give optimizer\.lr=VALUE"
+    with pytest.raises(ConfigError, match=told):
+        own("experiment=quick", "optimizer=bam")
+    given = own("experiment=quick", "optimizer=bam", "optimizer.lr=0.125", "optimizer.scaling=none")
+    assert (given["optimizer"]["lr"], given["optimizer"]["scaling"]) == (0.125, "none")
+
+
+def test_an_heir_says_whether_it_takes_the_rates(own: Compose) -> None:
+    with pytest.raises(
+        ConfigError, match=r"inherits mine, but not its rates for optimizer=bam; write .* tuned/smaller/bam"
+    ):
+        own("experiment=smaller")
+
+
+TUNED = sorted(path.relative_to(CONF / "tuned").with_suffix("") for path in (CONF / "tuned").rglob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", TUNED, ids=str)
+def test_tuned_rates_are_of_one_optimizer_at_one_experiment(compose: Compose, path: Path) -> None:
+    experiment, optimizer = path.parts
+    text = (CONF / "tuned" / path).with_suffix(".yaml").read_text()
+    assert re.match(r"# @package _global_\n# \S.{15,}\n", text)
+    rates = yaml.safe_load(text)
+    assert rates.keys() <= {"optimizer", "auxiliary", "routing"}
+    config = compose(f"experiment={experiment}", f"optimizer={optimizer}")
+    check(config)
+    for section, node in flatten(rates).items():
+        assert flatten(config)[section] == node
 
 
 def test_an_ablation_of_the_baseline_is_one_command(ramen: Any, tmp_path: Path, small: tuple[str, ...]) -> None:
