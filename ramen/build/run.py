@@ -6,15 +6,14 @@ validate (check, device, dry run on fake tensors) -> data -> table -> objects (m
 import contextlib
 import functools
 import gc
-import hashlib
 import logging
-import os
 import time
 import traceback
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import torch
 from rich.console import Console
@@ -155,15 +154,13 @@ def _train(command: Command) -> dict[str, Any]:
     service = valid.logger if isinstance(valid.logger, NoLogger) else Guarded(valid.logger)
 
     dataset = valid.source.dataset(progress=console.is_terminal)
-    facts = _facts(command, valid, dataset)
+    resumed_step = checkpoint.step_of(resume_from) if resume_from else None
+    facts = _facts(command, valid, dataset, resumed_step)
     screen = ConsoleLogger(console)
     screen.show(start_table(config, facts, valid.dry_run.groups, valid.trainer, device, valid.precision))
     _warn_of_little_memory(facts, device)
-    loggers = [
-        FileLogger(_environment(command, valid, dataset), checkpoint.step_of(resume_from) if resume_from else None),
-        screen,
-        service,
-    ]
+    environment = _environment(command, valid, dataset) | {"run_id": facts["run_id"]}
+    loggers = [FileLogger(command.folder, environment, resumed_step), screen, service]
 
     machine.forget_peak_memory(device)
     trainer = Trainer(_setup(command, valid, dataset, loggers, screen), valid.trainer)
@@ -267,7 +264,7 @@ def _identity(config: dict[str, Any]) -> dict[str, Any]:
     return identity | {f"data.{key}": config["data"][key] for key in ("sequence_length", "long_documents")}
 
 
-def _facts(command: Command, valid: ValidatedRun, dataset: Dataset) -> dict[str, Any]:
+def _facts(command: Command, valid: ValidatedRun, dataset: Dataset, resumed_step: int | None) -> dict[str, Any]:
     """All of the summary that is known before the first step."""
     costs = valid.dry_run.costs
     return {
@@ -275,7 +272,8 @@ def _facts(command: Command, valid: ValidatedRun, dataset: Dataset) -> dict[str,
         "choices": command.choices,
         "overrides": command.overrides,
         "job": command.job,
-        "run_id": hashlib.sha256(os.fsencode(command.folder.resolve())).hexdigest()[:16],
+        "run_id": uuid4().hex[:16] if resumed_step is None else RunFolder(command.folder).run_id(),
+        "resumed_step": resumed_step,
         "config_hash": config_hash(command.config),
         "data_hash": dataset.hash,
         "data": f"{dataset.train_tokens:,} training and {dataset.validation_tokens:,} validation tokens in {dataset.folder}",

@@ -1,4 +1,4 @@
-"""What every logger is: told of the start, of each record and of the end. A logger never reads back."""
+"""The interface of loggers. A logger never reads back."""
 
 from pathlib import Path
 from typing import Any
@@ -18,3 +18,7 @@ class Logger:
 
     def finish(self, summary: dict[str, Any]) -> None:
         """The end of the run, whatever its status. Called once."""
+
+    def remedy(self) -> str:
+        """How to get at what a logger that failed has not sent."""
+        return ""

@@ -1,13 +1,13 @@
-"""A logger that cannot cost a run: called in a thread of its own, by a caller whose patience ends.
+"""A logger that cannot cost a run: it works in a thread of its own.
 
-What it raises, and that it hangs, is told once; the run goes on without it. A record is handed over and never waited for.
-Only start and finish are waited for, as long as the patience lasts.
+A logger that raises or hangs is named once, and the run goes on without it. Records are queued and never waited for; only
+start and finish are, and not for ever.
 """
 
 import logging
 import queue
 import threading
-import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from ramen.logger.base import Logger
 
 log = logging.getLogger("ramen")
 PATIENCE_SECONDS = 60.0
+MOST_WAITING = 1000  # calls; a logger that is so far behind hangs
 
 
 class Guarded(Logger):
@@ -23,49 +24,49 @@ class Guarded(Logger):
     def __init__(self, logger: Logger, patience_seconds: float | None = None):
         self.logger, self.patience_seconds = logger, patience_seconds or PATIENCE_SECONDS
         self.off = False
-        self._calls: queue.SimpleQueue[tuple[str, tuple[Any, ...], threading.Event]] = queue.SimpleQueue()
-        self._doing = ""
-        self._busy_since: float | None = None
+        self._calls: queue.Queue[tuple[Callable[..., None], tuple[Any, ...], threading.Event]] = queue.Queue(
+            MOST_WAITING
+        )
+        self._current = ""
         threading.Thread(target=self._work, name=f"logger {type(logger).__name__}", daemon=True).start()
 
     def start(self, folder: Path, config: dict[str, Any], facts: dict[str, Any]) -> None:
-        self._call("start", folder, config, facts, wait=True)
+        self._call(self.logger.start, folder, config, facts, wait=True)
 
     def record(self, line: dict[str, Any]) -> None:
-        self._call("record", line)
+        self._call(self.logger.record, line)
 
     def diagnose(self, line: dict[str, Any]) -> None:
-        self._call("diagnose", line)
+        self._call(self.logger.diagnose, line)
 
     def finish(self, summary: dict[str, Any]) -> None:
-        self._call("finish", summary, wait=True)
+        self._call(self.logger.finish, summary, wait=True)
 
-    def _call(self, method: str, *arguments: Any, wait: bool = False) -> None:
-        since = self._busy_since
-        if since is not None and time.monotonic() - since > self.patience_seconds:
-            self._switch_off(f"hangs in {self._doing} since {time.monotonic() - since:.0f} s")
+    def _call(self, method: Callable[..., None], *arguments: Any, wait: bool = False) -> None:
         if self.off:
             return
         done = threading.Event()
-        self._calls.put((method, arguments, done))
-        if wait and not done.wait(self.patience_seconds):
-            self._switch_off(f"hangs in {self._doing or method}, waited {self.patience_seconds:.0f} s")
+        try:
+            self._calls.put_nowait((method, arguments, done))
+            hangs = wait and not done.wait(self.patience_seconds)
+        except queue.Full:
+            hangs = True
+        if hangs:
+            self._switch_off(f"hangs in {self._current}")
 
     def _work(self) -> None:
-        while True:
+        while not self.off:
             method, arguments, done = self._calls.get()
-            if not self.off:
-                self._doing, self._busy_since = method, time.monotonic()
-                try:
-                    getattr(self.logger, method)(*arguments)
-                except BaseException as error:  # a service may even exit
-                    self._switch_off(f"failed in {method}: {type(error).__name__}: {error}")
-                self._busy_since = None
+            self._current = method.__name__
+            try:
+                method(*arguments)
+            except BaseException as error:  # a service may even exit
+                self._switch_off(f"failed in {self._current}: {type(error).__name__}: {error}")
             done.set()
-            if method == "finish":
-                return
 
-    def _switch_off(self, why: str) -> None:
+    def _switch_off(self, problem: str) -> None:
         if not self.off:
             self.off = True
-            log.warning("%s %s; training goes on without it", type(self.logger).__name__, why)
+            log.warning(
+                "%s %s; training goes on without it. %s", type(self.logger).__name__, problem, self.logger.remedy()
+            )

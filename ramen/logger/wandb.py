@@ -1,10 +1,12 @@
 """Weights & Biases: one run a job, comparable without a click.
 
 Group = the sweep (or the run's folder), tags and config = the choices, axes = step, tokens and seconds, summary = final and
-best. wandb is imported only here and only when used; what it raises is ramen.logger.guarded's to tell.
+best. W&B's own environment variables (WANDB_MODE, _PROJECT, _ENTITY, _RUN_GROUP, _NAME, _TAGS, _NOTES) win over the config.
+wandb is imported only here and only when used; ramen.logger.guarded deals with what it raises.
 """
 
 import logging
+import os
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,6 +16,7 @@ from ramen.logger.base import Logger
 log = logging.getLogger("ramen")
 AXES = ("step", "tokens", "seconds")
 UNTAGGED = ("logger", "trainer", "debug")  # choices that say nothing of a method
+START_SECONDS = 20  # to wait for the service, less than ramen.logger.guarded's patience
 
 
 def logged_config(config: dict[str, Any], facts: dict[str, Any]) -> dict[str, Any]:
@@ -32,7 +35,7 @@ def group_name(folder: Path, in_sweep: bool) -> str:
 
 
 class WandB(Logger):
-    """`mode: auto` is online with an API key at hand, else offline: it then says how to sync."""
+    """Online where the service answers and knows the user, else offline: it then says how to sync."""
 
     def __init__(
         self,
@@ -54,30 +57,41 @@ class WandB(Logger):
         self.run: Any = None
 
     def start(self, folder: Path, config: dict[str, Any], facts: dict[str, Any]) -> None:
-        mode = self.mode
-        if mode == "auto":
-            mode = "online" if self._logged_in() else "offline"
-        self.run = self.wandb.init(
-            project=self.project,
-            entity=self.entity,
-            group=self.group or group_name(folder, facts["job"] is not None),
-            name=folder.name,
-            tags=[*(f"{k}={choice}"[:64] for k, choice in facts["choices"].items() if k not in UNTAGGED), *self.tags],
-            config=logged_config(config, facts),
-            dir=str(folder),
-            mode=mode,
-            reinit="finish_previous",
-            resume="allow",
-            id=facts["run_id"],
-            settings=self.wandb.Settings(quiet=True, console="off"),
-        )
+        choices = [f"{k}={choice}"[:64] for k, choice in facts["choices"].items() if k not in UNTAGGED]
+        given = os.environ.get  # wandb reads its variables at its first run alone: a sweep's jobs are one process
+        tags = given("WANDB_TAGS")
+        options = {
+            "project": given("WANDB_PROJECT") or self.project,
+            "entity": given("WANDB_ENTITY") or self.entity,
+            "group": given("WANDB_RUN_GROUP") or self.group or group_name(folder, facts["job"] is not None),
+            "name": given("WANDB_NAME") or folder.name,
+            "notes": given("WANDB_NOTES"),
+            "tags": tags.split(",") if tags else [*choices, *self.tags],
+            "config": logged_config(config, facts),
+            "dir": str(folder),
+            "id": facts["run_id"],
+            "resume": "allow" if facts["resumed_step"] else None,  # a new run never goes on with another one's curve
+            "reinit": "finish_previous",
+            "settings": self.wandb.Settings(quiet=True, console="off", init_timeout=START_SECONDS),
+        }
+        mode: Any = given("WANDB_MODE") or self.mode
+        if mode in ("auto", "online"):
+            try:
+                if not self.wandb.login(prompt=False):
+                    raise ConnectionError("there is no API key (wandb login, WANDB_API_KEY)")
+                self.run = self.wandb.init(mode="online", **options)
+            except Exception as error:  # wandb raises many kinds for a refused key or no network
+                log.warning("W&B cannot be reached, the run is kept offline: %s", error)
+                mode = "offline"
+        if self.run is None:
+            self.run = self.wandb.init(mode=mode, **options)
         for axis in AXES:
             self.run.define_metric(axis, hidden=True)
         for metric in ("val_loss", "val_bits_per_byte"):  # a run that is not done has its best in the run table, too
             self.run.define_metric(metric, step_metric="step", summary="min")
         self.run.define_metric("*", step_metric="step")
         if mode == "offline":
-            log.warning("W&B is offline; later: wandb sync %s", self.run.settings.sync_dir)
+            log.warning("W&B is offline; %s", self.remedy())
 
     def record(self, line: dict[str, Any]) -> None:
         # W&B's own step is the run's, so that a resumed run goes on where it was and logs nothing twice.
@@ -90,9 +104,5 @@ class WandB(Logger):
         self.run.summary.update({key: value for key, value in summary.items() if not isinstance(value, (dict, list))})
         self.run.finish(exit_code=0 if summary["status"] in ("finished", "stopped", "diverged") else 1)
 
-    def _logged_in(self) -> bool:
-        try:
-            return bool(self.wandb.login(prompt=False))
-        except Exception as error:  # a key that is refused, or no network
-            log.warning("W&B cannot be reached, the run is kept offline: %s", error)
-            return False
+    def remedy(self) -> str:
+        return f"later: wandb sync {self.run.settings.sync_dir}" if self.run else ""

@@ -4,8 +4,10 @@ Reading: a file that is missing is empty; one that is damaged, or of a newer ram
 """
 
 import contextlib
+import hashlib
 import json
 import math
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -44,6 +46,10 @@ class RunFolder:
         from ramen.runs.schema import Environment
 
         return self._valid(ENVIRONMENT, Environment.valid)
+
+    def run_id(self) -> str:
+        """The name of the run at a service, made at its first step; in 0.1 it was made of the folder's path."""
+        return self.environment().get("run_id") or hashlib.sha256(os.fsencode(self.path.resolve())).hexdigest()[:16]
 
     def overrides(self) -> list[str] | None:
         """The words of the run's command; None where Hydra saved none."""

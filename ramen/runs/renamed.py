@@ -10,7 +10,7 @@ RENAMED = {
     r"ramen\.(attention|embedding|linear|mlp|position|residual|stream|value_embedding)\.(.+)": r"ramen.nn.\1.\2",  # 0.1
     r"ramen\.model\.(.+)": r"ramen.nn.\1",
     r"ramen\.routing\.(.+)": r"ramen.build.param_groups.\1",
-    r"ramen\.trainer\.plan\.Plan": "ramen.training.config.Plan",
+    r"ramen\.trainer\.plan\.Plan": "ramen.training.config.TrainerConfig",
     r"ramen\.trainer\.(.+)": r"ramen.training.\1",
 }
 

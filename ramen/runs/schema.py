@@ -41,7 +41,8 @@ class Summary(_Schema):
     choices: dict[str, str | None] | None = None  # config group -> option
     overrides: list[str] | None = None  # words of the command
     job: int | None = None  # number in its sweep; null for a single run
-    run_id: str | None = None
+    run_id: str | None = None  # at a service
+    resumed_step: int | None = None  # of the checkpoint that the last part of the run began at
     config_hash: str | None = None
     data_hash: str | None = None
     data: str | None = None  # the data in words
@@ -81,6 +82,7 @@ class Environment(_Schema):
     git_diff: str | None = None  # what differs from the commit
     precision: str = "float32"  # that `auto` became
     data_hash: str | None = None
+    run_id: str | None = None
     choices: dict[str, str | None] | None = None
     job: int | None = None
 

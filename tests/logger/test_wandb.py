@@ -10,7 +10,15 @@ from ramen.logger.wandb import WandB
 
 LINE = {"step": 1, "tokens": 256, "seconds": 0.5, "train_loss": 5.0, "val_loss": None}
 CHOICES = {"optimizer": "bam", "mlp": "nff", "optimizer.momentum_schedule": "momentum", "logger": "wandb"}
-FACTS = {"choices": CHOICES, "seed": 0, "job": 1, "run_id": "abc123", "data": "1 token", "config_hash": "c0ffee"}
+FACTS = {
+    "choices": CHOICES,
+    "seed": 0,
+    "job": 1,
+    "run_id": "abc123",
+    "resumed_step": None,
+    "data": "1 token",
+    "config_hash": "c0ffee",
+}
 
 
 def flatten_keys(config: dict[str, Any]) -> list[str]:
@@ -66,3 +74,48 @@ def test_what_is_logged_is_what_there_is(logged: dict[str, Any]) -> None:
     assert [line["_step"] for line in logged["history"]] == [1, 100]
     assert (logged["summary"]["status"], logged["summary"]["final_val_loss"]) == ("finished", 3.0)
     assert "choices" not in logged["summary"]
+
+
+def wandb_logger(**changes: Any) -> WandB:
+    return WandB(**({"project": "p", "entity": None, "group": None, "mode": "online", "tags": []} | changes))
+
+
+@pytest.mark.parametrize("mode", ["auto", "online"])
+def test_without_a_key_a_run_is_kept_and_can_be_synced(
+    mode: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("WANDB_API_KEY", "WANDB_MODE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    logger = wandb_logger(mode=mode)
+    logger.start(tmp_path / "run", {}, FACTS)
+    logger.record(LINE)
+    logger.finish({"status": "finished"})
+    (kept,) = tmp_path.glob("run/wandb/offline-run-*")
+    assert "kept offline: there is no API key" in caplog.text
+    assert f"wandb sync {kept}" in caplog.text
+
+
+def test_wandbs_own_variables_win(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read_offline: Callable[[Path], dict[str, Any]]
+) -> None:
+    variables = {"MODE": "offline", "PROJECT": "mine", "RUN_GROUP": "g", "NAME": "n", "TAGS": "a,b", "NOTES": "a note"}
+    for name, value in variables.items():
+        monkeypatch.setenv(f"WANDB_{name}", value)
+    logger = wandb_logger()
+    logger.start(tmp_path, {}, FACTS)
+    assert (logger.run.project, logger.run.notes) == ("mine", "a note")
+    logger.finish({"status": "finished"})
+    (path,) = tmp_path.glob("wandb/offline-run-*/*.wandb")
+    logged = read_offline(path)
+    assert (logged["group"], logged["name"], sorted(logged["tags"])) == ("g", "n", ["a", "b"])
+
+
+def test_a_disabled_service_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    logger = wandb_logger()
+    logger.start(tmp_path, {}, FACTS)
+    logger.record(LINE)
+    logger.finish({"status": "finished"})
+    assert not list(tmp_path.rglob("*.wandb"))
