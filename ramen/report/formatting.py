@@ -61,6 +61,10 @@ def large(value: float) -> str:
     return f"{value:.3g}"
 
 
+def seeds(number: int) -> str:
+    return f"about {number} seeds" if number <= 1000 else "more than 1,000 seeds"
+
+
 def duration(seconds: float) -> str:
     if math.isnan(seconds):
         return "-"
