@@ -22,6 +22,7 @@ from hypothesis import settings
 from safetensors.torch import load_file
 from torch import Tensor
 
+from ramen import kernels
 from ramen.build.dry_run import DryRun, dry_run
 from ramen.build.objects import build_model
 from ramen.build.run import Command, run
@@ -35,6 +36,7 @@ from ramen.nn.parameter import generator, initialise
 from ramen.runs import checkpoint
 
 torch.set_num_threads(1)
+kernels.register()
 settings.register_profile("ramen", deadline=None)
 settings.load_profile("ramen")
 

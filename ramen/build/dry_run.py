@@ -34,9 +34,9 @@ from ramen.build.objects import (
     curve_of,
 )
 from ramen.config.check import schedules
+from ramen.device import DryRunMode
 from ramen.errors import ConfigError
 from ramen.nn.gpt import DataSpec, Windows
-from ramen.ops.cross_entropy import sketched_as_on
 from ramen.optimizer.external import ExternalOptimizer
 from ramen.optimizer.optimizers import Optimizers, ParamGroup
 from ramen.training.compilation import forward
@@ -175,7 +175,7 @@ def estimate_memory(
     """Bytes at the peak of a step on a kind of device: parameters, gradients, optimizer state, and the rest, activations."""
     recompute = config["trainer"]["activation_checkpointing"]
     accumulates = config["trainer"]["batch_tokens"] > micro_rows * text.sequence_length
-    with FakeTensorMode(), sketched_as_on(kind):
+    with DryRunMode(kind):
         model = build_model(config, text)
         forward(model, "off", recompute)
         optimizers = build_optimizers(config, build_groups(config, model))

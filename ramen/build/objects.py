@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ramen import kernels
 from ramen.build.param_groups import route
 from ramen.config.check import schedules, without_schedules
 from ramen.config.kinds import KINDS, PARTS
@@ -49,6 +50,7 @@ def config_errors(section: str) -> Iterator[None]:
 
 def build_model(config: Mapping[str, Any], text: DataSpec) -> nn.Module:
     """The model of a config, with undefined weights (ramen.nn.parameter.initialise fills them)."""
+    kernels.register()
     parts = {
         kind: config_errors(kind)(factory(config[kind], config["allow_targets"])) for kind in PARTS
     }  # as by a decorator
@@ -62,6 +64,7 @@ def build_groups(config: Mapping[str, Any], model: nn.Module) -> list[ParamGroup
 
 def build_optimizer(node: Mapping[str, Any], params: list[dict[str, Any]], allow: list[str]) -> torch.optim.Optimizer:
     """An optimizer for groups of parameters; one that is not ramen's own sees each matrix as a parameter of its own."""
+    kernels.register()
     make = factory(without_schedules(node), allow)
     built = make(params) if str(node["_target_"]).startswith("ramen.") else ExternalOptimizer(params, make)
     if not isinstance(built, torch.optim.Optimizer):
@@ -138,6 +141,7 @@ def choose_attention_backend(
     config: Mapping[str, Any], device: torch.device, precision: torch.dtype, compiled: bool
 ) -> str:
     """What attention runs on, in one word; ConfigError when what is asked for cannot serve here."""
+    kernels.register()
     asked, width = config["attention"].get("backend", "auto"), config["model"]["dim"] // config["model"]["heads"]
     with config_errors("attention"):
         return choose(asked, device, precision, width, compiled)

@@ -22,9 +22,8 @@ from ramen.nn.contracts import (
 )
 from ramen.nn.parameter import role
 from ramen.ops.checks import check_at_least, check_counts
-from ramen.ops.cross_entropy import linear_cross_entropy
+from ramen.ops.cross_entropy import linear_cross_entropy, mtp_targets
 from ramen.ops.document_mask import DocumentMask
-from ramen.ops.multi_token_prediction import mtp_targets
 from ramen.ops.rms_norm import rms_norm
 from ramen.ops.softcap import Softcap, SoftcapForm
 
@@ -121,12 +120,12 @@ class GPT(nn.Module):
         if targets is None:
             logits = (x @ self.embedding.head().to(x.dtype).T)[..., : self.data.vocabulary].float()
             return self.softcap(logits) if self.softcap else logits
-        ahead = None
+        mtp = None
         if self.training and self.mtp_weights:
             of_token = (tokens == self.data.bos).cumsum(-1)
-            ahead = mtp_targets(targets, of_token, len(self.mtp_weights)).flatten(0, 1), self.mtp_weights_now
+            mtp = mtp_targets(targets, of_token, len(self.mtp_weights)).flatten(0, 1), self.mtp_weights_now
         return linear_cross_entropy(
-            x.flatten(0, 1), self.embedding.head(), targets.flatten(), self.data.vocabulary, self.softcap, ahead=ahead
+            x.flatten(0, 1), self.embedding.head(), targets.flatten(), self.data.vocabulary, self.softcap, mtp=mtp
         )
 
     def set_mtp_share(self, share: float) -> None:

@@ -19,8 +19,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from ramen.device import cache_folder
 from ramen.errors import ConfigError
-from ramen.kernels.cpu.library import cache_folder
 
 log = logging.getLogger("ramen")
 CompileMode = Literal["on", "off", "regional"]
