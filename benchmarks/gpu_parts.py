@@ -33,7 +33,7 @@ from ramen.ops.operation import twins
 from ramen.ops.softcap import Softcap
 from ramen.optimizer.adamw import AdamW
 from ramen.optimizer.base import Group, MatrixOptimizer, State
-from ramen.training.compilation import CompileMode, forward
+from ramen.training.compilation import CompileMode, loss_function
 from ramen.training.device_loader import DeviceBatch
 from ramen.training.gradient_accumulator import GradientAccumulator
 
@@ -62,7 +62,7 @@ def _gradients(*words: str, precision: torch.dtype = torch.float32, how: Compile
     made.to(DEVICE)
     tokens = _batch()
     with torch.autocast(DEVICE.type, precision) if precision != torch.float32 else nullcontext():
-        loss = forward(made, how, False)(tokens, tokens.clone(), int((tokens == TEXT.bos).sum()))
+        loss = loss_function(made, how, False)(tokens, tokens.clone(), int((tokens == TEXT.bos).sum()))
     loss.backward()
     return {"loss": loss.detach()} | {name: p.grad for name, p in made.named_parameters() if p.grad is not None}
 
@@ -231,9 +231,9 @@ def graphs() -> Found:
         initialise(made, 0)
         made.to(DEVICE)
         optimizers = build_optimizers(config, build_groups(config, made))
-        step = GradientAccumulator(forward(made, "off", False), 4, torch.bfloat16, DEVICE)
+        step = GradientAccumulator(loss_function(made, "off", False), 4, torch.bfloat16, DEVICE)
         if recorded:
-            step.record(list(made.parameters()), lambda: None)
+            step.use_cuda_graphs(list(made.parameters()), lambda: None)
             optimizers.use_cuda_graphs()
         for number, rows in enumerate((8, 4, 6, 8)):
             tokens = _batch(rows)
