@@ -21,7 +21,7 @@ from ramen.build.objects import build_optimizer
 from ramen.config.check import settings
 from ramen.config.registry import options
 from ramen.errors import ConfigError
-from ramen.kernels.cpu.library import plain_torch, status
+from ramen.kernels import plain_torch, status
 from ramen.nn.parameter import declare_factors
 from ramen.optimizer.base import iteration_type
 

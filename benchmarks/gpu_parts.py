@@ -20,16 +20,20 @@ from benchmarks.machine import Machine, Workload
 from benchmarks.step import Step, matmul
 from ramen import device as machine
 from ramen.build.objects import build_groups, build_model, build_optimizers
-from ramen.kernels.cpu.library import plain_torch, triton_serves
+from ramen.kernels import plain_torch
+from ramen.kernels.any.cross_entropy import cross_entropy_rows
+from ramen.kernels.any.doubly_stochastic import scale_axes
 from ramen.nn.gpt import DataSpec
 from ramen.nn.parameter import initialise
-from ramen.ops import cross_entropy
-from ramen.ops.cross_entropy import linear_cross_entropy
+from ramen.ops.adamw import cautious_adamw
+from ramen.ops.bank import descend
+from ramen.ops.cross_entropy import IGNORED, linear_cross_entropy
 from ramen.ops.doubly_stochastic import sinkhorn_knopp
+from ramen.ops.operation import twins
 from ramen.ops.softcap import Softcap
 from ramen.optimizer.adamw import AdamW
 from ramen.optimizer.base import Group, MatrixOptimizer, State
-from ramen.training.compilation import CompileMode, forward
+from ramen.training.compilation import CompileMode, loss_function
 from ramen.training.device_loader import DeviceBatch
 from ramen.training.gradient_accumulator import GradientAccumulator
 
@@ -58,7 +62,7 @@ def _gradients(*words: str, precision: torch.dtype = torch.float32, how: Compile
     made.to(DEVICE)
     tokens = _batch()
     with torch.autocast(DEVICE.type, precision) if precision != torch.float32 else nullcontext():
-        loss = forward(made, how, False)(tokens, tokens.clone(), int((tokens == TEXT.bos).sum()))
+        loss = loss_function(made, how, False)(tokens, tokens.clone(), int((tokens == TEXT.bos).sum()))
     loss.backward()
     return {"loss": loss.detach()} | {name: p.grad for name, p in made.named_parameters() if p.grad is not None}
 
@@ -114,7 +118,7 @@ def head() -> Found:
     generator, tokens = torch.Generator().manual_seed(0), 8192
     x, weight = torch.randn(tokens, 256, generator=generator), 0.05 * torch.randn(PADDED, 256, generator=generator)
     targets = torch.randint(0, VOCABULARY, (tokens,), generator=generator)
-    targets[::7] = cross_entropy.IGNORED
+    targets[::7] = IGNORED
     x, weight, targets = x.to(DEVICE).requires_grad_(), weight.to(DEVICE).requires_grad_(), targets.to(DEVICE)
     caps = {"none": None, "sigmoid": Softcap("sigmoid", 23.0, 5.0, 7.5), "tanh": Softcap("tanh", 30.0, 0.0, 30.0)}
     found: Found = {}
@@ -141,13 +145,15 @@ def head() -> Found:
         for kind, seconds in here.rounds(tasks, 3).items():
             found[name][f"{kind}_milliseconds"] = min(seconds) * 1e3
             found[name][f"{kind}_megabytes"] = here.peak_megabytes(tasks[kind])
-    return {"holds": triton_serves(DEVICE) and all(one["holds"] for one in found.values()), **found}
+    return {"holds": "cuda" in twins(cross_entropy_rows) and all(one["holds"] for one in found.values()), **found}
 
 
 def cautious() -> Found:
     """AdamW with cautious decay by the Triton kernel against its twin, after three steps of a table; time of both."""
     return _stepped(
-        lambda p: AdamW(p, lr=0.01, beta1=0.9, beta2=0.95, eps=1e-8, weight_decay=0.3, cautious=True), [(PADDED, 256)]
+        cautious_adamw,
+        lambda p: AdamW(p, lr=0.01, beta1=0.9, beta2=0.95, eps=1e-8, weight_decay=0.3, cautious=True),
+        [(PADDED, 256)],
     )
 
 
@@ -163,10 +169,14 @@ def bank() -> Found:
             p, lr=0.01, momentum=0.9, nesterov=True, weight_decay=0.3, cautious=True, decay_lr_power=1, hyperball=False
         )  # fmt: skip
 
-    return _stepped(build, [(1024, 256)] * 24)
+    return _stepped(descend, build, [(1024, 256)] * 24)
 
 
-def _stepped(build: Callable[[list[Parameter]], torch.optim.Optimizer], shapes: Sequence[tuple[int, int]]) -> Found:
+def _stepped(
+    operation: Callable[..., Any],
+    build: Callable[[list[Parameter]], torch.optim.Optimizer],
+    shapes: Sequence[tuple[int, int]],
+) -> Found:
     here = Machine(DEVICE, torch.float32)
     gradients = [[torch.randn(shape, device=DEVICE) for shape in shapes] for _ in range(3)]
 
@@ -189,7 +199,7 @@ def _stepped(build: Callable[[list[Parameter]], torch.optim.Optimizer], shapes: 
     seconds = here.rounds({"triton": ours.step, "twin": step_of_twin}, 3)
     found = _agree(got, expected, 1e-5)
     found |= {f"{kind}_milliseconds": min(times) * 1e3 for kind, times in seconds.items()}
-    return found | {"holds": found["holds"] and triton_serves(DEVICE)}
+    return found | {"holds": found["holds"] and "cuda" in twins(operation)}
 
 
 def sinkhorn() -> Found:
@@ -206,7 +216,7 @@ def sinkhorn() -> Found:
     tasks = {"triton": partial(projected, nullcontext), "twin": partial(projected, plain_torch)}
     found = _agree(tasks["triton"](), tasks["twin"](), 1e-4)
     found |= {f"{kind}_milliseconds": min(times) * 1e3 for kind, times in here.rounds(tasks, 3).items()}
-    return found | {"holds": found["holds"] and triton_serves(DEVICE)}
+    return found | {"holds": found["holds"] and "cuda" in twins(scale_axes)}
 
 
 def graphs() -> Found:
@@ -221,9 +231,9 @@ def graphs() -> Found:
         initialise(made, 0)
         made.to(DEVICE)
         optimizers = build_optimizers(config, build_groups(config, made))
-        step = GradientAccumulator(forward(made, "off", False), 4, torch.bfloat16, DEVICE)
+        step = GradientAccumulator(loss_function(made, "off", False), 4, torch.bfloat16, DEVICE)
         if recorded:
-            step.record(list(made.parameters()), lambda: None)
+            step.use_cuda_graphs(list(made.parameters()), lambda: None)
             optimizers.use_cuda_graphs()
         for number, rows in enumerate((8, 4, 6, 8)):
             tokens = _batch(rows)

@@ -17,7 +17,7 @@ from ramen.config.check import settings
 from ramen.errors import ConfigError
 from ramen.nn.gpt import DataSpec
 from ramen.nn.parameter import initialise
-from ramen.training.compilation import choose, forward, raise_compile_errors
+from ramen.training.compilation import choose_compile_mode, loss_function, raise_compile_errors
 from ramen.training.gradient_accumulator import GradientAccumulator
 
 VOCABULARY = 2048
@@ -31,9 +31,9 @@ class Step:
         length = config["data"]["sequence_length"]
         text = DataSpec(vocabulary, vocabulary - 1, length)
         plan = build_section(config, "trainer", length)
-        how = choose(settings(config).compile, here.device)
+        how = choose_compile_mode(settings(config).compile, here.device)
         choose_attention_backend(config, here.device, here.precision, how != "off")
-        self.costs = dry_run(config, text, plan.micro_rows, here.precision, here.device.type).costs
+        self.costs = dry_run(config, text, here.precision, here.device.type).costs
         made: Any = build_model(config, text)
         self.model = made
         initialise(self.model, 0)
@@ -42,7 +42,7 @@ class Step:
         self.optimizers = build_optimizers(config, build_groups(config, self.model))
         self.tokens = torch.randint(0, vocabulary - 1, (plan.micro_rows, length), device=here.device)
         self.tokens[:, 0] = text.bos
-        loss = forward(self.model, how, plan.activation_checkpointing)
+        loss = loss_function(self.model, how, plan.activation_checkpointing)
         self._differentiate = GradientAccumulator(loss, plan.micro_rows, here.precision, here.device)
         with raise_compile_errors():
             self()
@@ -53,7 +53,7 @@ class Step:
 
     def record(self) -> None:
         """Run micro-batches as a CUDA graph from now on."""
-        self._differentiate.record(list(self.model.parameters()), lambda: None)
+        self._differentiate.use_cuda_graphs(list(self.model.parameters()), lambda: None)
 
     def update(self) -> None:
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
@@ -115,7 +115,7 @@ def against_peer(work: Workload, here: Machine) -> list[Row]:
     vocabulary = work.vocabulary or VOCABULARY
     ours = Step(config, here, vocabulary)
     sizes = [config["model"][key] for key in ("layers", "dim", "heads")]
-    compiled = choose(settings(config).compile, here.device) != "off"
+    compiled = choose_compile_mode(settings(config).compile, here.device) != "off"
     plain = Elsewhere(here, peer.step, vocabulary, *ours.tokens.shape, *sizes, compiled)
     product, flops = matmul(here)
     tasks: dict[str, Task] = {"ramen": ours, "plain torch": plain}

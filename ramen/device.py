@@ -1,10 +1,14 @@
 """The machine: which device, which number type, how fast it can be, and what was installed."""
 
+import atexit
 import ctypes
 import functools
+import logging
 import os
 import platform
+import shutil
 import sys
+import tempfile
 import time
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
@@ -12,9 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import _disable_current_modes
 
 from ramen.errors import ConfigError
+
+log = logging.getLogger("ramen")
 
 # Peak dense bf16 rates in FLOP/s, from the makers' data sheets (H200 and H100: what a matrix product reaches at best is lower).
 PEAK_BF16 = {
@@ -47,6 +54,50 @@ def compute_dtype(x: torch.Tensor) -> torch.dtype:
     kind = x.device.type
     on = kind != "meta" and torch.is_autocast_enabled(kind)  # torch would not know of it there
     return torch.get_autocast_dtype(kind) if on else x.dtype
+
+
+class DryRunMode(FakeTensorMode):
+    """Makes fake tensors of the CPU, which stand for those of a type of device and are treated as they will be there."""
+
+    def __init__(self, stands_for: str):
+        super().__init__()
+        self.stands_for = stands_for
+
+
+def device_type(x: torch.Tensor) -> str:
+    """The type of the device that x is on, or stands for."""
+    mode = x.fake_mode if isinstance(x, FakeTensor) else None
+    return mode.stands_for if isinstance(mode, DryRunMode) else x.device.type
+
+
+def cache_folder() -> Path:
+    """ramen/ in the user's cache folder, or a folder of this process alone where that cannot be written or trusted."""
+    home = os.environ.get("XDG_CACHE_HOME")
+    try:
+        folder = (Path(home) if home else Path.home() / ".cache") / "ramen"
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if belongs_to_user(folder) and os.access(folder, os.W_OK):
+            return folder
+        problem = "is not this user's alone (chmod go-w would make it)"
+    except (OSError, RuntimeError) as error:
+        problem = f"cannot be made ({error})"
+    return _private_folder(f"{home or '~/.cache'}/ramen {problem}")
+
+
+@functools.cache
+def _private_folder(reason: str) -> Path:
+    folder = Path(tempfile.mkdtemp(prefix="ramen-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    log.warning("cache folder: %s: what this process compiles is not kept", reason)
+    return folder
+
+
+def belongs_to_user(path: Path) -> bool:
+    """Whether this process's user owns a file or folder, and no other can write to it."""
+    if os.name != "posix":
+        return True
+    status = path.stat()
+    return status.st_uid == os.geteuid() and not status.st_mode & 0o022
 
 
 def prepare(device: torch.device, threads: int | None) -> None:

@@ -10,6 +10,7 @@ import operator
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,19 +23,23 @@ from hypothesis import settings
 from safetensors.torch import load_file
 from torch import Tensor
 
+from ramen import kernels
 from ramen.build.dry_run import DryRun, dry_run
 from ramen.build.objects import build_model
-from ramen.build.run import Command, run
+from ramen.build.run import Command, build_training, run, validate
 from ramen.config.compose import compose as compose_words
 from ramen.config.registry import CONF, factory
 from ramen.data.shard import header_of
 from ramen.errors import ConfigError
+from ramen.logger.base import Logger
 from ramen.nn.contracts import RestoresWeights
 from ramen.nn.gpt import GPT, DataSpec
 from ramen.nn.parameter import generator, initialise
 from ramen.runs import checkpoint
+from ramen.training.loop import Trainer
 
 torch.set_num_threads(1)
+kernels.register()
 settings.register_profile("ramen", deadline=None)
 settings.load_profile("ramen")
 
@@ -208,13 +213,46 @@ def write_shard() -> Callable[..., None]:
 
 
 def _dry(config: dict[str, Any]) -> DryRun:
-    return dry_run(config, DataSpec(37, BOS, 32), 2, torch.float32)
+    return dry_run(config, DataSpec(37, BOS, 32), torch.float32)
 
 
 @pytest.fixture(scope="session")
 def dry() -> Callable[..., DryRun]:
     """dry(config): the sketch of a run on a tiny text."""
     return _dry
+
+
+class Lines(Logger):
+    """Keeps the records."""
+
+    def __init__(self) -> None:
+        self.lines: list[dict[str, Any]] = []
+
+    def record(self, line: dict[str, Any]) -> None:
+        self.lines.append(line)
+
+
+@pytest.fixture(scope="session")
+def trainer_in(small: tuple[str, ...]) -> Callable[..., Trainer]:
+    """trainer_in(folder, *overrides, clock=): of a small run, before its first step; `setup.logger.lines` are its records."""
+
+    def make(folder: Path, *overrides: str, clock: Callable[[], float] = time.perf_counter) -> Trainer:
+        config = _compose(*small, *overrides)
+        folder.mkdir(parents=True, exist_ok=True)
+        valid = validate(config)
+        dataset = valid.source.dataset(progress=False)
+        setup = build_training(Command(config, folder, {}, [], None), valid, dataset, Lines())
+        return Trainer(setup, valid.dry_run.trainer, clock)
+
+    return make
+
+
+@pytest.fixture
+def make_trainer(trainer_in: Callable[..., Trainer], tmp_path: Path) -> Callable[..., Trainer]:
+    """make_trainer(name, *overrides, clock=): of a small run of eight steps."""
+    return lambda name, *overrides, **more: trainer_in(
+        tmp_path / name, "trainer.record_every_steps=2", "trainer.steps=8", *overrides, **more
+    )
 
 
 CLOCKS = ("seconds", "tokens_per_second", "peak_memory")

@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from ramen.build.dry_run import estimate_memory
-from ramen.build.objects import build_curve, build_model, build_section, build_windows
+from ramen.build.dry_run import dry_run
+from ramen.build.objects import build_model, build_schedules, build_section
 from ramen.config.registry import CONF, options
 from ramen.nn.gpt import DataSpec
-from ramen.training.setup import Progress
+from ramen.training.progress import Progress
 
 CARDS = {f"gpu_{size}": size for size in (8, 16, 24, 80)}
 NARROW = (
@@ -39,8 +39,7 @@ def test_a_cards_experiment_has_room_on_it(compose: Callable[..., dict[str, Any]
     """At least a tenth is left for the context and what a kernel takes, and at least half is used."""
     config = compose(f"experiment={name}")
     text = text_of(config)
-    rows = build_section(config, "trainer", text.sequence_length).micro_rows
-    peak = sum(estimate_memory(config, text, rows, torch.bfloat16, "cuda").values())
+    peak = sum(dry_run(config, text, torch.bfloat16, "cuda").costs["memory"].values())
     assert 0.5 * CARDS[name] < peak / 1e9 < 0.9 * CARDS[name]
     assert (config["compile"], config["precision"]) == ("on", "bf16")
 
@@ -67,10 +66,11 @@ def test_sizes_are_those_of_the_source(
 def test_the_baseline_goes_through_the_predecessors_stages(compose: Callable[..., dict[str, Any]]) -> None:
     """Batches of 1, 2, 4, 8 units from steps 80, 160, 240; the window from 320; the split at 378."""
     config = compose("experiment=baseline")
-    batch, windows = build_curve(config, "batch_schedule"), build_windows(config)
+    schedules = build_schedules(config)
+    batch, windows = schedules.batch, schedules.windows
     budget = build_section(config, "trainer", 512).budget
     assert budget.steps == 420
-    at = [budget.progress(Progress(step)) for step in range(420)]
+    at = [budget.behind(Progress(step)) for step in range(420)]
     assert [sum(batch(p) == units for p in at) for units in (1, 2, 4, 8)] == [80, 80, 80, 180]
     assert [windows(p)[0] for p in at] == [384] * 320 + [768] * 100
     assert sum(p < config["embedding"]["split_at"] for p in at) == 378

@@ -3,6 +3,7 @@
 Also: everything but the matrices is trained by the same optimizer, with the same settings.
 """
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,36 +33,23 @@ class Built:
 
 
 @pytest.fixture(scope="module")
-def built(train_small: Callable[..., dict[str, Any]], tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Built]:
+def built(trainer_in: Callable[..., Trainer], tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Built]:
     """built(*overrides): a run, up to its first step."""
     folder: Path = tmp_path_factory.mktemp("protocol")
-    kept: dict[tuple[str, ...], Built] = {}
 
-    class Ready(Exception):  # noqa: N818
-        pass
-
-    def caught(self: Trainer) -> None:
-        job = self.job
-        names = {parameter: name for name, parameter in job.model.named_parameters()}
+    @functools.cache
+    def build(*overrides: str) -> Built:
+        setup = trainer_in(folder, *overrides).setup
+        names = {parameter: name for name, parameter in setup.model.named_parameters()}
         settings = {
             names[parameter]: {key: value for key, value in group.items() if key != "params"}
-            for group in job.optimizers.by_name["auxiliary"].param_groups
+            for group in setup.optimizers.by_name["auxiliary"].param_groups
             for parameter in group["params"]
         }
-        taken = [job.batches.take(4) for _ in range(3)]
+        taken = [setup.batches.take(4) for _ in range(3)]
         batches = [(batch.tokens.tolist(), batch.targets.tolist()) for batch in taken]
-        weights = {name: value.detach().clone() for name, value in job.model.state_dict().items()}
-        caught.built = Built(weights, batches, job.validation.tokens.tolist(), settings)  # type: ignore[attr-defined]
-        raise Ready
-
-    def build(*overrides: str) -> Built:
-        if overrides not in kept:
-            with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(Trainer, "train", caught)
-                with pytest.raises(Ready):
-                    train_small(folder, *overrides)
-            kept[overrides] = caught.built  # type: ignore[attr-defined]
-        return kept[overrides]
+        weights = {name: value.detach().clone() for name, value in setup.model.state_dict().items()}
+        return Built(weights, batches, setup.validation.tokens.tolist(), settings)
 
     return build
 

@@ -10,41 +10,33 @@ Cost: the dispatch of two steps, a few tenths of a second.
 import itertools
 import math
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException, FakeTensorMode
+from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from ramen.build.objects import (
-    CURVES,
-    build_curve,
-    build_groups,
-    build_model,
-    build_mtp_share,
-    build_optimizers,
-    build_section,
-    build_windows,
-    curve_of,
-)
+from ramen.build.objects import build_groups, build_model, build_optimizers, build_schedules, build_section
 from ramen.config.check import schedules
+from ramen.config.registry import factory
+from ramen.device import DryRunMode
 from ramen.errors import ConfigError
-from ramen.nn.gpt import DataSpec, Windows
-from ramen.ops.cross_entropy import sketched_as_on
+from ramen.nn.gpt import DataSpec
 from ramen.optimizer.external import ExternalOptimizer
 from ramen.optimizer.optimizers import Optimizers, ParamGroup
-from ramen.training.compilation import forward
-from ramen.training.phases import POINTS
+from ramen.schedule.base import GRID, turning_points
+from ramen.training.compilation import loss_function
+from ramen.training.config import TrainerConfig
+from ramen.training.setup import RunSchedules
 
 RESIDENT_SHARE, RESIDENT_BYTES = 0.3, 50_000_000
 USABLE = {"cpu": 0.8, "cuda": 1.0}  # of what is free; a CPU's memory has other owners too
-ATTENTION_FLOPS = 12  # a visible key: 4 D forward (logits and mix), twice that backward, for each of the D dimensions
 Sizes = dict[str, int]
 
 # torch's counter knows the out-of-place form alone.
@@ -59,40 +51,64 @@ class DryRun:
     """What is known of a run before anything is allocated."""
 
     groups: list[ParamGroup]  # of fake tensors: names, roles and sizes
-    costs: dict[str, Any]
+    schedules: RunSchedules
+    trainer: TrainerConfig  # with a micro-batch that fits
+    matrix_flops: float  # training FLOPs a token without attention
+    costs: dict[str, Any]  # what the summary says of size, FLOPs and memory
 
 
 def dry_run(
-    config: Mapping[str, Any], text: DataSpec, micro_rows: int, precision: torch.dtype, kind: str = "cpu"
+    config: Mapping[str, Any],
+    data: DataSpec,
+    precision: torch.dtype,
+    device_type: str = "cpu",
+    free_bytes: float = math.inf,
 ) -> DryRun:
-    """Build model, groups, optimizers and schedules on fake tensors. ConfigError tells what cannot be."""
-    for name in CURVES:
-        build_curve(config, name)
-    windows = [*map(build_windows(config), POINTS)]
-    crossed = [f"{short} > {long}" for long, short in windows if long and short and short > long]
-    if crossed:
-        raise ConfigError(f"short_window_schedule: takes the short window above the long one, got {crossed[0]}")
+    """Build model, groups, optimizers and schedules on fake tensors. ConfigError tells what cannot be.
+
+    trainer.micro_batch_tokens=auto is the largest batch, halved as long as a step takes more than `free_bytes`: a CPU goes by this
+    estimate, for running out of memory is the end of a process there; on CUDA it says where to begin, and what is tried on the
+    device decides. The result of a run does not depend on it: gradients are of the mean over the whole batch.
+    """
+    run_schedules = build_schedules(config)
+    trainer: TrainerConfig = build_section(config, "trainer", data.sequence_length)
+    auto = trainer.micro_batch_tokens == "auto"
+    if auto:
+        trainer = trainer.with_micro_rows(max(map(trainer.rows, map(run_schedules.batch, run_schedules.points))))
     build_section(config, "diagnostics")
-    build_mtp_share(config)
-    with FakeTensorMode():
-        model: Any = build_model(config, text)
+    with DryRunMode(device_type):
+        model: Any = build_model(config, data)
         model.after_step()  # parts that cannot keep what they promise of their weights refuse
         groups = build_groups(config, model)
-        _check_phases(model, groups, build_optimizers(config, groups), windows)
+        optimizers = build_optimizers(config, groups)
+        _check_phases(model, groups, optimizers, run_schedules)
         for owner in ("optimizer", "auxiliary"):
-            _try_schedules(config, owner, groups)
+            _check_schedules(config, owner, groups)
+        matrix_flops = count_matrix_flops(model)
+        flops = matrix_flops + _mean_attention_flops(model, run_schedules)
+        memory = StepMemory(model, optimizers, precision, trainer.activation_checkpointing)
+        sizes = memory(trainer)
+        while auto and (needed := peak_bytes(sizes, device_type)) > USABLE[device_type] * free_bytes:
+            if trainer.micro_rows == 1:
+                raise ConfigError(
+                    f"trainer.micro_batch_tokens: auto finds no room for a single row, got {free_bytes / 1e6:,.0f} MB free "
+                    f"and {needed / 1e6:,.0f} MB needed; allowed are a smaller model, shorter rows or activation_checkpointing=true"
+                )
+            trainer = trainer.with_micro_rows((trainer.micro_rows + 1) // 2)
+            sizes = memory(trainer)
         elements = sum(p.numel() for p in model.parameters())
-        costs = {
-            "parameters": elements,
-            "parameters_without_embeddings": elements - model.embedding_parameters(),
-            "flops_per_token": flops_per_token(model, text.sequence_length),
-            "memory": estimate_memory(config, text, micro_rows, precision, kind),
-        }
-    return DryRun(groups, costs)
+    costs = {
+        "parameters": elements,
+        "parameters_without_embeddings": elements - model.embedding_parameters(),
+        "flops_per_token": flops,
+        "memory": sizes,
+    }
+    return DryRun(groups, run_schedules, trainer, matrix_flops, costs)
 
 
-def _check_phases(model: Any, groups: list[ParamGroup], optimizers: Optimizers, windows: list[Windows]) -> None:
-    """Check that position, embedding and optimizer support the scheduled changes; `windows` are those of the run, in order."""
+def _check_phases(model: Any, groups: list[ParamGroup], optimizers: Optimizers, run_schedules: RunSchedules) -> None:
+    """Check that position, embedding and optimizer support the scheduled changes."""
+    windows = [*map(run_schedules.windows, run_schedules.points)]
     model.position.check_windows([long for long, _ in windows])
     before = model.windows
     for step, (each, _) in enumerate(itertools.groupby(windows)):
@@ -108,24 +124,24 @@ def _check_phases(model: Any, groups: list[ParamGroup], optimizers: Optimizers, 
             )
 
 
-def _try_schedules(config: Mapping[str, Any], owner: str, groups: list[ParamGroup]) -> None:
+def _check_schedules(config: Mapping[str, Any], owner: str, groups: list[ParamGroup]) -> None:
     """A hyperparameter must be in its range wherever its schedule takes it."""
     for key, node in schedules(config[owner]).items():
         where = f"{owner}.{key}_schedule"
         base = config[owner][key]
-        curve = curve_of(node, where, config["allow_targets"])
-        for value in sorted({base * curve(part / 20) for part in range(21)}):
+        curve = factory(node, config["allow_targets"])
+        for value in sorted({base * curve(point) for point in turning_points(curve)}):
             try:
                 build_optimizers({**config, owner: {**config[owner], key: value}}, groups)
             except ConfigError as error:
                 raise ConfigError(f"{where}: takes {owner}.{key} to {value:g}: {error}") from error
 
 
-def flops_per_token(model: nn.Module, length: int) -> float:
-    """Training FLOPs a token (forward and backward, 2 a multiply-add) in rows of `length` tokens, of a fake model.
+def count_matrix_flops(model: nn.Module) -> float:
+    """Training FLOPs a token (forward and backward, 2 a multiply-add) of a fake model, without those of attention.
 
-    The matrix products of one token in the layers are counted by torch, those of the head are 6 a weight. Attention is added for
-    the mean number of visible keys, since the counter knows neither causality nor windows.
+    The matrix products of one token in the layers are counted by torch, those of the head are 6 a weight. Torch's counter knows
+    neither causality nor windows: GPT.attention_flops does.
     """
     gpt: Any = model
     token = torch.zeros((1, 1), dtype=torch.long)
@@ -133,8 +149,17 @@ def flops_per_token(model: nn.Module, length: int) -> float:
         gpt.hidden(token).sum().backward()
     model.zero_grad(set_to_none=True)
     counted = {op: flops for op, flops in counter.get_flop_counts()["Global"].items() if "attention" not in str(op)}
-    keys = sum(attention.visible_keys(length) for attention in gpt.attentions)
-    return sum(counted.values()) + 6 * gpt.embedding.head().numel() + ATTENTION_FLOPS * gpt.dim * keys
+    return sum(counted.values()) + 6 * gpt.embedding.head().numel()
+
+
+def _mean_attention_flops(model: Any, run_schedules: RunSchedules) -> float:
+    """Of a token of the run."""
+    before, flops = model.windows, []
+    for progress in GRID[:-1]:
+        model.set_windows(run_schedules.windows(progress))
+        flops.append(model.attention_flops())
+    model.set_windows(before)
+    return sum(flops) / len(flops)
 
 
 class Accounting(TorchDispatchMode):
@@ -169,68 +194,46 @@ class Accounting(TorchDispatchMode):
         return result
 
 
-def estimate_memory(
-    config: Mapping[str, Any], text: DataSpec, micro_rows: int, precision: torch.dtype, kind: str = "cpu"
-) -> Sizes:
-    """Bytes at the peak of a step on a kind of device: parameters, gradients, optimizer state, and the rest, activations."""
-    recompute = config["trainer"]["activation_checkpointing"]
-    accumulates = config["trainer"]["batch_tokens"] > micro_rows * text.sequence_length
-    with FakeTensorMode(), sketched_as_on(kind):
-        model = build_model(config, text)
-        forward(model, "off", recompute)
-        optimizers = build_optimizers(config, build_groups(config, model))
-        return _step_memory(model, optimizers, micro_rows, text.sequence_length, precision, accumulates=accumulates)
+class StepMemory:
+    """Bytes at the peak of a step of a fake model, for any size of its micro-batches."""
+
+    def __init__(self, model: nn.Module, optimizers: Optimizers, precision: torch.dtype, recompute: bool):
+        self.model, self.optimizers, self.precision = model, optimizers, precision
+        self.loss = loss_function(model, "off", recompute)
+        self.parameters = list(model.parameters())
+        self.update: tuple[int, int] | None = None  # bytes of the optimizer's state, and at the peak of its step
+
+    def __call__(self, trainer: TrainerConfig) -> Sizes:
+        """Parameters, gradients, optimizer state, and the rest: activations."""
+        tensors = [*self.parameters, *self.model.buffers()]
+        tokens = torch.zeros((trainer.micro_rows, trainer.sequence_length), dtype=torch.long)
+        # Of several micro-batches all but the first find gradients that are there already.
+        accumulates = trainer.batch_tokens > tokens.numel()
+        self.model.zero_grad(set_to_none=True)
+        accounting = Accounting(tensors)
+        with accounting:
+            for _ in range(1 + accumulates):
+                with torch.autocast("cpu", self.precision, enabled=self.precision != torch.float32):
+                    loss = self.loss(tokens, tokens)
+                loss.backward()
+                del loss
+            peak = accounting.peak
+            gradients = _bytes([p.grad for p in self.parameters if p.grad is not None])
+            if self.update is None:
+                before, accounting.peak = accounting.bytes, 0
+                # A foreign method may read its numbers, and there are none: what it has allocated until then is counted.
+                with suppress(DataDependentOutputException, DynamicOutputShapeException):
+                    self.optimizers.step()
+                self.update = max(0, accounting.bytes - before), accounting.peak
+        state, update_peak = self.update
+        sizes = {"parameters": _bytes(tensors), "gradients": gradients, "optimizer": state}
+        return sizes | {"activations": max(peak + state, update_peak) - sum(sizes.values())}
 
 
-def _step_memory(
-    model: nn.Module, optimizers: Optimizers, rows: int, length: int, precision: torch.dtype, *, accumulates: bool
-) -> Sizes:
-    """The same of a step of (rows, length) tokens of a fake model.
-
-    `accumulates`: a step has several micro-batches, so that gradients are there while the next ones are formed.
-    """
-    parameters = list(model.parameters())
-    owned = [*parameters, *model.buffers()]
-    tokens = torch.zeros((rows, length), dtype=torch.long)
-    accounting = Accounting(owned)
-    with accounting:
-        for _ in range(1 + accumulates):
-            with torch.autocast("cpu", precision, enabled=precision != torch.float32):
-                loss = model(tokens, tokens)
-            loss.backward()
-            del loss
-        differentiating = accounting.peak
-        gradients = _bytes([p.grad for p in parameters if p.grad is not None])
-        before, accounting.peak = accounting.bytes, 0
-        # A foreign method may read its numbers, and there are none: what it has allocated until then is counted.
-        with suppress(DataDependentOutputException, DynamicOutputShapeException):
-            optimizers.step()
-    state = max(0, accounting.bytes - before)
-    sizes = {"parameters": _bytes(owned), "gradients": gradients, "optimizer": state}
-    return sizes | {"activations": max(differentiating + state, accounting.peak) - sum(sizes.values())}
-
-
-def peak_bytes(sizes: Sizes, device: torch.device) -> int:
+def peak_bytes(sizes: Sizes, device_type: str) -> int:
     """What ramen.device.peak_memory will say of tensors of these sizes."""
     total = sum(sizes.values())
-    return int(total * (1 + RESIDENT_SHARE)) + RESIDENT_BYTES if device.type == "cpu" else total
-
-
-def rows_that_fit(largest: int, memory: Callable[[int], Sizes], device: torch.device, free: int) -> int:
-    """`trainer.micro_batch_tokens=auto`: the rows, `largest` halved as often as needed, whose peak is within `free` bytes.
-
-    A CPU goes by the estimate (running out of memory there is the end of the process); on CUDA it says where to begin, and
-    what is tried on the device decides. The result of a run does not depend on it: gradients are of the mean over the whole batch.
-    """
-    room, rows = USABLE[device.type] * free, largest
-    while (needed := peak_bytes(memory(rows), device)) > room:
-        if rows == 1:
-            raise ConfigError(
-                f"trainer.micro_batch_tokens: auto finds no room for a single row, got {free / 1e6:,.0f} MB free "
-                f"and {needed / 1e6:,.0f} MB needed; allowed are a smaller model, shorter rows or activation_checkpointing=true"
-            )
-        rows = (rows + 1) // 2
-    return rows
+    return int(total * (1 + RESIDENT_SHARE)) + RESIDENT_BYTES if device_type == "cpu" else total
 
 
 def _bytes(tensors: Sequence[Tensor]) -> int:

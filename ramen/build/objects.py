@@ -3,28 +3,29 @@
 A component's ValueError (a value out of its range) becomes a ConfigError that names its section.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
+from ramen import kernels
 from ramen.build.param_groups import route
 from ramen.config.check import schedules, without_schedules
-from ramen.config.kinds import KINDS, PARTS
+from ramen.config.kinds import PARTS
 from ramen.config.registry import build, factory
 from ramen.errors import ConfigError
 from ramen.nn.contracts import ComponentFactories
-from ramen.nn.gpt import DataSpec, Windows
+from ramen.nn.gpt import DataSpec
 from ramen.ops.attention import choose
 from ramen.optimizer.external import ExternalOptimizer
-from ramen.optimizer.optimizers import Optimizers, ParamGroup
-from ramen.training.phases import POINTS
+from ramen.optimizer.optimizers import Curve, Optimizers, ParamGroup
+from ramen.schedule.base import turning_points
+from ramen.training.setup import RunSchedules
 
-WINDOWS = ("long_window", "short_window")
 MOST_TOKENS = 2**30  # of a window: masks count in int32, and paired heads twice
-CURVES = KINDS["schedule"].sections
 
 
 def build_section(config: Mapping[str, Any], name: str, *runtime: Any) -> Any:
@@ -49,6 +50,7 @@ def config_errors(section: str) -> Iterator[None]:
 
 def build_model(config: Mapping[str, Any], text: DataSpec) -> nn.Module:
     """The model of a config, with undefined weights (ramen.nn.parameter.initialise fills them)."""
+    kernels.register()
     parts = {
         kind: config_errors(kind)(factory(config[kind], config["allow_targets"])) for kind in PARTS
     }  # as by a decorator
@@ -62,6 +64,7 @@ def build_groups(config: Mapping[str, Any], model: nn.Module) -> list[ParamGroup
 
 def build_optimizer(node: Mapping[str, Any], params: list[dict[str, Any]], allow: list[str]) -> torch.optim.Optimizer:
     """An optimizer for groups of parameters; one that is not ramen's own sees each matrix as a parameter of its own."""
+    kernels.register()
     make = factory(without_schedules(node), allow)
     built = make(params) if str(node["_target_"]).startswith("ramen.") else ExternalOptimizer(params, make)
     if not isinstance(built, torch.optim.Optimizer):
@@ -91,53 +94,59 @@ def build_optimizers(config: Mapping[str, Any], groups: list[ParamGroup]) -> Opt
         raise ConfigError(str(error)) from error
 
 
-def build_curve(config: Mapping[str, Any], name: str) -> Callable[[float], float]:
-    """A schedule section as a function of progress, tried at both ends and in the middle."""
-    return curve_of(config[name], name, config["allow_targets"])
-
-
-def curve_of(node: Mapping[str, Any], name: str, allow: list[str]) -> Callable[[float], float]:
-    """A schedule node as a function of progress, tried at both ends and in the middle."""
-    curve = factory(node, allow)
+def build_schedule(config: Mapping[str, Any], name: str) -> Curve:
+    """A schedule section as a function of progress, which has been tried where it turns."""
+    curve = factory(config[name], config["allow_targets"])
     with config_errors(name):
-        for progress in (0.0, 0.5, 1.0):
-            curve(progress)
+        for point in turning_points(curve):
+            curve(point)
     return curve
 
 
-def build_windows(config: Mapping[str, Any]) -> Callable[[float], Windows]:
-    """What long and short attention layers see, in tokens, as a function of progress."""
-    curves = {name: build_curve(config, f"{name}_schedule") for name in WINDOWS}
-    bases = {name: config["attention"].get(f"{name}_tokens") for name in WINDOWS}
-    for name, curve in curves.items():
-        values, base = set(map(curve, POINTS)), bases[name]
-        if base is None and values != {1.0}:
-            raise ConfigError(f"{name}_schedule: needs attention.{name}_tokens, got null")
-        if base is not None and not 1 <= round(min(values) * base) <= round(max(values) * base) <= MOST_TOKENS:
-            raise ConfigError(
-                f"{name}_schedule: takes attention.{name}_tokens = {base} below one token or above {MOST_TOKENS:,}, "
-                f"got {min(values)} to {max(values)}"
-            )
-
-    def at(progress: float) -> Windows:
-        long, short = (None if base is None else round(base * curves[name](progress)) for name, base in bases.items())
-        return long, short
-
-    return at
-
-
-def build_mtp_share(config: Mapping[str, Any]) -> Callable[[float], float]:
-    """How much of the configured losses on tokens after the next one counts, as a function of progress."""
-    curve = build_curve(config, "mtp_schedule")
-    if not config["model"]["mtp_weights"] and set(map(curve, POINTS)) != {1.0}:
+def build_schedules(config: Mapping[str, Any]) -> RunSchedules:
+    """The schedules of a run. ConfigError for one that takes a value that cannot be."""
+    lr, batch, mtp_share = (build_schedule(config, name) for name in ("schedule", "batch_schedule", "mtp_schedule"))
+    if not config["model"]["mtp_weights"] and {*map(mtp_share, turning_points(mtp_share))} != {1.0}:
         raise ConfigError("mtp_schedule: needs model.mtp_weights, got []")
-    return curve
+    long, short = (_build_window(config, name) for name in ("long_window", "short_window"))
+    points = turning_points(batch, *(window.curve for window in (long, short)))
+    for point in points:
+        if (wide := long(point)) and (narrow := short(point)) and narrow > wide:
+            raise ConfigError(
+                f"short_window_schedule: takes the short window above the long one, got {narrow} > {wide}"
+            )
+    return RunSchedules(lr, batch, lambda progress: (long(progress), short(progress)), mtp_share, points)
+
+
+@dataclass(frozen=True)
+class _Window:
+    """What layers of a kind see, in tokens, as a function of progress; None: all of a document."""
+
+    curve: Curve
+    tokens: int | None
+
+    def __call__(self, progress: float) -> int | None:
+        return None if self.tokens is None else round(self.tokens * self.curve(progress))
+
+
+def _build_window(config: Mapping[str, Any], name: str) -> _Window:
+    curve, tokens = build_schedule(config, f"{name}_schedule"), config["attention"].get(f"{name}_tokens")
+    values = [*map(curve, turning_points(curve))]
+    if tokens is None and {*values} != {1.0}:
+        raise ConfigError(f"{name}_schedule: needs attention.{name}_tokens, got null")
+    if tokens is not None and not 1 <= round(min(values) * tokens) <= round(max(values) * tokens) <= MOST_TOKENS:
+        raise ConfigError(
+            f"{name}_schedule: takes attention.{name}_tokens = {tokens} below one token or above {MOST_TOKENS:,}, "
+            f"got {min(values)} to {max(values)}"
+        )
+    return _Window(curve, tokens)
 
 
 def choose_attention_backend(
     config: Mapping[str, Any], device: torch.device, precision: torch.dtype, compiled: bool
 ) -> str:
     """What attention runs on, in one word; ConfigError when what is asked for cannot serve here."""
+    kernels.register()
     asked, width = config["attention"].get("backend", "auto"), config["model"]["dim"] // config["model"]["heads"]
     with config_errors("attention"):
         return choose(asked, device, precision, width, compiled)

@@ -3,14 +3,12 @@
 validate (check, device, dry run on fake tensors) -> data -> table -> objects (model, optimizers, trainer) -> train -> summary.
 """
 
-import contextlib
 import functools
 import gc
 import logging
 import time
 import traceback
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -19,27 +17,17 @@ import torch
 from rich.console import Console
 
 from ramen import device as machine
-from ramen.build.dry_run import DryRun, dry_run, estimate_memory, peak_bytes, rows_that_fit
+from ramen.build.dry_run import DryRun, dry_run, peak_bytes
 from ramen.build.failure import out_of_memory, reason_of, write_failure
-from ramen.build.objects import (
-    CURVES,
-    build_curve,
-    build_groups,
-    build_model,
-    build_mtp_share,
-    build_optimizers,
-    build_section,
-    build_windows,
-    choose_attention_backend,
-)
+from ramen.build.objects import build_groups, build_model, build_optimizers, build_section, choose_attention_backend
 from ramen.build.start_table import start_table
 from ramen.config.check import Settings, check, config_hash, flatten, settings
-from ramen.config.kinds import PARTS
+from ramen.config.kinds import KINDS, PARTS
 from ramen.data.batches import Batch, Batches, validation_rows
 from ramen.data.dataset import Dataset
 from ramen.data.source import Source
 from ramen.errors import ConfigError, RamenError
-from ramen.logger.base import Logger
+from ramen.logger.base import Logger, Loggers
 from ramen.logger.console import ConsoleLogger
 from ramen.logger.files import FileLogger
 from ramen.logger.guarded import Guarded
@@ -49,13 +37,11 @@ from ramen.nn.parameter import initialise
 from ramen.runs import checkpoint, resume
 from ramen.runs.code import describe_code
 from ramen.runs.folder import RunFolder
-from ramen.runs.schema import MetricsRecord
-from ramen.training.compilation import CompileMode, choose
-from ramen.training.config import TrainerConfig
+from ramen.training.compilation import CompileMode, choose_compile_mode
 from ramen.training.evaluate import bits_per_byte
 from ramen.training.loop import Trainer
-from ramen.training.phases import POINTS
-from ramen.training.setup import Status, TrainingSetup
+from ramen.training.progress import Status
+from ramen.training.setup import TrainingSetup
 
 log = logging.getLogger("ramen")
 
@@ -111,9 +97,8 @@ class ValidatedRun:
     device: torch.device
     precision: torch.dtype
     source: Source
-    trainer: TrainerConfig
     logger: Logger
-    text: DataSpec
+    data: DataSpec
     compile: CompileMode
     attention_backend: str
     dry_run: DryRun
@@ -130,18 +115,13 @@ def validate(config: dict[str, Any]) -> ValidatedRun:
     choice = resume.precision(Path(root.resume)) if root.precision == "auto" and root.resume else root.precision
     precision = machine.select_precision(choice, device)
     source: Source = build_section(config, "data")
-    trainer: TrainerConfig = build_section(config, "trainer", source.sequence_length)
     logger: Logger = build_section(config, "logger")
     # Every tokenizer's last id opens documents.
-    text = DataSpec(source.vocabulary, source.vocabulary - 1, source.sequence_length)
-    compile_mode = choose(root.compile, device)
-    if trainer.micro_batch_tokens == "auto":
-        largest = max(map(trainer.rows, map(build_curve(config, "batch_schedule"), POINTS)))
-        memory = partial(estimate_memory, config, text, precision=precision, kind=device.type)
-        trainer = trainer.with_micro_rows(rows_that_fit(largest, memory, device, machine.free_memory(device)))
-    dry = dry_run(config, text, trainer.micro_rows, precision, device.type)
+    data = DataSpec(source.vocabulary, source.vocabulary - 1, source.sequence_length)
+    compile_mode = choose_compile_mode(root.compile, device)
+    dry = dry_run(config, data, precision, device.type, machine.free_memory(device))
     backend = choose_attention_backend(config, device, precision, compile_mode != "off")
-    return ValidatedRun(root, device, precision, source, trainer, logger, text, compile_mode, backend, dry)
+    return ValidatedRun(root, device, precision, source, logger, data, compile_mode, backend, dry)
 
 
 def _train(command: Command) -> dict[str, Any]:
@@ -157,19 +137,19 @@ def _train(command: Command) -> dict[str, Any]:
     resumed_step = checkpoint.step_of(resume_from) if resume_from else None
     facts = _facts(command, valid, dataset, resumed_step)
     screen = ConsoleLogger(console)
-    screen.show(start_table(config, facts, valid.dry_run.groups, valid.trainer, device, valid.precision))
+    screen.show(start_table(config, facts, valid.dry_run.groups, valid.dry_run.trainer, device, valid.precision))
     _warn_of_little_memory(facts, device)
     environment = _environment(command, valid, dataset) | {"run_id": facts["run_id"]}
-    loggers = [FileLogger(command.folder, environment, resumed_step), screen, service]
+    loggers = Loggers(FileLogger(command.folder, environment, resumed_step), screen, service)
 
     machine.forget_peak_memory(device)
-    trainer = Trainer(_setup(command, valid, dataset, loggers, screen), valid.trainer)
+    setup = build_training(command, valid, dataset, loggers)
+    trainer = Trainer(setup, valid.dry_run.trainer)
     if resume_from:
         trainer.resume(resume_from)
     if config["trainer"]["micro_batch_tokens"] == "auto" and device.type == "cuda":
         facts["micro_batch_tokens"] = trainer.fit(reserved=facts["memory"]["optimizer"])
-    for logger in loggers:
-        logger.start(command.folder, config, facts)
+    loggers.start(command.folder, config, facts)
     if resume_from:
         RunFolder(command.folder).remember(command.overrides)
     summary = facts | {"status": "failed", "error": None}
@@ -183,57 +163,41 @@ def _train(command: Command) -> dict[str, Any]:
         summary |= {"error": reason_of(error), "steps": p.step, "tokens": p.tokens, "train_seconds": p.seconds}
         raise
     finally:
-        with contextlib.ExitStack() as endings:  # each is told, in order, even when the disk of the first is full
-            for logger in reversed(loggers):
-                endings.callback(logger.finish, summary)
+        loggers.finish(summary)
     if summary["status"] == "stopped":
         further = " trainer.stop_after_steps=null" if "stop_after_steps" in summary["error"] else ""
         screen.show(f"to continue: ramen train resume={command.folder}{further}")
     return summary
 
 
-def _setup(
-    command: Command, valid: ValidatedRun, dataset: Dataset, loggers: list[Logger], screen: ConsoleLogger
-) -> TrainingSetup:
-    config, seed, source, text = command.config, valid.settings.seed, valid.source, valid.text
-    model = build_model(config, text)
+def build_training(command: Command, valid: ValidatedRun, dataset: Dataset, logger: Logger) -> TrainingSetup:
+    """The objects of a run, with the weights it starts from."""
+    config, seed, source, data = command.config, valid.settings.seed, valid.source, valid.data
+    model = build_model(config, data)
     initialise(model, seed)
     model.after_step()  # type: ignore[operator]  # what holds after a step holds before the first
     model.to(valid.device)
-
-    def record(measured: MetricsRecord) -> None:
-        for logger in loggers:
-            logger.record(measured.as_line())
-
-    def diagnose(line: dict[str, Any]) -> None:
-        for logger in loggers:
-            logger.diagnose(line)
-
     rows: dict[str, Any] = dict(
-        bos=text.bos, sequence_length=text.sequence_length, long_documents=source.long_documents
+        bos=data.bos, sequence_length=data.sequence_length, long_documents=source.long_documents
     )
     groups = build_groups(config, model)
     diagnostics = build_section(config, "diagnostics")
     if diagnostics:
-        diagnostics.watch(groups, diagnose)
+        diagnostics.watch(groups, logger.diagnose)
     return TrainingSetup(
         model=model,
         optimizers=build_optimizers(config, groups),
-        lr_schedule=build_curve(config, "schedule"),
-        batch_schedule=build_curve(config, "batch_schedule"),
-        windows=build_windows(config),
-        mtp_share=build_mtp_share(config),
+        schedules=valid.dry_run.schedules,
         batches=Batches(dataset.train, seed=seed, shuffle=True, **rows),
         validation=_validation(dataset, tokens=source.validation_tokens, **rows),
         bytes_per_token=dataset.bytes_per_token,
         device=valid.device,
         precision=valid.precision,
         compile=valid.compile,
-        flops_per_token=valid.dry_run.costs["flops_per_token"],
+        matrix_flops=valid.dry_run.matrix_flops,
         folder=command.folder,
         identity=_identity(config) | {"data_hash": dataset.hash, "precision": _name(valid.precision)},
-        record=record,
-        advance=screen.advance,
+        logger=logger,
         diagnostics=diagnostics,
     )
 
@@ -257,7 +221,7 @@ def _validation(dataset: Dataset, **rows: Any) -> Batch:
 
 def _identity(config: dict[str, Any]) -> dict[str, Any]:
     """What must not change between a run and its continuation; budgets, records, loggers and where data lies may."""
-    sections = ("model", *PARTS, "optimizer", "auxiliary", "routing", *CURVES)
+    sections = ("model", *PARTS, "optimizer", "auxiliary", "routing", *KINDS["schedule"].sections)
     identity = flatten({name: config[name] for name in sections})
     of_the_step = ("batch_tokens", "batch_lr_power", "freeze_scalar_steps", "grad_clip")
     identity |= {f"trainer.{key}": config["trainer"][key] for key in of_the_step} | {"seed": config["seed"]}
@@ -280,13 +244,13 @@ def _facts(command: Command, valid: ValidatedRun, dataset: Dataset, resumed_step
         **costs,
         "attention_backend": valid.attention_backend,
         "compile": valid.compile,
-        "memory_peak": peak_bytes(costs["memory"], valid.device),
-        "micro_batch_tokens": valid.trainer.micro_batch_tokens,
+        "memory_peak": peak_bytes(costs["memory"], valid.device.type),
+        "micro_batch_tokens": valid.dry_run.trainer.micro_batch_tokens,
     }
 
 
 def _ending(status: Status, trainer: Trainer) -> dict[str, Any]:
-    setup, p = trainer.job, trainer.progress
+    setup, p = trainer.setup, trainer.progress
     final = None if status == "stopped" else p.val_loss
     return {
         "final_val_loss": final,
@@ -296,6 +260,7 @@ def _ending(status: Status, trainer: Trainer) -> dict[str, Any]:
         "steps": p.step,
         "skipped_steps": p.skipped_steps,
         "tokens": p.tokens,
+        "flops_per_token": p.flops / p.tokens if p.tokens else None,  # the mean over the phases that were trained
         "train_seconds": p.seconds,
         "evaluation_seconds": p.evaluation_seconds,
         "compile_seconds": p.compile_seconds,

@@ -1,5 +1,6 @@
 """The interface of loggers. A logger never reads back."""
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,40 @@ class Logger:
     def diagnose(self, line: dict[str, Any]) -> None:
         """One line of diagnostics, flat: step and `<cut>/<where>/<measure>`."""
 
+    def advance(self, progress: float) -> None:
+        """Called after every step with the part of the budget that is used up."""
+
     def finish(self, summary: dict[str, Any]) -> None:
         """The end of the run, whatever its status. Called once."""
 
     def remedy(self) -> str:
         """How to get at what a logger that failed has not sent."""
         return ""
+
+
+class Loggers(Logger):
+    """Several loggers as one; the first may fail a run."""
+
+    def __init__(self, *loggers: Logger):
+        self.loggers = loggers
+
+    def start(self, folder: Path, config: dict[str, Any], facts: dict[str, Any]) -> None:
+        for logger in self.loggers:
+            logger.start(folder, config, facts)
+
+    def record(self, line: dict[str, Any]) -> None:
+        for logger in self.loggers:
+            logger.record(line)
+
+    def diagnose(self, line: dict[str, Any]) -> None:
+        for logger in self.loggers:
+            logger.diagnose(line)
+
+    def advance(self, progress: float) -> None:
+        for logger in self.loggers:
+            logger.advance(progress)
+
+    def finish(self, summary: dict[str, Any]) -> None:
+        with contextlib.ExitStack() as endings:  # each is called, in order, even when the disk of the first is full
+            for logger in reversed(self.loggers):
+                endings.callback(logger.finish, summary)

@@ -42,7 +42,6 @@ class ConsoleLogger(Logger):
             log.warning("the console is gone, and train.log goes on: %s", error)
 
     def advance(self, progress: float) -> None:
-        """Called every step with the part of the budget that is used up."""
         if self.progress:
             self.progress.update(self.task, completed=progress)
 

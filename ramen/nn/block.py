@@ -1,5 +1,6 @@
 """One layer: attention and MLP, each a branch from the residual stream."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -46,3 +47,11 @@ class Block(nn.Module):
 
             h = connection.connect(h, attend)
         return self.mlp_residual.connect(h, lambda x: self.mlp(rms_norm(x)))
+
+
+RunBlock = Callable[[Block, Tensor, BlockInputs], Tensor]
+
+
+def run(block: Block, h: Tensor, inputs: BlockInputs) -> Tensor:
+    """The stream after a block."""
+    return block(h, inputs)

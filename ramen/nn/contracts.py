@@ -182,7 +182,7 @@ class ValueEmbedding(nn.Module):
 
 
 CONTRACTS: Mapping[str, type[nn.Module]] = {
-    "attention": Attention, "mlp": nn.Module, "residual": Residual, "stream": Stream, "position": Position,
+    "attention": Attention, "residual": Residual, "stream": Stream, "position": Position,
     "embedding": Embedding, "value_embedding": ValueEmbedding, "linear": Linear,
 }  # fmt: skip
 
@@ -194,9 +194,9 @@ class ComponentFactories:
     by_kind: Mapping[str, Callable[..., Any]]
 
     def make(self, kind: str, *runtime: Any) -> Any:
-        """A component. ConfigError if it is not of its kind's class."""
-        component = self.by_kind[kind](*runtime)
-        if not isinstance(component, CONTRACTS[kind]):
-            needed = f"{CONTRACTS[kind].__module__}.{CONTRACTS[kind].__name__}"
+        """A component. ConfigError if it is not of its kind's class: any nn.Module where the kind has none."""
+        component, contract = self.by_kind[kind](*runtime), CONTRACTS.get(kind, nn.Module)
+        if not isinstance(component, contract):
+            needed = f"{contract.__module__}.{contract.__name__}"
             raise ConfigError(f"{kind}._target_: must be a subclass of {needed}, got {type(component).__name__}")
         return component

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ramen.nn.block import Block, BlockInputs
+from ramen.nn.block import Block, BlockInputs, RunBlock, run
 from ramen.nn.contracts import (
     Attention,
     ComponentFactories,
@@ -22,13 +22,13 @@ from ramen.nn.contracts import (
 )
 from ramen.nn.parameter import role
 from ramen.ops.checks import check_at_least, check_counts
-from ramen.ops.cross_entropy import linear_cross_entropy
+from ramen.ops.cross_entropy import linear_cross_entropy, mtp_targets
 from ramen.ops.document_mask import DocumentMask
-from ramen.ops.multi_token_prediction import mtp_targets
 from ramen.ops.rms_norm import rms_norm
 from ramen.ops.softcap import Softcap, SoftcapForm
 
 Windows = tuple[int | None, int | None]  # tokens that long and short layers see; None: all, or no such layers
+ATTENTION_FLOPS = 12
 TABLES = ("embedding", "head", "value_embedding")  # roles of parameters that have a row a token
 
 
@@ -96,7 +96,7 @@ class GPT(nn.Module):
             factories.make("residual", dim, 2 * layer + 1),
         )
 
-    def hidden(self, tokens: Tensor, documents: int | None = None) -> Tensor:
+    def hidden(self, tokens: Tensor, documents: int | None = None, run_block: RunBlock = run) -> Tensor:
         """(B, T) token ids, of so many documents, -> (B, T, D) normalised outputs of the last block."""
         opens = tokens == self.data.bos
         mask, value_rows = DocumentMask(opens.cumsum(-1), documents), self.value_embedding.read(tokens)
@@ -107,26 +107,28 @@ class GPT(nn.Module):
         for attention in self.attentions:
             attention.prepare(x0, mask)
         for layer, block in enumerate(self.blocks):
-            h = block(self.stream.before(layer, h, start, x0, memory), inputs)
+            h = run_block(block, self.stream.before(layer, h, start, x0, memory), inputs)
             self.stream.after(layer, h, memory)
         return rms_norm(self.blocks[-1].mlp_residual.close(self.stream.leave(h, memory)))
 
-    def forward(self, tokens: Tensor, targets: Tensor | None = None, documents: int | None = None) -> Tensor:
+    def forward(
+        self, tokens: Tensor, targets: Tensor | None = None, documents: int | None = None, run_block: RunBlock = run
+    ) -> Tensor:
         """Summed cross-entropy over targets (B, T) other than -100 (float32, nats), or logits (B, T, V) without targets.
 
         In training mode the weighted losses of the tokens after the next one are part of it. How many `documents` there are
-        changes no result: see ramen.ops.document_mask.
+        changes no result: see ramen.ops.document_mask. `run_block` calls each block: it may compile it or compute it again.
         """
-        x = self.hidden(tokens, documents)
+        x = self.hidden(tokens, documents, run_block)
         if targets is None:
             logits = (x @ self.embedding.head().to(x.dtype).T)[..., : self.data.vocabulary].float()
             return self.softcap(logits) if self.softcap else logits
-        ahead = None
+        mtp = None
         if self.training and self.mtp_weights:
             of_token = (tokens == self.data.bos).cumsum(-1)
-            ahead = mtp_targets(targets, of_token, len(self.mtp_weights)).flatten(0, 1), self.mtp_weights_now
+            mtp = mtp_targets(targets, of_token, len(self.mtp_weights)).flatten(0, 1), self.mtp_weights_now
         return linear_cross_entropy(
-            x.flatten(0, 1), self.embedding.head(), targets.flatten(), self.data.vocabulary, self.softcap, ahead=ahead
+            x.flatten(0, 1), self.embedding.head(), targets.flatten(), self.data.vocabulary, self.softcap, mtp=mtp
         )
 
     def set_mtp_share(self, share: float) -> None:
@@ -139,6 +141,14 @@ class GPT(nn.Module):
     def embedding_parameters(self) -> int:
         """Elements in tables and head: what a comparison of architectures leaves out."""
         return sum(value.numel() for value in self.parameters() if role(value) in TABLES)
+
+    def attention_flops(self) -> float:
+        """Training FLOPs a token of attention, in rows of one document: 12 for each visible key and dimension.
+
+        They are 4 forward (logits and mix) and twice as many backward.
+        """
+        keys = sum(attention.visible_keys(self.data.sequence_length) for attention in self.attentions)
+        return ATTENTION_FLOPS * self.dim * keys
 
     def begin(self, windows: Windows) -> None:
         """Take the windows of the first step, with a position that follows the long one as if there had been no other."""

@@ -2,7 +2,6 @@
 
 Sources: ReLU^2 (So et al. 2021, arXiv 2109.08668), GELU (1606.08415), SiLU / Swish (1710.05941), GLU variants
 (2002.05202), BSiLU and NeLU with their surrogate gradient (SUGAR, 2505.22074).
-The gradients of relu_squared and relu_nelu are written out: autograd's own take more passes over memory.
 """
 
 from collections.abc import Callable
@@ -11,10 +10,9 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from ramen.kernels.cpu.library import Library, kernels
+from ramen.ops.operation import operation
 
 BSILU_SHIFT = 1.67
 NELU_HEIGHT = 0.05
@@ -27,42 +25,9 @@ Gated = Literal["geglu", "swiglu"]
 Activation = Literal[Elementwise, Gated]
 
 
-class _ReLUSquared(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        positive = F.relu(x)
-        ctx.save_for_backward(positive)
-        return positive * positive
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Tensor:
-        (positive,) = ctx.saved_tensors
-        return (grads[0] * positive).mul_(2)
-
-
-class _CompiledReLUSquared(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, compiled: Library) -> Tensor:
-        x = x.contiguous()
-        y = torch.empty_like(x)
-        compiled.relu_squared_forward(x, y, x.numel())
-        ctx.save_for_backward(x)
-        ctx.compiled = compiled
-        return y
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        (x,) = ctx.saved_tensors
-        dx = torch.empty_like(x)
-        ctx.compiled.relu_squared_backward(x, grad.contiguous(), dx, x.numel())
-        return dx, None
-
-
+@operation
 def relu_squared(x: Tensor) -> Tensor:
-    """max(x, 0)^2, forward and backward in two passes over memory each, or one (relu_squared.c); autograd's own takes five."""
-    compiled = kernels("relu_squared", x)
-    return _CompiledReLUSquared.apply(x, compiled) if compiled else _ReLUSquared.apply(x)
+    return F.relu(x).square()
 
 
 def gelu_squared(x: Tensor) -> Tensor:

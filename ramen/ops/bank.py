@@ -2,9 +2,7 @@
 
 accumulate   gradients into a bank of momentum, and Nesterov's
 descend      a bank of directions into the weights, with decay
-Each is one pass that reads gradients and writes weights where they are: in C on a CPU (bank.c), in Triton on CUDA (bank_triton.py).
-Their plain torch twin takes 8 and 18 passes, in as many kernels however many matrices there are.
-Cost: bound by memory.
+Cost: bound by memory; here 8 and 18 passes, in as many kernels however many matrices there are, and one pass each in their twins.
 """
 
 import math
@@ -12,9 +10,8 @@ from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensor
 
-from ramen.kernels.cpu.library import Library, kernels, triton_serves
+from ramen.ops.operation import operation
 
 Factor = float | Tensor
 
@@ -58,28 +55,17 @@ def add(into: Tensor, x: Tensor, factor: Factor) -> Tensor:
     return into.addcmul_(x, factor.to(into.dtype)) if isinstance(factor, Tensor) else into.add_(x, alpha=factor)
 
 
+@operation
 def accumulate(gradients: list[Tensor], momentum: Tensor, *, beta: Factor, nesterov: bool) -> Tensor:
     """momentum (N, m, n) <- lerp(momentum, gradients, 1 - beta), in place; returns it, or a new lerp(gradients, momentum, beta)."""
-    compiled, on_cuda = _compiled(momentum, gradients), _on_cuda(momentum, gradients)
-    if compiled or on_cuda:
-        used = torch.empty_like(momentum) if nesterov else None
-        if compiled:
-            compiled.accumulate(gradients, _sizes(gradients), len(gradients), momentum, used, float(beta))
-        else:
-            from ramen.kernels.cuda import bank as bank_triton
-
-            bank_triton.accumulate(gradients, momentum, used, beta)
-        return momentum if used is None else used
     if isinstance(beta, Tensor):
         beta = beta.to(momentum.dtype)
-    elif not nesterov and all(g.dtype == momentum.dtype for g in gradients):
-        torch._foreach_lerp_(unstack(momentum, gradients), gradients, 1 - beta)
-        return momentum
     gradient = stack(gradients)
     momentum.lerp_(gradient, 1 - beta)
     return gradient.lerp_(momentum, beta) if nesterov else momentum
 
 
+@operation
 def descend(
     weights: Sequence[Tensor], direction: Tensor, *, rate: Factor, decay: Factor, cautious: bool, decay_target: Tensor | None,
     step_scale: Tensor | None, radius: Tensor | None,
@@ -89,21 +75,6 @@ def descend(
     X is `decay_target` (N, m, n), or W. step_scale (N, 1, 1) is 1 when None. radius (N): each W then goes to this Frobenius norm;
     where that is 0, into the ball of sqrt(m).
     """
-    operands = [t for t in (decay_target, step_scale) if t is not None]
-    if radius is None and (compiled := _compiled(direction, weights, *operands)):
-        compiled.descend(
-            weights, _sizes(weights), len(weights), direction, decay_target, step_scale, direction[0].numel(),
-            float(rate), float(decay), cautious,
-        )  # fmt: skip
-        return
-    if radius is None and _on_cuda(direction, weights, *operands):
-        from ramen.kernels.cuda import bank as bank_triton
-
-        decaying = None if is_zero(decay) else decay
-        bank_triton.descend(
-            weights, direction, decay_target, step_scale, direction[0].numel(), rate, decaying, cautious
-        )
-        return
     weight = stack(weights)
     if not is_zero(decay):
         decay_target = weight if decay_target is None else decay_target
@@ -119,28 +90,8 @@ def descend(
 
 
 def warm(like: Tensor, *, nesterov: bool, decay: Factor, cautious: bool) -> None:
-    """Let Triton make its kernels for weights like this now, not in the first step of a run."""
+    """Step a few zeros on a GPU, so that no kernel is compiled in the first step of a run."""
     if like.is_cuda:
         bank = torch.zeros(1, 4, 4, device=like.device)
         accumulate([bank], bank.clone(), beta=0.0, nesterov=nesterov)
         descend([bank], bank, rate=0.0, decay=decay, cautious=cautious, decay_target=None, step_scale=None, radius=None)
-
-
-def _compiled(bank: Tensor, tensors: Sequence[Tensor], *more: Tensor) -> Library | None:
-    """bank.c, if it can work on these as they lie in memory."""
-    return kernels("bank", bank, *tensors, *more) if _plain(bank, *tensors, *more) else None
-
-
-def _on_cuda(bank: Tensor, tensors: Sequence[Tensor], *more: Tensor) -> bool:
-    """Whether bank_triton.py can work on these, which takes tensors of one size."""
-    if not triton_serves(bank.device) or isinstance(bank, FakeTensor) or not _plain(bank, *tensors, *more):
-        return False
-    return len(set(_sizes(tensors))) == 1 and tensors[0].numel() < 1 << 30
-
-
-def _plain(bank: Tensor, *others: Tensor) -> bool:
-    return bank.numel() > 0 and all(t.dtype == torch.float32 and t.is_contiguous() for t in (bank, *others))
-
-
-def _sizes(tensors: Sequence[Tensor]) -> list[int]:
-    return [t.numel() for t in tensors]

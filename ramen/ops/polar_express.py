@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ramen.kernels.cpu.library import constant
+from ramen.ops.operation import constant
 from ramen.ops.quintic import Form, Quintic, apply_quintics
 
 NORM_FACTOR = 1.02  # headroom for rounding: the largest singular value starts at 0.98 or less

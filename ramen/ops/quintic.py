@@ -27,8 +27,8 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from ramen.kernels.cpu.library import kernels
 from ramen.ops.bank import amax
+from ramen.ops.operation import operation
 
 Quintic = tuple[float, float, float]
 Form = Literal["auto", "plain", "gram"]
@@ -56,16 +56,12 @@ def apply_quintics(
     quintics = ((a / norm_factor, b / norm_factor**3, c / norm_factor**5), *quintics[1:])  # of x / ||x||_F now
     iterate = _gram if form == "gram" else _plain
     bank = x.reshape(-1, *x.shape[-2:])  # (N, m, n)
-    return iterate(_normalize(bank, dtype), quintics).to(x.dtype).reshape(x.shape)
+    return iterate(unit_norm(bank, dtype), quintics).to(x.dtype).reshape(x.shape)
 
 
-def _normalize(x: Tensor, dtype: torch.dtype) -> Tensor:
-    """x / ||x||_F in dtype; the largest entry goes first, so that no square over- or underflows (quintic.c in one pass)."""
-    if x.dtype == torch.float32 and (compiled := kernels("quintic", x)):
-        x = x.contiguous()
-        out = torch.empty_like(x)
-        compiled.unit_norm(x, out, len(x), x[0].numel())
-        return out.to(dtype)
+@operation
+def unit_norm(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """x (N, m, n) / ||x||_F in dtype; the largest entry goes first, so that no square over- or underflows."""
     work = torch.float32 if x.dtype.itemsize < 4 else x.dtype
     tiny = torch.finfo(work).tiny
     x = x / amax(x, (-2, -1)).to(work).clamp_min_(tiny)

@@ -15,8 +15,8 @@ import math
 import torch
 from torch import Tensor
 
-from ramen.kernels.cpu.library import kernels
 from ramen.ops.bank import amax, upcast
+from ramen.ops.operation import operation
 
 
 def balance_axes(x: Tensor, *, steps: int = 1, half: bool = False) -> Tensor:
@@ -28,7 +28,7 @@ def balance_axes(x: Tensor, *, steps: int = 1, half: bool = False) -> Tensor:
     _check_steps(steps)
     tall = x.shape[-2] > x.shape[-1]
     axes = ((-1, -2) if tall else (-2, -1)) * steps  # the axis a norm is summed over: -1 for row norms
-    return _normalize_axes(x, axes[1:] if half else axes, 1.0)
+    return normalize_axes(x, axes[1:] if half else axes, 1.0)
 
 
 def sinkhorn(x: Tensor, *, steps: int = 5) -> Tensor:
@@ -37,7 +37,7 @@ def sinkhorn(x: Tensor, *, steps: int = 5) -> Tensor:
     Column RMS is 1 at the end, row RMS converges to 1 with the steps.
     """
     _check_steps(steps)
-    return _normalize_axes(x, (-1, -2) * steps, math.sqrt(x.shape[-2]))
+    return normalize_axes(x, (-1, -2) * steps, math.sqrt(x.shape[-2]))
 
 
 def _check_steps(steps: int) -> None:
@@ -45,24 +45,19 @@ def _check_steps(steps: int) -> None:
         raise ValueError(f"steps must be >= 1, got {steps}")
 
 
-def _normalize_axes(x: Tensor, axes: tuple[int, ...], norm: float) -> Tensor:
+@operation
+def normalize_axes(x: Tensor, axes: tuple[int, ...], norm: float) -> Tensor:
     """Divide x by its L2 norms along each of the axes in turn; the last division leaves norm in place of 1."""
     if x.numel() == 0:
         return torch.empty_like(x)
-    if x.dtype == torch.float32 and (compiled := kernels("sinkhorn", x)):
-        x = x.contiguous()
-        out = torch.empty_like(x)
-        m, n = x.shape[-2:]
-        compiled.normalize_axes(x, out, x.numel() // (m * n), m, n, axes[0] == -1, len(axes), norm, _floor(x) ** 2)
-        return out
     out = upcast(x)
     out = out / amax(out, (-2, -1)).clamp_min_(torch.finfo(out.dtype).tiny)  # squares are in range, floors relative
     for i, axis in enumerate(axes):
-        length = torch.linalg.vector_norm(out, dim=axis, keepdim=True).clamp_min_(_floor(out))
+        length = torch.linalg.vector_norm(out, dim=axis, keepdim=True).clamp_min_(least_norm(out))
         out.mul_((norm if i + 1 == len(axes) else 1.0) / length)
     return out.to(x.dtype)
 
 
-def _floor(x: Tensor) -> float:
+def least_norm(x: Tensor) -> float:
     """The norm that a row or column of zeros is taken to have, where the largest entry is 1."""
     return torch.finfo(x.dtype).eps ** 2

@@ -1,76 +1,28 @@
 """What a connection does to its streams: weights from them, a branch's input from them, mixing, and writing to them.
 
-Streams are (N, S, D), one small matrix a token. The backward passes are written out: autograd would write a tensor of the
-streams' size for each use of them, and passes over memory are the cost here. Autocast is off in them, as it is around them.
+Streams are (N, S, D), one small matrix a token.
 """
-
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from ramen.ops.rms_norm import EPS
+from ramen.ops.operation import operation
+from ramen.ops.rms_norm import rms_norm
 
 
+@operation
 def normed_linear(x: Tensor, weight: Tensor) -> Tensor:
-    """rms_norm(x (..., D)) weight (F, D)^T -> (..., F), with the norm applied to the few outputs, not the many inputs."""
-    return _NormedLinear.apply(x, weight)
+    """rms_norm(x (..., D)) weight (F, D)^T -> (..., F)."""
+    return rms_norm(x) @ weight.T
 
 
-class _NormedLinear(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
-        square = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square()  # (..., 1)
-        inverse = torch.rsqrt(square / x.shape[-1] + EPS)
-        y = (x @ weight.T) * inverse  # not in place: torch 2.11 compiles what is, and returned, without a gradient
-        ctx.save_for_backward(x, weight, y, inverse)
-        return y
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:
-        x, weight, y, inverse = ctx.saved_tensors
-        grad = grads[0]
-        along = (grad * y).sum(-1, keepdim=True) * inverse.square() / -x.shape[-1]
-        scaled = grad * inverse
-        with torch.autocast(x.device.type, enabled=False):
-            grad_x = (scaled @ weight).addcmul_(x, along)
-            return grad_x, scaled.flatten(0, -2).T @ x.flatten(0, -2)
-
-
+@operation
 def read_and_mix(h: Tensor, read: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
     """h (N, S, D), read (N, f, S), shift (N, S, S) -> read h (N, f, D) and h + shift h (N, S, D)."""
-    return _ReadAndMix.apply(h, read.contiguous(), shift)
+    return torch.bmm(read, h), torch.baddbmm(h, shift, h)
 
 
-class _ReadAndMix(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, h: Tensor, read: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
-        ctx.save_for_backward(h, read, shift)
-        return torch.bmm(read, h), torch.baddbmm(h, shift, h)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        h, read, shift = ctx.saved_tensors
-        grad_x, grad_mixed = grads
-        with torch.autocast(h.device.type, enabled=False):
-            grad_h = torch.baddbmm(grad_mixed, shift.mT, grad_mixed).baddbmm_(read.mT, grad_x)
-            return grad_h, torch.bmm(grad_x, h.mT), torch.bmm(grad_mixed, h.mT)
-
-
+@operation
 def write(h: Tensor, weight: Tensor, delta: Tensor) -> Tensor:
     """h (N, S, f, W) + weight (N, S, f) x delta (N, f, W): each of f parts of delta is added to S slots."""
-    return _Write.apply(h, weight.contiguous(), delta)
-
-
-class _Write(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, h: Tensor, weight: Tensor, delta: Tensor) -> Tensor:
-        ctx.save_for_backward(weight, delta)
-        return torch.addcmul(h, weight.unsqueeze(-1), delta.unsqueeze(1))
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        weight, delta = ctx.saved_tensors
-        with torch.autocast(delta.device.type, enabled=False):
-            grad_weight = torch.einsum("nsfw,nfw->nsf", grads[0], delta)
-            return grads[0], grad_weight, torch.einsum("nsfw,nsf->nfw", grads[0], weight)
+    return torch.addcmul(h, weight.unsqueeze(-1), delta.unsqueeze(1))

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.optim.adamw import adamw
 
-from ramen.ops.adamw import fused_adamw, warm
+from ramen.ops.adamw import cautious_adamw, warm
 from ramen.ops.checks import check_at_least, check_within
 from ramen.optimizer.base import Group, Optimizer
 
@@ -53,31 +53,13 @@ class AdamW(Optimizer):
         numbers = {key: group[key] for key in ("lr", "beta1", "beta2", "eps")}
         decay = group["weight_decay"]
         if group["cautious"] and decay:
-            if kernel := fused_adamw(params, gradients):  # in one pass over memory
-                kernel(params, gradients, firsts, seconds, steps, decay=decay, **numbers)
-                return
-            _decay_cautiously(params, gradients, firsts, group)
-            decay = 0.0
-        adamw(
-            params, gradients, firsts, seconds, [], steps, fused=True, amsgrad=False, maximize=False, weight_decay=decay, **numbers
-        )  # fmt: skip
+            cautious_adamw(params, gradients, firsts, seconds, steps, decay=decay, **numbers)
+        else:
+            more = dict(fused=True, amsgrad=False, maximize=False, weight_decay=decay)
+            adamw(params, gradients, firsts, seconds, [], steps, **more, **numbers)
 
 
 def _as_it_lies(p: Tensor) -> Tensor:
     """The gradient, in memory as its parameter: torch's fused kernel takes that for granted, and does not look."""
     assert p.grad is not None
     return p.grad if p.grad.stride() == p.stride() else torch.empty_like(p).copy_(p.grad)
-
-
-def _decay_cautiously(params: list[Tensor], gradients: list[Tensor], firsts: list[Tensor], group: Group) -> None:
-    """W <- W - lr wd 1[step W > 0] W before the step. The step's sign is the first moment's, which does not depend on W."""
-    agree = torch._foreach_lerp(firsts, gradients, 1 - group["beta1"])
-    torch._foreach_sign_(agree)  # first, lest the product be too small for a number
-    torch._foreach_mul_(agree, params)
-    torch._foreach_sign_(agree)
-    torch._foreach_clamp_min_(agree, 0.0)  # 1 where they agree, else 0
-    rate = group["lr"] * group["weight_decay"]
-    if isinstance(rate, Tensor):
-        torch._foreach_mul_(agree, rate)
-        rate = 1.0
-    torch._foreach_addcmul_(params, agree, params, value=-rate)

@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 from operator import itemgetter
+from typing import Any
 
 import numpy as np
-from matplotlib import font_manager
+from matplotlib import font_manager, rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy.optimize import isotonic_regression
@@ -15,7 +16,13 @@ from ramen.report.method import MOST_DRAWN, Method
 BASELINE_COLOUR = "#222222"
 # Okabe and Ito's colour-blind safe set without its yellow (too pale on white), and two of Paul Tol's.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#882255", "#999933")
-INK, FAINT = "#333333", "#dddddd"
+INK = "#333333"
+STYLE: Any = {
+    "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": "#999999", "axes.axisbelow": True,
+    "axes.grid": True, "grid.color": "#dddddd", "grid.linewidth": 0.6, "xtick.color": INK, "ytick.color": INK,
+    "axes.labelcolor": INK, "axes.labelsize": 10.5, "axes.titlesize": 12, "axes.titleweight": "bold",
+    "axes.titlecolor": INK, "axes.titlepad": 10,
+}  # fmt: skip
 LONGEST_LABEL = 36
 
 
@@ -32,18 +39,11 @@ def colours(methods: list[Method], baseline: Method) -> dict[str, str]:
 
 
 def new_figure(title: str, x: str, y: str, height: float = 4.6) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(8.4, height), dpi=150, layout="constrained")
-    axes = figure.add_subplot()
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
-    for side in ("left", "bottom"):
-        axes.spines[side].set_color("#999999")
-    axes.tick_params(colors=INK, labelsize=10)
-    axes.grid(True, color=FAINT, linewidth=0.6)
-    axes.set_axisbelow(True)
-    axes.set_title(literal(title, 70), loc="left", fontsize=12, color=INK, fontweight="bold", pad=10)
-    axes.set_xlabel(x, fontsize=10.5, color=INK)
-    axes.set_ylabel(y, fontsize=10.5, color=INK)
+    with rc_context(STYLE):
+        figure = Figure(figsize=(8.4, height), dpi=150, layout="constrained")
+        axes = figure.add_subplot()
+        axes.set_title(literal(title, 70), loc="left")
+        axes.set(xlabel=x, ylabel=y)
     return figure, axes
 
 
@@ -81,6 +81,12 @@ def trim_outliers(values: Sequence[float]) -> list[float]:
     ordered = sorted(values)
     middle = ordered[len(ordered) // 2]
     return [value for value in ordered if value <= middle + 4 * (middle - ordered[0]) + 1e-9]
+
+
+def with_margin(values: Sequence[float], margin: float) -> tuple[float, float]:
+    """Limits of an axis that shows these values, with this share of their range on both sides."""
+    margin *= max(values) - min(values)
+    return min(values) - (margin or 0.01), max(values) + (margin or 0.01)
 
 
 def spread_labels(places: list[float], gap: float) -> list[float]:

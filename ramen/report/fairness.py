@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import IntEnum
+from functools import partial
 from itertools import combinations
 
 from ramen.report.formatting import listed, value_text
@@ -92,16 +93,18 @@ HARMLESS = (  # settings that change speed and memory, and results to rounding
     "trainer.micro_batch_tokens", "trainer.activation_checkpointing", "trainer.cuda_graphs", "trainer.profile_steps",
     "allow_targets",
 )  # fmt: skip
-OF_THE_TOKENS = ("long_documents", "shard_tokens")  # not of the text
-TITLES = {  # first match by section or word of the key
-    "auxiliary": "auxiliary optimizer settings",
-    "schedule": "schedule",
-    "micro_batch": "micro-batches",
-    "batch": "batch size",
-    "dtype": "precision",
-    "routing": "parameter routing",
-    "model": "model shape",
+SIZES = (
+    ("numbers of parameters (without embeddings)", ("parameters_without_embeddings", "parameters"), GRAVE),
+    ("numbers of parameters", ("parameters",), GRAVE),
+    ("FLOPs a token", ("flops_per_token",), TOLD),
+)
+MISSING = {
+    "unfinished": "Unfinished runs (still going, or killed), not ranked",
+    "stopped": "Runs stopped before their end, not ranked",
+    "failed": "Failed runs, not ranked",
+    "diverged": "Diverged runs (a result, but without a place in a mean)",
 }
+OF_THE_TOKENS = ("long_documents", "shard_tokens")  # not of the text
 
 
 def unfairness(methods: list[Method], by: list[str], curves: list[LrCurve]) -> list[Finding]:
@@ -122,10 +125,8 @@ def unfairness(methods: list[Method], by: list[str], curves: list[LrCurve]) -> l
         _budgets(ranked, TOLD if by_cost else VOID),
         _settings(ranked, by, of_data=data is None),
         _sizes(ranked),
-        _code(ranked),
-        _speeds(ranked, GRAVE if by_cost or timed else TOLD),
+        _steadiness(ranked, GRAVE if by_cost or timed else TOLD),
         _seeds(ranked),
-        _identical(ranked),
         _tuning(ranked, curves),
         _missing(methods),
     )
@@ -157,86 +158,66 @@ def _settings(methods: list[Method], by: list[str], of_data: bool) -> Iterator[F
     settled = {*by, LR, *OF_FACTS, *set.intersection(*tuned)}
     settled |= {key for keys in tuned for key in keys if key.startswith("optimizer.") and key != "optimizer._target_"}
     sections = tuple(f"{key}." for key in by) + (() if of_data else ("data.",))
-    by_title: dict[str, list[str]] = {}
+    by_section: dict[str, list[str]] = {}
     for key in varying(runs):
         if key not in settled and not key.startswith(sections):
-            by_title.setdefault(_title(key), []).append(key)
-    for title, keys in by_title.items():
-        section = title.split()[0]
+            by_section.setdefault(key.split(".", 1)[0] if key not in HARMLESS else "speed", []).append(key)
+    for section, keys in by_section.items():
         keys = [section] if len({run.choices.get(section) for run in runs}) > 1 else keys
-        details = [_differing(methods, key, _value_of(key)) for key in keys[:3]]
-        text = "; ".join(detail.text.removesuffix(".") for detail in details if detail)
+        details = [_differing(methods, key, _value_of(key)) for key in keys]
+        text = "; ".join(detail.text.removesuffix(".") for detail in details[:3] if detail)
         more = f"; and {len(keys) - 3} more keys" if len(keys) > 3 else ""
-        values = {m.label: frozenset(_values(run, keys) for run in m.chosen_runs.values()) for m in methods}
-        gravity = TOLD if set(keys) <= set(HARMLESS) else GRAVE
-        yield Finding(f"Different {title}: {text}{more}.", gravity, f"different {title}", values)
+        values = {m.label: frozenset(repr([*map(r.value, keys)]) for r in m.chosen_runs.values()) for m in methods}
+        gravity = TOLD if section == "speed" else GRAVE
+        yield Finding(f"Different {section} settings: {text}{more}.", gravity, f"different {listed(keys, 2)}", values)
 
 
-def _sizes(methods: list[Method]) -> Iterator[Finding]:
+def _sizes(methods: list[Method]) -> Iterator[Finding | None]:
     """More parameters are an advantage of their own; embeddings, which a choice of model seldom moves, do not hide it."""
-    for title, names, gravity in (
-        (
-            "numbers of parameters (without embeddings)",
-            ("parameters_without_embeddings", "parameters"),
-            GRAVE,
-        ),
-        ("numbers of parameters", ("parameters",), GRAVE),
-        ("FLOPs a token", ("flops_per_token",), TOLD),
-    ):
-        counts = {}
-        for method in methods:
-            run = next(iter(method.chosen_runs.values()))
-            if count := next((n for name in names if (n := run.metric(name)) > 0), 0):
-                counts[method.label] = count
-        if counts and max(counts.values()) > SAME_SIZE * min(counts.values()):
-            texts = {label: f"{count:,.0f}" for label, count in counts.items()}
-            values = {label: frozenset([text]) for label, text in texts.items()}
-            yield Finding(
-                f"Different {title}: {_by_value(texts)}.", gravity, f"different {title.split(' (')[0]}", values
-            )
+    for title, names, gravity in SIZES:
+        runs = [run for method in methods for run in method.chosen_runs.values()]
+        sizes = [n for run in runs if (n := _first_number(names, run)) > 0]
+        if sizes and max(sizes) > SAME_SIZE * min(sizes):
+            yield _differing(methods, f"Different {title}", partial(_first_count, names), gravity)
             return
 
 
-def _code(methods: list[Method]) -> Iterator[Finding]:
-    """Runs of one method that ran different code are no sample of one method."""
-    mixed = {m.label for m in methods if len({run.fact("git_diff") for run in m.chosen_runs.values()}) > 1}
-    if mixed:
-        names = listed(sorted(mixed), 8)
-        text = f"Different uncommitted changes of the code within a method: {names}. Its mean is of several programs."
-        yield Finding(text, VOID, "runs of different code", labels=frozenset(mixed))
-
-
-def _speeds(methods: list[Method], gravity: Gravity) -> Iterator[Finding]:
-    """Runs that differ in nothing but the seed are equally fast, or the machine did something else, too."""
-    unsteady = {}
+def _steadiness(methods: list[Method], gravity: Gravity) -> Iterator[Finding]:
+    """Runs that differ in nothing but the seed are of the same code, equally fast, and skip no steps."""
+    code, speed, skipped = {}, {}, {}
     for method in methods:
-        rates = [rate for run in method.chosen_runs.values() if (rate := run.metric("tokens_per_second")) > 0]
+        label, runs = method.label, list(method.chosen_runs.values())
+        if len({run.fact("git_diff") for run in runs}) > 1:
+            code[label] = "several"
+        rates = [rate for run in runs if (rate := run.metric("tokens_per_second")) > 0]
         if rates and max(rates) > STEADY * min(rates):
-            unsteady[method.label] = f"{max(rates) / min(rates):.1f} times"
-    if unsteady:
-        text = f"Seconds and throughput do not compare: a seed was faster than another by {_by_value(unsteady)}."
-        yield Finding(text, gravity, "unsteady machine", labels=frozenset(unsteady))
+            speed[label] = f"{max(rates) / min(rates):.1f} times"
+        if steps := sum(run.summary.get("skipped_steps", 0) for run in runs):
+            skipped[label] = f"{steps:.0f}"
+    for title, texts, weight, short in (
+        ("Different code within a method, whose mean is of several programs", code, VOID, "runs of different code"),
+        ("Skipped steps (not finite)", skipped, GRAVE, "skipped steps"),
+        (
+            "Seconds and throughput do not compare: a seed was faster than another by",
+            speed,
+            gravity,
+            "unsteady machine",
+        ),
+    ):
+        if texts:
+            yield Finding(f"{title} {_by_value(texts)}.", weight, short, labels=frozenset(texts))
 
 
 def _seeds(methods: list[Method]) -> Iterator[Finding]:
-    sets = {method.label: ", ".join(sorted(map(str, method.chosen_runs), key=_natural)) for method in methods}
+    sets = {m.label: ", ".join(map(str, sorted(m.chosen_runs, key=lambda s: (str(type(s)), s)))) for m in methods}
     if len(set(sets.values())) > 1:
         yield Finding(f"Different seeds: {_by_value(sets)}. Only common seeds are paired.")
     if unknown := sum(isinstance(seed, str) for method in methods for seed in method.chosen_runs):
         yield Finding(f"Ranked runs without a recorded seed, which cannot be paired: {unknown}.")
     if few := {m.label: f"n = {len(m.chosen_runs)}" for m in methods if len(m.chosen_runs) < LEAST_SEEDS}:
         yield Finding(f"Fewer than {LEAST_SEEDS} seeds: {_by_value(few)}. A difference needs seeds to be believed.")
-    if repeats := sum(method.repeats for method in methods):
-        text = f"Repeated runs, of which the last by folder name is used (same setting and seed): {repeats}."
-        yield Finding(text)
-    skipped = {m.label: sum(run.summary.get("skipped_steps", 0) for run in m.chosen_runs.values()) for m in methods}
-    if any(skipped.values()):
-        text = f"Skipped steps (not finite): {_by_value({label: f'{n:.0f}' for label, n in skipped.items() if n})}."
-        yield Finding(text, GRAVE, "skipped steps", labels=frozenset(label for label, n in skipped.items() if n))
-
-
-def _identical(methods: list[Method]) -> Iterator[Finding]:
-    """Two methods with the same number at every seed are one run under two names."""
+    if n := sum(method.repeats for method in methods):
+        yield Finding(f"Repeated runs, of which the last by folder name is used (same setting and seed): {n}.")
     for a, b in combinations(methods, 2):
         common = a.scores.keys() & b.scores.keys()
         if common and all(a.scores[seed] == b.scores[seed] for seed in common):
@@ -253,33 +234,23 @@ def _tuning(methods: list[Method], curves: list[LrCurve]) -> Iterator[Finding]:
         yield Finding(text, GRAVE, short, labels=frozenset([curve.label]))
     if single := [curve.label for curve in curves if curve.flaw == "single"]:
         yield Finding(f"Not tuned: only one learning rate tried for {listed(single, 8)}.")
-    keys = dict.fromkeys(key for m in methods for setting in m.tried for key, _ in setting if key != LR)
-    if keys:
-        names = ", ".join(list(keys)[:6]) + (" ..." if len(keys) > 6 else "")
-        yield Finding(
-            f"Within a method the runs also vary in {names}: each method is shown at its best; --by separates them."
-        )
+    if keys := [*dict.fromkeys(key for m in methods for setting in m.tried for key, _ in setting if key != LR)]:
+        text = f"Within a method the runs also vary in {listed(keys, 6)}"
+        yield Finding(f"{text}: each method is shown at its best; --by separates them.")
 
 
 def _missing(methods: list[Method]) -> Iterator[Finding]:
-    for status, meaning in (
-        ("unfinished", "Unfinished runs (still going, or killed), not ranked"),
-        ("stopped", "Runs stopped before their end, not ranked"),
-        ("failed", "Failed runs, not ranked"),
-        ("diverged", "Diverged runs (a result, but without a place in a mean)"),
-    ):
+    for status, meaning in MISSING.items():
         if counts := [f"{method.label} {n}" for method in methods if (n := method.count(status))]:
             yield Finding(f"{meaning}: {listed(counts, 12, 'methods')}.")
     for method in methods:
-        if method.chosen is None:
-            continue
-        at_chosen = [run for run in method.runs if all(run.value(key) == value for key, value in method.chosen)]
-        if lost := sum(run.status == "diverged" for run in at_chosen):
+        at_chosen = [run for run in method.runs if all(run.value(key) == value for key, value in method.chosen or ())]
+        if method.chosen is not None and (lost := sum(run.status == "diverged" for run in at_chosen)):
+            label, others = method.label, len(method.chosen_runs)
             text = (
-                f"{method.label} at {method.setting_text or 'its setting'}: {lost} diverged, so the mean of the other "
-                f"{len(method.chosen_runs)} flatters it."
+                f"{label} at {method.setting_text or 'its setting'}: {lost} diverged, so the mean of the other {others}"
             )
-            yield Finding(text, VOID, f"a seed of {method.label} diverged", labels=frozenset([method.label]))
+            yield Finding(f"{text} flatters it.", VOID, f"a seed of {label} diverged", labels=frozenset([label]))
 
 
 def _differing(methods: list[Method], title: str, value: Value, gravity: Gravity = TOLD) -> Finding | None:
@@ -304,10 +275,6 @@ def _value_of(key: str) -> Value:
     return lambda run: value_text(run.value(key))
 
 
-def _values(run: Run, keys: list[str]) -> str:
-    return repr([run.value(key) for key in keys])
-
-
 def _data_hash(run: Run) -> str | None:
     return run.data_hash and run.data_hash[:12]
 
@@ -318,22 +285,19 @@ def _text(run: Run) -> str:
     return json.dumps({key: run.value(key) for key in keys if key.removeprefix("data.") not in OF_THE_TOKENS})
 
 
-def _title(key: str) -> str:
-    section = key.split(".", 1)[0]
-    if section in ("auxiliary", "schedule", "routing"):
-        return TITLES[section]
-    return next((title for word, title in TITLES.items() if word in key), section)
-
-
 def _is_timed(run: Run) -> bool:
     """True for a budget of seconds alone: how many tokens it pays for is part of the result."""
     keys = ("trainer.steps", "trainer.tokens")
     return run.value("trainer.seconds") is not None and all(run.value(key) is None for key in keys)
 
 
+def _first_number(names: tuple[str, ...], run: Run) -> float:
+    return next((n for name in names if (n := run.metric(name)) > 0), math.nan)
+
+
+def _first_count(names: tuple[str, ...], run: Run) -> str | None:
+    return _count(_first_number(names, run))
+
+
 def _count(value: float) -> str | None:
     return f"{value:,.0f}" if math.isfinite(value) else None
-
-
-def _natural(text: str) -> tuple[int, str]:
-    return (int(text), "") if text.lstrip("-").isdigit() else (0, text)

@@ -184,9 +184,7 @@ def _loss_limits(bands: list[Band]) -> tuple[float, float]:
     above the others may leave the picture (its label then points upwards)."""
     low = min(float(np.nanmin(band.mean - np.nan_to_num(band.sd))) for band in bands)
     early = float(np.median([np.interp(START * band.x[-1], band.x, band.mean) for band in bands]))
-    high = max(early, *canvas.trim_outliers([float(band.mean[-1]) for band in bands]))
-    margin = 0.04 * (high - low) or 0.01
-    return low - margin, high + margin
+    return canvas.with_margin([low, early, *canvas.trim_outliers([float(band.mean[-1]) for band in bands])], 0.04)
 
 
 def _difference_limits(shown: list[Any]) -> tuple[float, float]:
@@ -194,22 +192,16 @@ def _difference_limits(shown: list[Any]) -> tuple[float, float]:
     usual = max(canvas.trim_outliers([abs(row.difference) for row in shown]))
     inside = [row for row in shown if abs(row.difference) <= usual]
     reach = 3 * usual  # two seeds make intervals that would hide everything else
-    ends = [0.0, *(row.difference for row in inside)]
-    ends += [min(max(end, -reach), reach) for row in inside for end in (row.low, row.high) if not math.isnan(end)]
-    margin = 0.06 * (max(ends) - min(ends)) or 0.01
-    return min(ends) - margin, max(ends) + margin
+    ends = [end for row in inside for end in (row.difference, row.low, row.high) if not math.isnan(end)]
+    return canvas.with_margin([0.0, *np.clip(ends, -reach, reach)], 0.06)
 
 
 def _rate_limits(curves: list[LrCurve]) -> tuple[float, float]:
     """Room for the best points and for twice their distance: a rate far too large need not flatten the rest."""
     means = [p.mean for c in curves for p in c.points if p.n]
-    best = [p.mean for c in curves for p in c.points if p.n and p.lr == c.best]
-    if not best:
-        return 0.0, 1.0
-    low, worst = min(means), max(canvas.trim_outliers(best))
-    high = max(worst, *(m for m in (*canvas.trim_outliers(means), worst) if m <= worst + 2 * (worst - low) + 1e-9))
-    margin = 0.12 * (high - low) or 0.01
-    return low - margin, high + margin
+    best = canvas.trim_outliers([p.mean for c in curves for p in c.points if p.n and p.lr == c.best] or [0.0])
+    usual = [m for m in canvas.trim_outliers(means or best) if m <= 3 * max(best) - 2 * min(means or best) + 1e-9]
+    return canvas.with_margin([*best, *usual], 0.12)
 
 
 def _plot_rates(axes: Axes, curve: LrCurve, aside: float, colour: str, high: float) -> None:

@@ -1,6 +1,7 @@
 """Numbers, names and tables as a reader sees them; the page, the pictures and the terminal share them."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import pandas as pd
@@ -8,9 +9,9 @@ import pandas as pd
 from ramen.runs.read import Value
 
 
-def printable(text: str) -> str:
+def printable(text: object) -> str:
     """Text without line breaks and control, direction and half characters: those are escaped, a terminal obeys them."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in " ".join(text.split()))
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in " ".join(str(text).split()))
 
 
 def cell_of_csv(value: Any) -> Any:
@@ -60,12 +61,20 @@ def large(value: float) -> str:
     return f"{value:.3g}"
 
 
+def seeds(number: int) -> str:
+    return f"about {number} seeds" if number <= 1000 else "more than 1,000 seeds"
+
+
 def duration(seconds: float) -> str:
     if math.isnan(seconds):
         return "-"
     if seconds < 120:
         return f"{seconds:.1f} s"
     return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def integer(value: Any) -> str:
+    return "-" if pd.isna(value) else str(int(value))
 
 
 def memory(value: float) -> str:
@@ -96,76 +105,23 @@ def speedup(mean: float, low: float, high: float) -> str:
 
 def ranking_text(ranking: pd.DataFrame, metric: str) -> pd.DataFrame:
     """The ranking in words; its columns are what the page shows and the terminal chooses from."""
-    return _table(
-        ranking,
-        {
-            "": lambda r: str(r.rank) if r.n and r.comparable else "-",
-            "method": lambda r: r.method,
-            "setting": lambda r: r.setting,
-            f"{metric} (mean ± sd)": lambda r: mean_sd(r.mean, r.sd) if r.n else _why_empty(r),
-            "n": lambda r: str(r.n),
-            "difference [95 % interval, Holm]": lambda r: with_interval(r.difference, r.low, r.high),
-            "p": lambda r: p_text(r.p),
-            "p (Holm)": lambda r: p_text(r.p_holm),
-            "verdict": lambda r: f"{r.verdict}{' (Welch)' if r.test == 'Welch' else ''}",
-        },
-    )
-
-
-def cost_text(ranking: pd.DataFrame) -> pd.DataFrame:
-    return _table(
-        ranking,
-        {
-            "method": lambda r: r.method,
-            "tokens/s": lambda r: large(r.tokens_per_second),
-            "training time": lambda r: duration(r.train_seconds),
-            "peak memory": lambda r: memory(r.peak_memory),
-            "parameters": lambda r: large(r.parameters),
-            "finished": lambda r: str(r.finished),
-            "diverged": lambda r: str(r.diverged),
-            "failed": lambda r: str(r.failed),
-            "other": lambda r: str(r.stopped + r.unfinished),
-        },
-    )
-
-
-def targets_text(targets: pd.DataFrame) -> pd.DataFrame:
-    return _table(
-        targets,
-        {
-            "method": lambda r: r.method,
-            "reached by": lambda r: f"{r.reached} of {r.seeds} seeds" if r.reached else f"never ({r.seeds} seeds)",
-            "tokens": lambda r: large(r.tokens),
-            "speed-up in tokens": lambda r: speedup(r.speedup_tokens, r.speedup_tokens_low, r.speedup_tokens_high),
-            "seconds": lambda r: duration(r.seconds),
-            "speed-up in seconds": lambda r: speedup(r.speedup_seconds, r.speedup_seconds_low, r.speedup_seconds_high),
-        },
-    )
-
-
-def left_out_text(left_out: pd.DataFrame) -> pd.DataFrame:
-    return _table(
-        left_out,
-        {
-            "method": lambda r: r.method,
-            "setting": lambda r: r.setting,
-            "seed": lambda r: "-" if pd.isna(r.seed) else str(int(r.seed)),
-            "status": lambda r: r.status,
-            "reason": lambda r: r.reason if len(r.reason) <= 160 else f"{r.reason[:157]}...",
-            "folder": lambda r: r.folder,
-        },
-    )
+    columns: dict[str, Callable[[Any], str]] = {
+        "": lambda r: str(r.rank) if r.n and r.comparable else "-",
+        "method": lambda r: r.method,
+        "setting": lambda r: r.setting,
+        f"{metric} (mean ± sd)": lambda r: mean_sd(r.mean, r.sd) if r.n else _why_empty(r),
+        "n": lambda r: str(r.n),
+        "difference [95 % interval, Holm]": lambda r: with_interval(r.difference, r.low, r.high),
+        "p": lambda r: p_text(r.p),
+        "p (Holm)": lambda r: p_text(r.p_holm),
+        "verdict": lambda r: f"{r.verdict}{' (Welch)' if r.test == 'Welch' else ''}",
+    }
+    return pd.DataFrame({title: [printable(text(row)) for row in rows(ranking)] for title, text in columns.items()})
 
 
 def rows(frame: pd.DataFrame) -> list[Any]:
     """The rows, columns as attributes; a data frame has no static type for them."""
     return list(frame.itertuples(index=False))
-
-
-def _table(frame: pd.DataFrame, columns: dict[str, Any]) -> pd.DataFrame:
-    """A frame of text: each column is a function of the row of `frame`."""
-    texts = {title: [printable(text(row)) for row in rows(frame)] for title, text in columns.items()}
-    return pd.DataFrame(texts, dtype=str)
 
 
 def _why_empty(row: Any) -> str:

@@ -30,8 +30,9 @@ def group(runs: list[Run], by: list[str], metric: str) -> list[Method]:
     for method in methods:
         method.sort(setting_keys(method.runs, by))
     tuned = [method for method in methods if method.chosen is not None and len(method.tried) > 1]
-    for method in methods:
-        method.only_fresh = bool(tuned) and all(len(other.fresh_seeds) >= LEAST_SEEDS for other in tuned)
+    if tuned and all(len(method.fresh_runs) >= LEAST_SEEDS for method in tuned):
+        for method in methods:
+            method.keep_fresh()
     return sorted(methods, key=lambda method: method.label)
 
 

@@ -35,8 +35,9 @@ class Method:
     settings: dict[Setting, dict[Seed, Run]] = field(default_factory=dict)
     tried: list[Setting] = field(default_factory=list)  # settings with a finished or a diverged run
     chosen: Setting | None = None
+    chosen_runs: dict[Seed, Run] = field(default_factory=dict)  # of the chosen setting, by seed
     repeats: int = 0  # finished runs replaced by a newer run of the same setting and seed
-    only_fresh: bool = False  # show and compare the seeds alone that the setting was not chosen on
+    only_fresh: bool = False  # `chosen_runs` are the seeds that the setting was not chosen on
 
     def sort(self, keys: list[str]) -> None:
         """Sort the runs into settings of these keys. Of two runs of one setting and seed the last by folder name counts."""
@@ -49,6 +50,17 @@ class Method:
                 self.repeats += run.pairing in by_seed
                 by_seed[run.pairing] = run
         self.chosen = self.best(self.settings)
+        self.chosen_runs = {} if self.chosen is None else self.settings[self.chosen]
+
+    @property
+    def fresh_runs(self) -> dict[Seed, Run]:
+        """Runs of the chosen setting at seeds that no other setting ran on: the choice has not seen them."""
+        seen = {run.pairing for run in self.runs if any(run.value(key) != value for key, value in self.chosen or ())}
+        return {seed: run for seed, run in self.chosen_runs.items() if seed not in seen}
+
+    def keep_fresh(self) -> None:
+        """Show and compare the fresh runs alone."""
+        self.chosen_runs, self.only_fresh = self.fresh_runs, True
 
     def usable(self, run: Run) -> bool:
         return run.status == "finished" and math.isfinite(run.metric(self.metric))
@@ -58,27 +70,15 @@ class Method:
 
         A setting whose other seeds diverged, or that was tried on one lucky seed, cannot win by its survivors.
         """
-        seeds = {setting: len(self.settings[setting]) for setting in settings}
-        most = max(seeds.values(), default=0)
         sign = -1 if self.metric in HIGHER_IS_BETTER else 1
-        full = [setting for setting, n in seeds.items() if n == most]
-        return min(full, key=lambda setting: sign * self.spread(setting).mean, default=None)
+
+        def rank(setting: Setting) -> tuple[int, float]:
+            return -len(self.settings[setting]), sign * self.spread(setting).mean
+
+        return min(settings, key=rank, default=None)
 
     def spread(self, setting: Setting) -> Spread:
         return spread([run.metric(self.metric) for run in self.settings[setting].values()])
-
-    @property
-    def chosen_runs(self) -> dict[Seed, Run]:
-        runs = self.settings[self.chosen] if self.chosen is not None else {}
-        return {seed: run for seed, run in runs.items() if seed in self.fresh_seeds} if self.only_fresh else runs
-
-    @property
-    def fresh_seeds(self) -> set[Seed]:
-        """Seeds of the chosen setting that no other setting ran on: the choice has not seen them."""
-        if self.chosen is None:
-            return set()
-        seen = {run.pairing for run in self.runs if not all(run.value(key) == value for key, value in self.chosen)}
-        return set(self.settings[self.chosen]) - seen
 
     @property
     def luck(self) -> float:

@@ -1,94 +1,55 @@
-"""The report's page: one list of blocks, written by two templates as HTML (one file, pictures embedded) and Markdown."""
+"""The report's page: page.jinja tells what stands where, html.jinja and md.jinja how that is written."""
 
 import base64
 import re
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Literal
 
 from jinja2 import Environment, PackageLoader
 
 from ramen.report import formatting
+from ramen.report.method import LEAST_SEEDS, MOST_DRAWN
 
 if TYPE_CHECKING:
     from ramen.report.report import Report
 
-MOST_WARNINGS, MOST_ROWS = 40, 60
-CAPTIONS = {
-    "difference": "Difference to the baseline: dots are seeds, the tick is the mean, the bar its 95 % interval (Holm). "
-    "A bar that crosses the line is no evidence of a difference.",
-    "loss_by_steps": "Loss against steps: mean over seeds, band = one standard deviation.",
-    "loss_by_tokens": "Loss against training tokens: at equal data.",
-    "loss_by_seconds": "Loss against training seconds (without compilation and evaluation): at equal time.",
-    "learning_rate": "Result against learning rate, mean ± sd over seeds; the ring marks the rate shown. "
-    "A trusted optimum has a worse rate on both sides; a cross marks a rate that diverged.",
-}
+MOST_ROWS = 60  # of a table
 
 
-class Block(NamedTuple):
-    """A piece of the page. `kind`: heading, text, warnings, list, picture (name), table (data frame of text)."""
-
-    kind: str
-    content: Any
-    caption: str = ""
-
-
-def render(report: "Report", kind: str, pictures: dict[str, Path]) -> str:
-    """The page as `html` or `md`. `pictures`: name -> file."""
-    environment = Environment(
-        loader=PackageLoader("ramen.report", ""), autoescape=kind == "html", trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters |= {"paragraph": paragraph, "cell": cell, "embedded": embedded}
-    page = environment.get_template(f"page.{kind}.jinja")
-    return page.render(answer=report.answer, blocks=list(blocks(report, pictures)), most_rows=MOST_ROWS)
+def render(report: "Report", kind: Literal["html", "md"], pictures: dict[str, Path]) -> str:
+    """The page as one HTML file or as GitHub-flavoured Markdown. `pictures`: name -> file."""
+    ranking = formatting.ranking_text(report.ranking, report.metric)
+    page = _templates(html=kind == "html").get_template("page.jinja")
+    text = page.render(report=report, ranking=ranking, pictures=pictures, kind=kind)
+    return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
 
 
-def blocks(report: "Report", pictures: dict[str, Path]) -> Iterator[Block]:
-    """The page in reading order, below its answer: warnings, ranking, pictures, details."""
-
-    def drawn(*names: str) -> Iterator[Block]:
-        return (Block("picture", pictures[name], CAPTIONS[name]) for name in names if name in pictures)
-
-    yield Block("list", report.setup)
-    yield Block("heading", "Warnings")
-    if report.warnings:
-        more = len(report.warnings) - MOST_WARNINGS
-        yield Block("warnings", report.warnings[:MOST_WARNINGS] + ([f"... and {more} more."] if more > 0 else []))
-    else:
-        yield Block("text", "None: every check of the comparison protocol passed.")
-    yield Block("heading", "Ranking")
-    yield Block("table", formatting.ranking_text(report.ranking, report.metric))
-    yield Block("list", report.notes)
-    yield from drawn("difference", "loss_by_tokens", "loss_by_steps", "loss_by_seconds")
-    yield Block("heading", "Is each method tuned?")
-    yield Block(
-        "list",
-        [formatting.printable(c.remark) for c in report.lr_curves][:MOST_ROWS] or ["No learning rate is recorded."],
-    )
-    yield from drawn("learning_rate")
-    if len(report.targets):
-        yield Block("heading", "Tokens and seconds to the target")
-        yield Block(
-            "text",
-            f"{report.target_text} Linear between evaluations, so no finer than the evaluation interval. A "
-            "method that not every seed carried to the target has no speed-up: nothing is extrapolated.",
-        )
-        yield Block("table", formatting.targets_text(report.targets))
-    yield Block("heading", "Throughput, memory and outcomes")
-    yield Block("table", formatting.cost_text(report.ranking))
-    if len(report.left_out):
-        yield Block("heading", "Runs left out of the ranking")
-        yield Block("table", formatting.left_out_text(report.left_out))
+def notes(report: "Report", by_default: bool, base_note: str) -> list[str]:
+    """How the numbers were made, in sentences. `by_default`: the grouping was not given but found."""
+    text = _templates(html=False).get_template("notes.jinja").render(vars())
+    return [formatting.printable(note) for note in text.splitlines() if note]
 
 
-def paragraph(text: str) -> str:
+def _templates(html: bool) -> Environment:
+    extensions = ["jinja2.ext.do"]
+    loader = PackageLoader("ramen.report", "")
+    templates = Environment(loader=loader, autoescape=html, trim_blocks=True, lstrip_blocks=True, extensions=extensions)
+    names = ("large", "duration", "memory", "speedup", "integer", "printable", "seeds")
+    templates.filters |= {"line": line, "cell": cell, "embedded": embedded} | {n: getattr(formatting, n) for n in names}
+    templates.globals |= {
+        "rows": formatting.rows, "most_rows": MOST_ROWS, "most_drawn": MOST_DRAWN, "least_seeds": LEAST_SEEDS,
+    }  # fmt: skip
+    return templates
+
+
+def line(text: str) -> str:
     """Markdown that shows `text` as it is: one line, no markup, its beginning no list, heading, quote or fence."""
     return re.sub(r"^(\d+(?=[.)])|(?=[-+#>]))", r"\1\\", _inline(text))
 
 
-def cell(text: str) -> str:
+def cell(text: object) -> str:
     """Markdown that shows `text` as it is in a table."""
-    return _inline(text).replace("|", "\\|")
+    return _inline(str(text)).replace("|", "\\|")
 
 
 def embedded(picture: Path) -> str:
@@ -97,4 +58,4 @@ def embedded(picture: Path) -> str:
 
 
 def _inline(text: str) -> str:
-    return " ".join(re.sub(r"[\\`*_~<\[&]", r"\\\g<0>", text).split())
+    return re.sub(r"[\\`*_~<\[&]", r"\\\g<0>", formatting.printable(text))

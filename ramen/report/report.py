@@ -33,7 +33,6 @@ class Report:
     answer: str
     setup: list[str]
     warnings: list[str]
-    notes: list[str]
     by: list[str]
     baseline: str
     metric: str
@@ -45,6 +44,7 @@ class Report:
     left_out: pd.DataFrame
     lr_curves: list[LrCurve]
     methods: list[Method] = field(repr=False)
+    notes: list[str] = field(default_factory=list)
     paths: dict[str, Path] = field(default_factory=dict)
 
     @property
@@ -61,9 +61,8 @@ class Report:
         base = next(method for method in self.methods if method.label == self.baseline)
         pictures = draw(self.ranking, self.methods, base, self.lr_curves, out)
         self.paths = pictures | {"report": out / "report.html", "markdown": out / "report.md", "runs": out / "runs.csv"}
-        for name, kind in (("markdown", "md"), ("report", "html")):
-            text = page.render(self, kind, pictures)
-            self.paths[name].write_text(text, encoding="utf-8", errors="backslashreplace")
+        self.paths["markdown"].write_text(page.render(self, "md", pictures), encoding="utf-8")
+        self.paths["report"].write_text(page.render(self, "html", pictures), encoding="utf-8")
         self.runs.map(cell_of_csv).rename(columns=cell_of_csv).to_csv(self.paths["runs"], index=False)
 
 
@@ -104,7 +103,6 @@ def compare(
         answer=printable(sentences.answer(ranking, base, base.metric, len(runs))),
         setup=[*map(printable, sentences.setup(methods, command))],
         warnings=[*map(printable, [*(finding.text for finding in findings), *skipped])],
-        notes=[*map(printable, sentences.notes(keys, by is None, base_note, base, methods, ranking))],
         by=keys,
         baseline=base.label,
         metric=base.metric,
@@ -117,6 +115,7 @@ def compare(
         lr_curves=curves,
         methods=methods,
     )
+    report.notes = page.notes(report, by is None, base_note)
     if out is not None:
         report.write(out)
     return report

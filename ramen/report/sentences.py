@@ -4,9 +4,8 @@ import math
 
 import pandas as pd
 
-from ramen.report.formatting import equals_p, large, listed, loss, rows, signed, value_text
-from ramen.report.method import HIGHER_IS_BETTER, LEAST_SEEDS, MOST_DRAWN, Method
-from ramen.report.statistics import CONFIDENCE, POWER
+from ramen.report.formatting import equals_p, large, listed, loss, rows, seeds, signed, value_text
+from ramen.report.method import HIGHER_IS_BETTER, Method
 from ramen.report.tables import targets_by_seed
 from ramen.runs.read import Run
 
@@ -39,11 +38,11 @@ def _best(ranked: pd.DataFrame, base: Method, metric: str) -> str:
         return f"{text} ({best['verdict'] or 'no uncertainty'})."
     pairing = f"paired over {best['pairs']} seeds" if best["test"] == "paired" else "seeds not paired, Welch's test"
     text += (
-        f", {CONFIDENCE:.0%} interval {signed(best['low'])} to {signed(best['high'])} ({pairing}; "
+        f", 95 % interval {signed(best['low'])} to {signed(best['high'])} ({pairing}; "
         f"{equals_p(best['p_holm'])} after Holm's correction): {best['verdict']}"
     )
     needed = best["verdict"] == "no clear difference" and best["seeds_needed"] > best["pairs"]
-    return f"{text}; a difference of this size would take {_seeds(best['seeds_needed'])}." if needed else f"{text}."
+    return f"{text}; a difference of this size would take {seeds(best['seeds_needed'])}." if needed else f"{text}."
 
 
 def setup(methods: list[Method], command: str) -> list[str]:
@@ -69,46 +68,6 @@ def setup(methods: list[Method], command: str) -> list[str]:
     ]
 
 
-def notes(
-    by: list[str], default: bool, base_note: str, base: Method, methods: list[Method], ranking: pd.DataFrame
-) -> list[str]:
-    """How the numbers were made; `default`: the grouping was not given but found."""
-    unpaired = [
-        m.label for m in methods if m is not base and m.scores and len(m.scores.keys() & base.scores.keys()) < 2
-    ]
-    lines = [
-        f"Runs are grouped by {', '.join(by)}{' (what varies; --by chooses)' if default else ''}. {base_note}",
-        f"Differences are method minus {base.label}, paired by seed (t-test)"
-        + (f"; not paired for want of two common seeds: {', '.join(unpaired[:8])}." if unpaired else "."),
-        "p (Holm) and the 95 % intervals, here and in the pictures, are corrected for the number of methods compared: an "
-        "interval excludes 0 where p (Holm) < 0.05. 'better' or 'worse' means p (Holm) < 0.01, 'probably' p (Holm) < 0.05 "
-        "or a reason for doubt, which is named; else the runs do not tell the two apart.",
-        "Fix the number of seeds beforehand: adding seeds until p < 0.05 finds a difference where there is none in one "
-        "case of six.",
-    ]
-    if len(methods) > MOST_DRAWN:
-        lines.append(f"The pictures show the {MOST_DRAWN - 1} best methods and the baseline, of {len(methods)}.")
-    unclear = ranking[(ranking["verdict"] == "no clear difference") & (ranking["seeds_needed"] > 0)]
-    if len(unclear):
-        needed = [f"{r.method} {_seeds(r.seeds_needed)}" for r in rows(unclear)]
-        lines.append(
-            f"Seeds that a difference of the size seen would need (found with probability {POWER:.0%}): {listed(needed, 8)}."
-        )
-    if any(method.only_fresh for method in methods):
-        lines.append(
-            f"Settings were chosen on some seeds and ran again on at least {LEAST_SEEDS} fresh ones: only those are shown "
-            "and compared."
-        )
-    elif any(len(method.tried) > 1 for method in methods):
-        lines.append(
-            f"Each method is shown at its best setting: the best mean {base.metric} over seeds, among the settings with the "
-            "most finished seeds. Choosing and measuring on the same seeds is optimistic: where one method had more "
-            "settings to choose from that are equally good, p and the interval allow for its luck. Better, run the chosen "
-            f"settings on {LEAST_SEEDS} or more fresh seeds: then only those are compared."
-        )
-    return lines
-
-
 def target_text(base: Method, target: float | None) -> str:
     """The target loss in words; empty if there is none."""
     if target is not None:
@@ -122,7 +81,3 @@ def target_text(base: Method, target: float | None) -> str:
 def _data(run: Run) -> str:
     name = run.choices.get("data") or run.value("data._target_") or "unknown"
     return f"{name} ({run.data_hash[:12]})" if run.data_hash else str(name)
-
-
-def _seeds(number: int) -> str:
-    return f"about {number} seeds" if number <= 1000 else "more than 1,000 seeds"

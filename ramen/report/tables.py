@@ -9,7 +9,7 @@ import pandas as pd
 from ramen.report.fairness import GRAVE, VOID, Finding, Gravity
 from ramen.report.method import HIGHER_IS_BETTER, LEAST_SEEDS, LR, LrCurve, Method, Seed
 from ramen.report.statistics import CONFIDENCE, NAN, Difference, difference, holm, ratio, seeds_needed, spread
-from ramen.runs.read import STATUSES, Run
+from ramen.runs.read import STATUSES
 
 COSTS = ("tokens_per_second", "peak_memory", "train_seconds", "tokens", "parameters")
 SURE, LIKELY = 0.01, 0.05  # Holm-corrected p below which a difference is called real, or probable
@@ -183,12 +183,9 @@ def _row(method: Method, d: Difference, p_holm: float, verdict: str, compared: i
         "seeds_needed": seeds_needed(d.mean, d.sd, max(compared, 1)) if known else 0,
         "verdict": verdict,
     }
-    row |= {cost: _mean(runs, cost) for cost in COSTS}
+    costs = pd.DataFrame([run.summary for run in runs], columns=list(COSTS)).mean()
+    row |= zip(COSTS, costs, strict=True)
     return row | {status: method.count(status) for status in STATUSES}
-
-
-def _mean(runs: list[Run], name: str) -> float:
-    return spread([v for run in runs if math.isfinite(v := run.metric(name))]).mean
 
 
 def _costs(method: Method, axis: str, by_seed: dict[Seed, float], fallback: float) -> dict[Seed, float]:

@@ -1,6 +1,11 @@
-"""What schedules share: interpolation and the checks of their arguments."""
+"""What schedules share: interpolation, the checks of their arguments, and where their values are looked at before a run."""
 
 import math
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import Any
+
+GRID = [part / 100 for part in range(101)]
 
 
 def ramp(low: float, high: float, part: float) -> float:
@@ -22,3 +27,24 @@ def check_multipliers(**multipliers: float) -> None:
     for name, value in multipliers.items():
         if not 0 <= value < math.inf:
             raise ValueError(f"{name} must be >= 0 and finite, got {value}")
+
+
+def turning_points(*schedules: Callable[[float], float]) -> list[float]:
+    """Values of progress that meet every value of stepped schedules and the extremes of the others, in order.
+
+    A schedule turns at fractions of the run among its own arguments, counted from either end: it is looked at there, just before,
+    and on a grid, for functions that hide where they turn.
+    """
+    numbers = [x for schedule in schedules if isinstance(schedule, partial) for x in _numbers(schedule.keywords)]
+    turns = [turn for x in numbers if 0 <= x <= 1 for turn in (x, 1 - x)]
+    return sorted({*GRID, *turns, *(math.nextafter(turn, 0.0) for turn in turns)})
+
+
+def _numbers(value: Any) -> Iterator[float]:
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        for part in value:
+            yield from _numbers(part)
+    elif isinstance(value, int | float):
+        yield value

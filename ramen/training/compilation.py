@@ -19,53 +19,47 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from ramen.device import cache_folder
 from ramen.errors import ConfigError
-from ramen.kernels.cpu.library import cache_folder
+from ramen.nn.block import run
 
 log = logging.getLogger("ramen")
 CompileMode = Literal["on", "off", "regional"]
 RECOMPILE_LIMIT = 64  # of one function: batch sizes x windows x modes of all jobs of a process
 
 
-def choose(choice: Literal["auto", "on", "off", "regional"], device: torch.device) -> CompileMode:
-    """What `auto` means on a device; anything else is meant as it is said."""
+def choose_compile_mode(choice: Literal["auto", "on", "off", "regional"], device: torch.device) -> CompileMode:
+    """`auto` is on for CUDA and off for a CPU; any other choice stands."""
     if choice == "auto":
         return "on" if device.type == "cuda" else "off"
     return choice
 
 
-def forward(model: nn.Module, how: CompileMode, recompute: bool) -> Callable[..., Tensor]:
-    """The model's loss as a function of tokens, targets and, if known, the number of documents; changes how blocks run."""
-    made: Any = model
-    if how != "off":
-        _prepare()
-    for block in made.blocks:
-        kind: Any = type(block)
-        if block.attention is not None:
-            block.attention.compiled = how == "regional"
-        run = functools.partial(_shared(kind), block) if how == "regional" else block.forward
-        if recompute:
-            run = functools.partial(_again, run)
-        if run is not block.forward:
-            block.forward = run
-    if how != "on":
-        return model
-    graph = torch.compile(model, dynamic=False, fullgraph=True)
-    return lambda tokens, targets, documents=None: graph(tokens, targets)  # which is the same for any number of them
+def loss_function(model: nn.Module, mode: CompileMode, recompute: bool) -> Callable[..., Tensor]:
+    """The model's loss as a function of tokens, targets and, if known, the number of documents."""
+    gpt: Any = model
+    run_block: Callable[..., Tensor] = run
+    if mode != "off":
+        _configure_compiler()
+    if mode == "regional":
+        run_block = torch.compile(run, dynamic=False, fullgraph=True)
+    for attention in gpt.attentions:
+        attention.compiled = mode == "regional"
+    if recompute:
+        run_block = functools.partial(_recompute, run_block)
+    if mode != "on":
+        return functools.partial(model, run_block=run_block)
+    graph = torch.compile(model, dynamic=False, fullgraph=True)  # the same for any number of documents
+    return lambda tokens, targets, documents=None: graph(tokens, targets, run_block=run_block)
 
 
-def _again(run: Callable[..., Tensor], *inputs: Any) -> Tensor:
+def _recompute(run_block: Callable[..., Tensor], *inputs: Any) -> Tensor:
     from torch.utils.checkpoint import checkpoint
 
-    return checkpoint(run, *inputs, use_reentrant=False, preserve_rng_state=False)  # there is no dropout
+    return checkpoint(run_block, *inputs, use_reentrant=False, preserve_rng_state=False)  # there is no dropout
 
 
-@functools.cache
-def _shared(block: Any) -> Callable[..., Tensor]:
-    return torch.compile(block.forward, dynamic=False, fullgraph=True)
-
-
-def _prepare() -> None:
+def _configure_compiler() -> None:
     keep_products()
     import torch._dynamo
 
@@ -76,16 +70,16 @@ def _prepare() -> None:
 
 @contextmanager
 def raise_compile_errors() -> Iterator[None]:
-    """Tell a model that cannot be compiled in one sentence; what the compiler says goes to the log."""
+    """Turn what the compiler raises into a ConfigError of one sentence; the rest goes to the log."""
     try:
         yield
     except RuntimeError as error:
         if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
             raise
         log.info("compilation failed:\n%s", "".join(traceback.format_exception(error)))
-        told = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise ConfigError(
-            f"compile: this model does not compile here ({told.strip()[:300]}), got on or regional; allowed is off"
+            f"compile: this model does not compile here ({reason.strip()[:300]}), got on or regional; allowed is off"
         ) from error
 
 

@@ -4,9 +4,9 @@ from dataclasses import KW_ONLY, dataclass, replace
 from typing import Literal
 
 from ramen.errors import ConfigError
-from ramen.training.budget import Budget
 from ramen.training.nonfinite import Policy
 from ramen.training.profiling import BEFORE
+from ramen.training.progress import Budget
 
 NEVER_OFF = ("default_steps", "batch_tokens", "micro_batch_tokens", "record_every_steps", "keep_checkpoints")
 
@@ -68,7 +68,7 @@ class TrainerConfig:
 
     @property
     def micro_rows(self) -> int:
-        """Rows in memory at a time: those of a batch where that is still to be found out (ramen.build.dry_run)."""
+        """Rows in memory at a time; with micro_batch_tokens=auto those of a batch, until ramen.build.run knows better."""
         tokens = self.batch_tokens if self.micro_batch_tokens == "auto" else self.micro_batch_tokens
         return tokens // self.sequence_length
 

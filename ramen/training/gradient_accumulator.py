@@ -1,12 +1,20 @@
-"""Loss and gradients of a batch, a micro-batch at a time: the device's part of a training step that is not the optimizer's."""
+"""Loss and gradients of a batch, a micro-batch at a time: the device's part of a training step that is not the optimizer's.
 
+The losses of micro-batches are summed and divided by the counted targets of the whole batch, so the result does not depend on
+how it is cut.
+"""
+
+import logging
 from collections.abc import Callable, Hashable
 
 import torch
 from torch import Tensor, nn
 
+from ramen.errors import ConfigError
+from ramen.training.cuda_graphs import GradientGraphs
 from ramen.training.device_loader import DeviceBatch
-from ramen.training.graphs import Graphs
+
+log = logging.getLogger("ramen")
 
 
 class GradientAccumulator:
@@ -14,11 +22,11 @@ class GradientAccumulator:
 
     def __init__(self, loss: Callable[..., Tensor], micro_rows: int, precision: torch.dtype, device: torch.device):
         self.loss, self.micro_rows, self.precision, self.device = loss, micro_rows, precision, device
-        self.graphs: Graphs | None = None
+        self.graphs: GradientGraphs | None = None
 
-    def record(self, parameters: list[nn.Parameter], stage: Callable[[], Hashable]) -> None:
-        """Run micro-batches as CUDA graphs from now on, one for each value of `stage`. ConfigError without a GPU."""
-        self.graphs = Graphs(self._run, parameters, stage, self.device)
+    def use_cuda_graphs(self, parameters: list[nn.Parameter], key: Callable[[], Hashable]) -> None:
+        """Run micro-batches as CUDA graphs from now on, one for each value of `key`. ConfigError without a GPU."""
+        self.graphs = GradientGraphs(self._run, parameters, key, self.device)
 
     def __call__(self, batch: DeviceBatch) -> Tensor:
         """The summed loss (float32 scalar on the device). Nothing is read back."""
@@ -48,5 +56,26 @@ class GradientAccumulator:
         """The different numbers of rows that micro-batches of a batch of `rows` have."""
         return sorted({min(rows, self.micro_rows), rows % self.micro_rows or min(rows, self.micro_rows)})
 
+    def fit(self, step: Callable[[int], None], reserved: int) -> int:
+        """Halve `micro_rows` until `step(rows)` does not exhaust the device, `reserved` bytes of it apart; returns the rows."""
+        while True:
+            try:
+                state = torch.empty(reserved, dtype=torch.uint8, device=self.device)  # as the optimizers' will be
+                step(self.micro_rows)
+                del state
+                return self.micro_rows
+            except torch.OutOfMemoryError as error:
+                if self.micro_rows == 1:
+                    reason = str(error).partition("\n")[0]
+                    raise ConfigError(
+                        f"trainer.micro_batch_tokens: auto finds no room for a single row, got {reason}"
+                    ) from error
+                log.info("micro-batches of %d rows do not fit, trying half of it", self.micro_rows)
+            state = None  # type: ignore[assignment]
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
+            self.micro_rows = (self.micro_rows + 1) // 2
+
     def autocast(self) -> torch.autocast:
+        """Matrix products in the precision of the run."""
         return torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32)

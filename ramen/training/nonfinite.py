@@ -1,4 +1,4 @@
-"""What becomes of a step whose loss or gradient is not finite: the run stops, or the step is skipped and counted.
+"""Steps whose loss or gradient is not finite: the run stops, or the step is skipped and counted.
 
 Cost: `stop` keeps the first bad step on the device (three scalar kernels a step) and is read when a record or a checkpoint is due.
 `skip` must know before the optimizers step, so it reads one number from the device each step: on CUDA the host then
@@ -22,21 +22,21 @@ class NonFiniteGuard:
         self.first_bad = torch.full((), math.inf, device=device)
 
     def should_step(self, step: int, loss: Tensor, norm: Tensor) -> bool:
-        """Whether the optimizers may use the gradients of this step; `stop` answers yes without looking, and remembers."""
+        """True if the optimizers may use the gradients of this step; `stop` says so without looking, and remembers the step."""
         if self.policy == "skip":
             return math.isfinite((loss + norm).item())
-        here = torch.where(torch.isfinite(loss + norm), math.inf, float(step))
-        self.first_bad = torch.minimum(self.first_bad, here)
+        bad_step = torch.where(torch.isfinite(loss + norm), math.inf, float(step))
+        self.first_bad = torch.minimum(self.first_bad, bad_step)
         return True
 
-    def trouble(self) -> str | None:
+    def problem(self) -> str | None:
         """The first step whose loss or gradient was not finite, in words; reads the device."""
         first = self.first_bad.item()
         return None if math.isinf(first) else f"loss or gradient norm was not finite at step {first:.0f}"
 
 
 def broken_weights(model: nn.Module) -> str | None:
-    """What is not finite in the model, in words; one read from the device for all parameters."""
+    """The parameters that are not finite, in words; one read from the device for all of them."""
     named = list(model.named_parameters())
     if torch.stack([value.detach().isfinite().all() for _, value in named]).all().item():
         return None

@@ -9,25 +9,31 @@ import pytest
 import torch
 
 from ramen import device as machine
-from ramen.build.dry_run import rows_that_fit
+from ramen.build.dry_run import USABLE, dry_run, peak_bytes
 from ramen.errors import ConfigError
-from ramen.training.micro_batch import tried_rows
+from ramen.nn.gpt import DataSpec
+from ramen.training.gradient_accumulator import GradientAccumulator
 
 CPU = torch.device("cpu")
+AUTO = ("model.layers=1", "model.dim=16", "model.heads=2", "trainer.micro_batch_tokens=auto")
 
 
-def sizes(rows: int) -> dict[str, int]:
-    return {"parameters": 10**8, "activations": 10**8 * rows}
+def test_a_batch_is_halved_until_its_estimate_is_free(compose: Callable[..., dict[str, Any]]) -> None:
+    config, data = compose(*AUTO, "trainer.batch_tokens=3072"), DataSpec(37, 0, 256)
+
+    def peak(rows: int) -> int:
+        settled = {**config, "trainer": config["trainer"] | {"micro_batch_tokens": rows * 256}}
+        return peak_bytes(dry_run(settled, data, torch.float32).costs["memory"], "cpu")
+
+    for rows in (12, 6, 3, 2, 1):
+        found = dry_run(config, data, torch.float32, free_bytes=peak(rows) / USABLE["cpu"] + 1)
+        assert found.trainer.micro_rows == rows
+        assert peak_bytes(found.costs["memory"], "cpu") == peak(rows)
 
 
-@pytest.mark.parametrize(("free", "rows"), [(10**10, 12), (10**9, 3), (6 * 10**8, 2), (4 * 10**8, 1)])
-def test_a_batch_is_halved_until_its_estimate_is_free(free: int, rows: int) -> None:
-    assert rows_that_fit(12, sizes, CPU, free) == rows
-
-
-def test_a_row_that_does_not_fit_is_told() -> None:
-    with pytest.raises(ConfigError, match=r"trainer\.micro_batch_tokens: .* got 200 MB free and 310 MB needed"):
-        rows_that_fit(12, sizes, CPU, 2 * 10**8)
+def test_a_row_that_does_not_fit_is_told(compose: Callable[..., dict[str, Any]]) -> None:
+    with pytest.raises(ConfigError, match=r"trainer\.micro_batch_tokens: .* got 20 MB free and 5\d MB needed"):
+        dry_run(compose(*AUTO), DataSpec(37, 0, 256), torch.float32, free_bytes=2e7)
 
 
 def test_trying_halves_what_exhausts_the_device() -> None:
@@ -38,12 +44,15 @@ def test_trying_halves_what_exhausts_the_device() -> None:
         if rows > 3:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nmore")
 
-    assert tried_rows(20, step, CPU, reserved=8) == 3
+    def fit(rows: int, step: Callable[[int], object]) -> int:
+        return GradientAccumulator(torch.sum, rows, torch.float32, CPU).fit(step, reserved=8)
+
+    assert fit(20, step) == 3
     assert tried == [20, 10, 5, 3]
     with pytest.raises(ConfigError, match="no room for a single row, got CUDA out of memory"):
-        tried_rows(1, lambda rows: step(9), CPU, reserved=8)
+        fit(1, lambda rows: step(9))
     with pytest.raises(ZeroDivisionError):
-        tried_rows(1, lambda rows: [rows / 0, None][1], CPU, reserved=8)
+        fit(1, lambda rows: rows / 0)
 
 
 def test_free_memory_is_some_of_the_machine() -> None:

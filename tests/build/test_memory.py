@@ -9,15 +9,14 @@ import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from ramen.build.dry_run import estimate_memory, peak_bytes
+from ramen.build.dry_run import dry_run, peak_bytes
 from ramen.build.objects import build_groups, build_model, build_optimizers
 from ramen.nn.gpt import DataSpec
 from ramen.nn.parameter import initialise
-from ramen.training.compilation import forward
+from ramen.training.compilation import loss_function
 
 TEXT = DataSpec(101, 0, 64)
 SIZE = ("model.layers=3", "model.dim=64", "model.heads=4", "trainer.batch_tokens=512")
-CPU = torch.device("cpu")
 CASES = {
     "default": (),
     "accumulating": ("trainer.batch_tokens=1024",),
@@ -32,18 +31,29 @@ CASES = {
 }
 
 
+def estimated(
+    config: dict[str, Any],
+    rows: int,
+    precision: torch.dtype = torch.float32,
+    data: DataSpec = TEXT,
+    device: str = "cpu",
+) -> dict[str, int]:
+    config["trainer"]["micro_batch_tokens"] = rows * data.sequence_length
+    return dry_run(config, data, precision, device).costs["memory"]
+
+
 def measured(config: dict[str, Any], rows: int, precision: torch.dtype) -> int:
     """Bytes that tensors take at the peak of a second step, parameters and optimizer state among them."""
     model: Any = build_model(config, TEXT)
     initialise(model, 0)
-    forward(model, "off", config["trainer"]["activation_checkpointing"])
+    loss_of = loss_function(model, "off", config["trainer"]["activation_checkpointing"])
     optimizers = build_optimizers(config, build_groups(config, model))
     tokens = torch.randint(1, TEXT.vocabulary, (rows, TEXT.sequence_length))
 
     def step() -> None:
         for _ in range(config["trainer"]["batch_tokens"] // tokens.numel()):
             with torch.autocast("cpu", precision, enabled=precision != torch.float32):
-                loss = model(tokens, tokens)
+                loss = loss_of(tokens, tokens)
             loss.backward()
             del loss
         optimizers.step()
@@ -71,27 +81,27 @@ def test_the_estimate_is_within_a_fifth_of_the_peak(
     compose: Callable[..., dict[str, Any]], name: str, precision: torch.dtype
 ) -> None:
     config = compose(*SIZE, *CASES[name])
-    sizes = estimate_memory(config, TEXT, 8, precision)
+    sizes = estimated(config, 8, precision)
     assert all(size > 0 for size in sizes.values())
     assert sum(sizes.values()) == pytest.approx(measured(config, 8, precision), rel=0.2)
 
 
 def test_more_rows_take_more_and_recomputing_less(compose: Callable[..., dict[str, Any]]) -> None:
-    rows = [estimate_memory(compose(*SIZE), TEXT, n, torch.float32)["activations"] for n in (8, 16, 32)]
+    rows = [estimated(compose(*SIZE), n)["activations"] for n in (8, 16, 32)]
     assert rows[0] < rows[1] < rows[2]
-    again = estimate_memory(compose(*SIZE, *CASES["recomputing"]), TEXT, 32, torch.float32)["activations"]
-    assert again < estimate_memory(compose(*SIZE, "model.layers=6"), TEXT, 32, torch.float32)["activations"] / 2
+    again = estimated(compose(*SIZE, *CASES["recomputing"]), 32)["activations"]
+    assert again < estimated(compose(*SIZE, "model.layers=6"), 32)["activations"] / 2
 
 
 def test_a_gpus_head_takes_more_logits_at_a_time(compose: Callable[..., dict[str, Any]]) -> None:
     """1 << 28 of them, or all there are, in bfloat16; on a CPU 1 << 24."""
     config, text, rows = compose(*SIZE), DataSpec(1 << 19, 0, TEXT.sequence_length), 8
-    cpu, cuda = (sum(estimate_memory(config, text, rows, torch.bfloat16, kind).values()) for kind in ("cpu", "cuda"))
+    cpu, cuda = (sum(estimated(config, rows, torch.bfloat16, text, kind).values()) for kind in ("cpu", "cuda"))
     logits = min(1 << 28, rows * text.sequence_length << 19)
     assert 0.7 < (cuda - cpu) / (2 * (logits - (1 << 24))) <= 1  # the CPU's peak is the optimizer's
 
 
 def test_what_a_process_takes_is_more_than_its_tensors_and_what_a_gpu_tells_is_not() -> None:
     sizes = {"parameters": 10, "activations": 20}
-    assert peak_bytes(sizes, CPU) > 30
-    assert peak_bytes(sizes, torch.device("cuda")) == 30
+    assert peak_bytes(sizes, "cpu") > 30
+    assert peak_bytes(sizes, "cuda") == 30

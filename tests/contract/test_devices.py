@@ -18,12 +18,13 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+import ramen.kernels.cuda.orthonormal  # noqa: F401 - registers itself
 from ramen.build.objects import build_groups, build_model, build_optimizers
 from ramen.config.kinds import PARTS
 from ramen.config.registry import options
-from ramen.kernels.cpu.library import plain_torch
+from ramen.kernels import plain_torch
+from ramen.kernels.cuda import attention
 from ramen.nn.gpt import DataSpec
-from ramen.ops import attention
 
 CUDA, TEXT = torch.device("cuda"), DataSpec(37, 0, 16)
 TINY = ("model.layers=4", "model.dim=32", "model.heads=2")
@@ -109,7 +110,7 @@ def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, block_mask: Any
 
 
 def forward(config: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attention, "_flex_attention", lambda on_cuda: attend)
+    monkeypatch.setattr(attention, "flex_attention", lambda on_cuda: attend)
     with FakeTensorMode(), torch.no_grad(), bfloat16():
         model, tokens = on_cuda(config), torch.zeros(2, TEXT.sequence_length, dtype=torch.long, device=CUDA)
         with OnTheDevice():
@@ -167,6 +168,6 @@ def test_what_a_function_of_our_own_returns_was_not_changed_in_place(compose, mo
     monkeypatch.setattr(torch.autograd.Function, "apply", classmethod(checked))
     model = build_model(compose(*TINY, *words), TEXT)
     tokens = torch.zeros(2, TEXT.sequence_length, dtype=torch.long)
-    with plain_torch():
+    with plain_torch("cpu", "kernel"):
         model(tokens, tokens)
     assert {"_LinearCrossEntropy", "_RMSNorm"} <= seen

@@ -16,7 +16,7 @@ from ramen.build.objects import build_optimizer, build_optimizers
 from ramen.config.check import parameters, schedules, without_schedules
 from ramen.config.registry import EXTRAS, locate, options
 from ramen.errors import ConfigError
-from ramen.kernels.cpu.library import plain_torch
+from ramen.kernels import plain_torch
 from ramen.nn.parameter import declare_factors
 from ramen.optimizer.base import MatrixOptimizer
 from ramen.optimizer.optimizers import ParamGroup

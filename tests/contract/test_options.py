@@ -89,7 +89,7 @@ def test_an_option_composes_is_accepted_and_dry_builds(option, kind, name):
     check(config)
     if kind not in COMPOSITIONS:  # whose sizes are part of them
         config["model"]["layers"] = 2
-    sketch = dry_run(config, TEXT, micro_rows=2, precision=torch.bfloat16)
+    sketch = dry_run(config, TEXT, precision=torch.bfloat16)
     assert {group.role for group in sketch.groups} >= {"matrix", "embedding"}
     assert sum(group.elements for group in sketch.groups) == sketch.costs["parameters"]
     assert 0 < sketch.costs["parameters_without_embeddings"] < sketch.costs["parameters"]
@@ -141,7 +141,7 @@ def test_a_size_that_cannot_be_counted_is_told(compose, word):
     with pytest.raises(
         ConfigError, match=r"^(linear|embedding): makes a tensor of more elements than can be counted, got"
     ):
-        dry_run(compose(*TINY, word), TEXT, micro_rows=2, precision=torch.float32)
+        dry_run(compose(*TINY, word), TEXT, precision=torch.float32)
 
 
 @pytest.mark.parametrize(
@@ -149,4 +149,4 @@ def test_a_size_that_cannot_be_counted_is_told(compose, word):
 )
 def test_a_loop_that_would_not_end_is_refused(compose, words):
     with pytest.raises(ConfigError, match="must be <= 10,000, got 1000000"):
-        dry_run(compose(*TINY, *words.split()), TEXT, micro_rows=2, precision=torch.float32)
+        dry_run(compose(*TINY, *words.split()), TEXT, precision=torch.float32)

@@ -172,4 +172,4 @@ def test_no_switch_of_an_option_is_without_effect(compose, rows) -> None:
 )
 def test_what_cannot_go_together_is_refused_before_data_is_read(compose, pair, message) -> None:
     with pytest.raises(ConfigError, match=message):
-        dry_run(compose(*SIZE, *words(dict(pair))), DataSpec(VOCABULARY, BOS, LENGTH), 2, torch.float32)
+        dry_run(compose(*SIZE, *words(dict(pair))), DataSpec(VOCABULARY, BOS, LENGTH), torch.float32)

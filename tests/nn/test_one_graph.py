@@ -6,7 +6,7 @@ Traced only (backend="eager"): what the compiler makes of it is tested where it 
 import torch
 from torch._dynamo.testing import CompileCounter
 
-from ramen.ops.attention import BACKENDS
+from ramen.kernels.cuda.attention import FlexAttention
 from ramen.ops.document_mask import DocumentMask
 
 EVERYTHING = (
@@ -31,7 +31,7 @@ def test_everything_is_one_graph(build_gpt, rows):
 def test_flex_attention_and_its_block_mask_are_one_graph():
     def attend(documents, q, k, v):
         mask = DocumentMask(documents)
-        return sum(BACKENDS["flex"](q, k, v, mask, window, 0.25) for window in (None, 7, None))
+        return sum(FlexAttention.attend(q, k, v, mask, window, 0.25) for window in (None, 7, None))
 
     counter = CompileCounter()
     compiled = torch.compile(attend, backend=counter, dynamic=False, fullgraph=True)

@@ -9,13 +9,13 @@ import torch
 from torch.nn import functional as F
 from torch.nn.attention import flex_attention, varlen
 
-from ramen.kernels.cpu import library as kernel
-from ramen.ops import attention as module
-from ramen.ops.attention import BACKENDS, attention
+from ramen.kernels import plain_torch, status
+from ramen.kernels.cuda import attention as module  # which registers its backends
+from ramen.ops.attention import attention, backends
 from ramen.ops.document_mask import DocumentMask
 from ramen.ops.rotary import rotate, rotation_table
 
-here = pytest.mark.skipif(kernel.status() != "C kernels", reason=kernel.status())
+here = pytest.mark.skipif(status() != "C kernels", reason=status())
 # batch, time, heads, head width, documents a row, window
 LAYOUTS = [
     (2, 11, 2, 8, 3, None),
@@ -171,9 +171,11 @@ def test_a_row_longer_than_the_table_is_refused(dtype):
 def test_a_kernel_that_is_not_there_is_no_other_backend():
     qkv, _, mask = inputs(1, 9, 1, 4, 1)
     settings = dict(window=None, scale=0.3, qk_norm=True)
-    with kernel.plain_torch():
+    with plain_torch():
         assert attention(qkv, Rotation(4, 9), mask, **settings).isfinite().all()
-        with pytest.raises(ValueError, match=r"backend: kernel needs gcc, .* allowed here are auto, sdpa"):
+        with pytest.raises(
+            ValueError, match=r"backend: kernel needs the CPU, .* a C compiler, .*; allowed here are auto, sdpa"
+        ):
             attention(qkv, Rotation(4, 9), mask, **settings, backend="kernel")
 
 
@@ -231,18 +233,19 @@ WINDOWS = (None, 1, 7, 128, 129, 300)
 def test_compiled_flex_sees_what_its_block_lists_and_its_condition_leave(monkeypatch):
     """Compiled on the CPU it has no backward pass, and goes by the lists of blocks as on CUDA."""
     compiled = torch.compile(flex_attention.flex_attention, dynamic=False, fullgraph=True)
-    monkeypatch.setattr(module, "_flex_attention", lambda on_cuda: compiled)
+    monkeypatch.setattr(module, "flex_attention", lambda on_cuda: compiled)
     mask = DocumentMask(torch.stack(PACKED))
     q, k, v = torch.randn(3, 2, 512, 2, 16, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         for window in WINDOWS:
-            flex, sdpa = (BACKENDS[name](q, k, v, mask, window, 0.4) for name in ("flex", "sdpa"))
+            flex, sdpa = (backends()[name].attend(q, k, v, mask, window, 0.4) for name in ("flex", "sdpa"))
             torch.testing.assert_close(flex, sdpa, rtol=1e-4, atol=1e-5)
         for name in ("kv_num_blocks", "full_kv_num_blocks"):  # both lists are used: without one the result is another
             unlisted = DocumentMask(torch.stack(PACKED))
-            getattr(unlisted.blocks(None), name).zero_()
+            getattr(module.block_mask(unlisted, None), name).zero_()
             assert not torch.allclose(
-                BACKENDS["flex"](q, k, v, unlisted, None, 0.25), BACKENDS["sdpa"](q, k, v, mask, None, 0.25)
+                backends()["flex"].attend(q, k, v, unlisted, None, 0.25),
+                backends()["sdpa"].attend(q, k, v, mask, None, 0.25),
             )
 
 
@@ -265,5 +268,5 @@ def test_varlen_is_asked_for_the_same_attention(window, monkeypatch):
     monkeypatch.setattr(varlen, "varlen_attn", documented)
     mask = DocumentMask(torch.stack(PACKED))
     q, k, v = torch.randn(3, 2, 512, 2, 16, generator=torch.Generator().manual_seed(0))
-    made = (BACKENDS[name](q, k, v, mask, window, 0.4) for name in ("varlen", "sdpa"))
+    made = (backends()[name].attend(q, k, v, mask, window, 0.4) for name in ("varlen", "sdpa"))
     torch.testing.assert_close(*made, rtol=1e-4, atol=1e-5)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from ramen.kernels.cpu.library import plain_torch
+from ramen.kernels import plain_torch
 from ramen.ops.bank import accumulate, descend, frobenius, stack, unstack
 
 SHAPES = [(5, 7), (2, 5, 7), (1, 5, 7), (3, 2, 5, 7)]  # of one bank of 10 matrices

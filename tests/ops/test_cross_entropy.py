@@ -1,4 +1,4 @@
-"""The fused head and loss against torch's cross-entropy on full logits, in float64."""
+"""Head and loss, plain and in chunks, against torch's cross-entropy on full logits, in float64."""
 
 from contextlib import nullcontext
 
@@ -8,8 +8,9 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from ramen.kernels.cpu.library import plain_torch
-from ramen.ops import cross_entropy
+from ramen.kernels import plain_torch
+from ramen.kernels.any import cross_entropy
+from ramen.kernels.any.cross_entropy import chunked
 from ramen.ops.cross_entropy import IGNORED, linear_cross_entropy
 from ramen.ops.softcap import Softcap
 
@@ -54,7 +55,7 @@ def test_value_and_gradients_are_those_of_full_logits(softcap, chunk_tokens):
     x, weight, targets = inputs()
     x.requires_grad_()
     weight.requires_grad_()
-    loss = linear_cross_entropy(x, weight, targets, VOCABULARY, softcap, chunk_tokens)
+    loss = chunked(x, weight, targets, VOCABULARY, softcap, None, chunk_tokens)
     (loss * -2.5).backward()  # the gradient of the output need not be 1
     expected, grad_x, grad_weight = oracle(x, weight, targets, softcap, factor=-2.5)
     assert loss.dtype == torch.float32 and loss.shape == ()
@@ -82,7 +83,7 @@ def test_ignored_targets_count_nothing_and_their_tokens_get_no_gradient():
     kept = targets != IGNORED
     x.requires_grad_()
     weight.requires_grad_()
-    with_ignored = linear_cross_entropy(x, weight, targets, VOCABULARY, None, 5)
+    with_ignored = chunked(x, weight, targets, VOCABULARY, None, None, 5)
     with_ignored.backward()
     assert torch.equal(x.grad[~kept], torch.zeros(len(ignored), DIM))
     expected, grad_x, grad_weight = oracle(x[kept], weight, targets[kept], None)
@@ -95,7 +96,7 @@ def test_a_batch_of_ignored_targets_alone_is_zero_with_zero_gradients():
     x, weight, targets = inputs(ignored=tuple(range(TOKENS)))
     x.requires_grad_()
     weight.requires_grad_()
-    loss = linear_cross_entropy(x, weight, targets, VOCABULARY, SOFTCAPS["sigmoid"], 5)
+    loss = chunked(x, weight, targets, VOCABULARY, SOFTCAPS["sigmoid"], None, 5)
     loss.backward()
     assert loss == 0
     assert not x.grad.any() and not weight.grad.any()
@@ -139,7 +140,7 @@ def test_under_autocast_it_is_close_and_the_weight_gradient_is_float32(softcap, 
     x.requires_grad_()
     weight.requires_grad_()
     with torch.autocast("cpu", torch.bfloat16), by():
-        loss = linear_cross_entropy(x, weight, targets, VOCABULARY, softcap, 5)
+        loss = linear_cross_entropy(x, weight, targets, VOCABULARY, softcap)
     loss.backward()
     expected, grad_x, grad_weight = oracle(x, weight, targets, softcap)
     assert loss.dtype == torch.float32 and x.grad.dtype == weight.grad.dtype == torch.float32
@@ -155,7 +156,7 @@ def test_where_bfloat16_is_slow_products_of_its_numbers_are_exact(monkeypatch):
     x.requires_grad_()
     weight.requires_grad_()
     with torch.autocast("cpu", torch.bfloat16):
-        loss = linear_cross_entropy(x, weight, targets, VOCABULARY, None, 5)
+        loss = chunked(x, weight, targets, VOCABULARY, None, None, 5)
     loss.backward()
     rounded = (t.detach().bfloat16().float() for t in (x, weight))
     expected, grad_x, grad_weight = oracle(*rounded, targets, None)

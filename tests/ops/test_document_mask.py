@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.attention.flex_attention import create_block_mask
 
+from ramen.kernels.cuda.attention import block_mask, boundaries
 from ramen.ops.document_mask import DocumentMask
 
 
@@ -40,11 +41,11 @@ def test_boundaries_are_the_same_when_their_number_is_known(documents):
     mask = DocumentMask(documents)
     rows, length = documents.shape
     begins = [row * length + at for row in range(rows) for at in range(length) if mask.first[row, at]]
-    assert mask.boundaries.tolist() == [*begins, rows * length]
-    assert mask.paired().boundaries.tolist() == [2 * begin for begin in (*begins, rows * length)]
+    assert boundaries(mask).tolist() == [*begins, rows * length]
+    assert boundaries(mask.paired()).tolist() == [2 * begin for begin in (*begins, rows * length)]
     known = DocumentMask(documents, len(begins))
     for told, found in ((known, mask), (known.paired(), mask.paired())):
-        assert torch.equal(told.boundaries, found.boundaries) and told.boundaries.dtype == torch.int32
+        assert torch.equal(boundaries(told), boundaries(found)) and boundaries(told).dtype == torch.int32
 
 
 def test_each_window_and_number_type_has_a_mask_of_its_own():
@@ -57,7 +58,7 @@ def test_each_window_and_number_type_has_a_mask_of_its_own():
         assert torch.equal(additive == 0, mask.dense(window))
     assert made[0] is made[-1]  # and made once
     windows, at = (None, 1, 3, None), torch.arange(6)
-    for window, blocks in zip(windows, [mask.blocks(window) for window in windows], strict=True):
+    for window, blocks in zip(windows, [block_mask(mask, window) for window in windows], strict=True):
         assert blocks.mask_mod(torch.tensor(0), 0, at[:, None], at).equal(mask.dense(window)[0, 0])
 
 
@@ -80,7 +81,7 @@ def test_a_compiler_may_not_lay_blocks_out_as_it_likes():
     """FlexAttention's kernel finds a row of the batch by the stride of the heads' axis, which is one long."""
 
     def listed(documents):
-        return [x for x in DocumentMask(documents).blocks(100).as_tuple() if torch.is_tensor(x)]
+        return [x for x in block_mask(DocumentMask(documents), 100).as_tuple() if torch.is_tensor(x)]
 
     outputs = make_fx(listed)(torch.zeros(3, 300, dtype=torch.long)).graph.output_node().args[0]
     assert [node.target for node in outputs] == 8 * [torch.ops.aten.as_strided.default]
@@ -89,7 +90,7 @@ def test_a_compiler_may_not_lay_blocks_out_as_it_likes():
 
 def blocks_are_right(documents, window):
     mask, length = DocumentMask(documents), documents.shape[1]
-    dense, blocks = mask.dense(window), mask.blocks(window)
+    dense, blocks = mask.dense(window), block_mask(mask, window)
     found = create_block_mask(lambda b, h, q, k: dense[b, 0, q, k], 2, None, length, length, device="cpu")
     for mine, expected in zip(blocks.as_tuple()[:-1], found.as_tuple()[:-1], strict=True):
         assert mine.equal(expected) and mine.dtype == expected.dtype if torch.is_tensor(mine) else mine == expected

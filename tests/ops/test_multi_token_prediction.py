@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from ramen.kernels.cpu.library import plain_torch
-from ramen.ops.cross_entropy import linear_cross_entropy
-from ramen.ops.multi_token_prediction import IGNORED, MTPLoss, mtp_targets
+from ramen.kernels import plain_torch
+from ramen.kernels.any.cross_entropy import chunked
+from ramen.ops.cross_entropy import IGNORED, linear_cross_entropy, mtp_targets
 from ramen.ops.softcap import Softcap
 
 VOCABULARY, ROWS, DIM, COUNT = 37, 11, 8, 24
@@ -24,25 +24,19 @@ def case(padded):
     return x.requires_grad_(), weight.requires_grad_(), targets
 
 
-@pytest.mark.parametrize("cap", CAPS.values(), ids=CAPS)
-def test_losses_of_narrow_logits_are_in_float32(cap):
-    x, weight, targets = case(VOCABULARY)
-    narrow = (x @ weight.T).detach().bfloat16()
-    weights, next_ones = torch.tensor([0.5, 0.25]), torch.randn(COUNT)
-    parts = (MTPLoss(logits, targets[:, 0], targets[:, 1:], weights, cap) for logits in (narrow, narrow.float()))
-    assert torch.equal(*(part.join(next_ones, None) for part in parts))
-
-
-@pytest.mark.parametrize("by", [nullcontext, plain_torch])
+@pytest.mark.parametrize("by", ["plain", "chunks", "chunks without C"])
 @pytest.mark.parametrize("cap", CAPS)
 @pytest.mark.parametrize(("padded", "chunk"), [(VOCABULARY, 7), (64, None)])
 def test_loss_and_gradients_are_those_of_the_weighted_sum(by, cap, padded, chunk):
     x, weight, targets = case(padded)
     weights = torch.tensor([0.5, 0.25])
-    with by():
-        loss = linear_cross_entropy(
-            x, weight, targets[:, 0], VOCABULARY, CAPS[cap], chunk, ahead=(targets[:, 1:], weights)
-        )
+    arguments = x, weight, targets[:, 0], VOCABULARY, CAPS[cap], (targets[:, 1:], weights)
+
+    def head():
+        with plain_torch() if by != "chunks" else nullcontext():
+            return linear_cross_entropy(*arguments) if by == "plain" else chunked(*arguments, chunk_tokens=chunk)
+
+    loss = head()
     logits = (x @ weight.T)[:, :VOCABULARY]
     logits = CAPS[cap](logits) if CAPS[cap] else logits
     parts = [F.cross_entropy(logits, targets[:, k], reduction="sum", ignore_index=IGNORED) for k in range(3)]
@@ -50,15 +44,14 @@ def test_loss_and_gradients_are_those_of_the_weighted_sum(by, cap, padded, chunk
     torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-4)
     got, wanted = (torch.autograd.grad(made, (x, weight), retain_graph=True) for made in (loss, expected))
     torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-4)
-    with torch.no_grad(), by():
-        told = linear_cross_entropy(x, weight, targets[:, 0], VOCABULARY, CAPS[cap], ahead=(targets[:, 1:], weights))
-    torch.testing.assert_close(told, loss.detach())
+    with torch.no_grad():
+        torch.testing.assert_close(head(), loss.detach())
 
 
 def test_weights_of_zero_are_the_next_token_alone():
     x, weight, targets = case(64)
     alone = linear_cross_entropy(x, weight, targets[:, 0], VOCABULARY, None)
-    joined = linear_cross_entropy(x, weight, targets[:, 0], VOCABULARY, None, ahead=(targets[:, 1:], torch.zeros(2)))
+    joined = linear_cross_entropy(x, weight, targets[:, 0], VOCABULARY, None, mtp=(targets[:, 1:], torch.zeros(2)))
     torch.testing.assert_close(joined, alone, rtol=1e-6, atol=1e-6)
     for got, wanted in zip(*(torch.autograd.grad(made, (x, weight)) for made in (joined, alone)), strict=True):
         torch.testing.assert_close(got, wanted, rtol=1e-5, atol=1e-6)
@@ -67,9 +60,9 @@ def test_weights_of_zero_are_the_next_token_alone():
 def test_bfloat16_gradients_are_close():
     x, weight, targets = case(64)
     weights = torch.tensor([0.5, 0.25])
-    exact = linear_cross_entropy(x, weight, targets[:, 0], VOCABULARY, None, ahead=(targets[:, 1:], weights))
+    exact = linear_cross_entropy(x, weight, targets[:, 0], VOCABULARY, None, mtp=(targets[:, 1:], weights))
     with torch.autocast("cpu", torch.bfloat16):
-        close = linear_cross_entropy(x, weight, targets[:, 0], VOCABULARY, None, ahead=(targets[:, 1:], weights))
+        close = linear_cross_entropy(x, weight, targets[:, 0], VOCABULARY, None, mtp=(targets[:, 1:], weights))
     assert close.item() == pytest.approx(exact.item(), rel=0.01)
     wanted, got = (torch.autograd.grad(made, weight)[0] for made in (exact, close))
     assert (got - wanted).norm() < 0.02 * wanted.norm()

@@ -5,8 +5,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ramen.ops import orthonormal
-from ramen.ops.orthonormal import orthonormal_factor
+from ramen.kernels.cuda.orthonormal import cholesky_qr
+from ramen.ops.operation import twins
+from ramen.ops.orthonormal import factor_unit_columns, noise, orthonormal_factor, unit_columns
 
 
 def gaussian(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -34,8 +35,8 @@ def cases(m: int, s: int) -> dict[str, torch.Tensor]:
         "zero columns": striped,
         "shifted identity": torch.roll(torch.eye(m, s), 1, 0) * (torch.arange(s) % 2),
         "gram": (a @ a.mT)[:, :s],
-        "own noise": orthonormal._noise(a).float(),
-        "minus own noise": -orthonormal._noise(a).float(),
+        "own noise": noise(a).float(),
+        "minus own noise": -noise(a).float(),
     }
 
 
@@ -48,7 +49,7 @@ def defect(q: torch.Tensor) -> float:
 def factor(request, monkeypatch):
     """orthonormal_factor as on a CPU, and with CUDA's algorithm in its place."""
     if request.param == "cholesky":
-        monkeypatch.setattr(orthonormal, "_householder_qr", orthonormal._cholesky_qr)
+        monkeypatch.setitem(twins(factor_unit_columns), "cpu", cholesky_qr)
     return orthonormal_factor
 
 
@@ -88,8 +89,8 @@ def test_left_equivariance(factor):
 @given(exponent=st.integers(-30, 30), s=st.integers(1, 24), extra=st.integers(0, 24), rank=st.integers(0, 24))
 def test_scale_invariance(exponent, s, extra, rank):
     a = gaussian(s + extra, rank, seed=s) @ gaussian(rank, s, seed=extra)
-    for algorithm in (orthonormal._householder_qr, orthonormal._cholesky_qr):
-        assert defect(algorithm(orthonormal._unit_columns(a))) < 3e-6
+    for algorithm in (factor_unit_columns, cholesky_qr):
+        assert defect(algorithm(unit_columns(a))) < 3e-6
     q = orthonormal_factor(a)
     assert torch.equal(orthonormal_factor(a * 2.0 ** (2 * exponent)), q)
     assert torch.equal(orthonormal_factor(a), q)

@@ -5,7 +5,7 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from ramen.kernels.cpu.library import plain_torch
+from ramen.kernels import plain_torch
 from ramen.ops.polar_express import coefficients, polar_express, schedule
 
 PUBLISHED_FIVE = (  # modded-nanogpt and others; safety 1.02, cushion 0.02

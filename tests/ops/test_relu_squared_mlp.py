@@ -5,8 +5,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ramen.kernels.cpu.library import plain_torch
-from ramen.ops.relu_squared_mlp import CHUNK, chunks_serve, relu_squared_mlp
+from ramen.kernels import plain_torch, status
+from ramen.kernels.cpu.relu_squared_mlp import CHUNK
+from ramen.ops.operation import twins
+from ramen.ops.relu_squared_mlp import relu_squared_mlp
+
+SERVING = twins(relu_squared_mlp)
+pytestmark = pytest.mark.skipif(status() != "C kernels", reason=status())
 
 
 def draw(*shape: int, seed: int = 0) -> Tensor:
@@ -19,9 +24,11 @@ def operands(*lead: int, dim: int = 12, hidden: int = 40) -> list[Tensor]:
 
 
 def fused(x: Tensor, up: Tensor, down: Tensor) -> Tensor:
-    if not chunks_serve(x, up, down):
-        pytest.skip("no C compiler")
-    return relu_squared_mlp(x, up, down)
+    return SERVING["cpu"](x, up, down)
+
+
+def down_of_squares(x: Tensor, up: Tensor, down: Tensor) -> Tensor:
+    return F.linear(F.relu(F.linear(x, up)).square(), down)
 
 
 @pytest.mark.parametrize("lead", [(1,), (7,), (3, 5), (CHUNK,), (2, CHUNK - 1), (3, CHUNK), (0,)])
@@ -29,7 +36,7 @@ def test_against_float64(lead):
     ours, exact = operands(*lead), [t.detach().double().requires_grad_() for t in operands(*lead)]
     got = fused(*ours)
     x, up, down = exact
-    expected = F.linear(F.relu(F.linear(x, up)).square(), down)
+    expected = down_of_squares(x, up, down)
     torch.testing.assert_close(got, expected.float())
     weights = draw(*expected.shape, seed=9)
     got.backward(weights)
@@ -64,12 +71,13 @@ def test_a_gradient_that_is_no_row_of_memory_after_another():
 
 def test_it_serves_float32_alone():
     x, up, down = operands(4)
-    assert not chunks_serve(x.double(), up.double(), down.double())
-    assert not chunks_serve(x.bfloat16(), up.bfloat16(), down.bfloat16())
+    assert fused(x.double(), up.double(), down.double()) is NotImplemented
+    assert fused(x.bfloat16(), up.bfloat16(), down.bfloat16()) is NotImplemented
     with torch.autocast("cpu", torch.bfloat16):
-        assert not chunks_serve(x, up, down)
+        assert fused(x, up, down) is NotImplemented
+        assert relu_squared_mlp(x, up, down).dtype == torch.bfloat16
     with plain_torch():
-        assert not chunks_serve(x, up, down)
+        torch.testing.assert_close(relu_squared_mlp(x, up, down), down_of_squares(x, up, down))
 
 
 def test_compiled_it_is_the_same_to_the_bit():

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from ramen.kernels.cpu.library import plain_torch
+from ramen.kernels import plain_torch
 
 
 @pytest.mark.parametrize("weight_decay", [0.0, 0.3])

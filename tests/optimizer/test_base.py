@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from ramen.kernels.cpu.library import plain_torch
+from ramen.kernels import plain_torch
 from ramen.nn.parameter import declare_factors
 from ramen.ops.polar_express import polar_express
 from ramen.optimizer.base import iteration_type, shape_scale

@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_leaves
 
 from ramen.build.objects import build_optimizers
 from ramen.config.registry import options
-from ramen.kernels.cpu.library import plain_torch
+from ramen.kernels import plain_torch
 from ramen.nn.parameter import declare_factors
 from ramen.optimizer.cuda_graph import GraphedStep
 from ramen.optimizer.optimizers import Optimizers, ParamGroup

@@ -21,20 +21,26 @@ PLANTED = {
     "data": (only("bam", summary={"data_hash": "e" * 64}), "Different data: dddddddddddd (adamw); eeeeeeeeeeee (bam)."),
     "auxiliary": (
         only("bam", config={"auxiliary.lr": 0.01}),
-        "Different auxiliary optimizer settings: auxiliary.lr: 0.003",
+        "Different auxiliary settings: auxiliary.lr: 0.003",
     ),
     "schedule": (
         only("bam", config={"schedule.lr.cooldown_fraction": 0.2}),
-        "Different schedule: schedule.lr.cooldown",
+        "Different schedule settings: schedule.lr.cooldown",
     ),
     "schedule choice": (
         only("bam", choices={"schedule": "x"}, config={"schedule.lr.a": 1}),
         "schedule: wsd (adamw); x (bam)",
     ),
-    "shape": (only("bam", config={"model.dim": 256}), "Different model shape: model.dim: 128 (adamw); 256 (bam)."),
-    "mlp": (only("bam", choices={"mlp": "nff"}, config={"mlp.a": 1}), "Different mlp: mlp: relu2 (adamw); nff (bam)."),
+    "shape": (only("bam", config={"model.dim": 256}), "Different model settings: model.dim: 128 (adamw); 256 (bam)."),
+    "mlp": (
+        only("bam", choices={"mlp": "nff"}, config={"mlp.a": 1}),
+        "Different mlp settings: mlp: relu2 (adamw); nff (bam).",
+    ),
     "sequence": (only("bam", config={"data.sequence_length": 512}), "Different sequence length"),
-    "batch": (only("bam", config={"trainer.batch_rows": 512}), "Different batch size"),
+    "batch": (
+        only("bam", config={"trainer.batch_rows": 512}),
+        "Different trainer settings: trainer.batch_rows: none (adamw); 512 (bam).",
+    ),
     "precision": (
         only("bam", config={"precision": "fp32"}),
         "Different precision: bf16 (adamw); fp32 (bam)",
@@ -56,7 +62,10 @@ PLANTED = {
         lambda o, lr, seed: {"summary": {"tokens_per_second": 1000.0 * (1 + seed) if o == "bam" else 1000.0}},
         "Seconds and throughput do not compare: a seed was faster than another by 3.0 times (bam).",
     ),
-    "routing": (only("bam", config={"routing.embedding.lr_scale": 3.0}), "Different parameter routing"),
+    "routing": (
+        only("bam", config={"routing.embedding.lr_scale": 3.0}),
+        "Different routing settings: routing.embedding.lr_scale",
+    ),
     "identical": (lambda o, lr, s: {"final": 3 + s / 10 + abs(lr - 0.01)}, "exactly the same final_val_loss"),
 }
 

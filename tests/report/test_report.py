@@ -14,7 +14,7 @@ from scipy import stats
 
 from ramen.errors import DataError
 from ramen.report import compare
-from ramen.report.page import paragraph
+from ramen.report.page import line
 
 
 def row(report, method):
@@ -78,13 +78,13 @@ def test_divergence_is_a_result(sweep, write_run):
 @given(st.text("\\`*_[]()<>&|~#+-=.!1ax \n"))
 def test_any_text_is_read_as_it_is(text):
     markdown = MarkdownIt("commonmark", {"html": False}).enable("table")
-    page = markdown.render(f"- {paragraph(text)}\n\n{paragraph(text)}\n")
+    page = markdown.render(f"- {line(text)}\n\n{line(text)}\n")
     assert page.count("<p>") == bool(text.strip())
     assert html.unescape(re.sub(r"<[^>]*>", "", page)).split() == 2 * text.split()
 
 
 def test_github_strikes_nothing_out():
-    text = f"{paragraph('~~a~~ b')}\n\n- {paragraph('c ~~d~~')}"
+    text = f"{line('~~a~~ b')}\n\n- {line('c ~~d~~')}"
     assert MarkdownIt("commonmark").enable("strikethrough").render(text).count("~~") == 4
 
 

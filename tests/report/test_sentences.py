@@ -2,21 +2,21 @@
 
 import pytest
 
+from ramen.report import compare
 from ramen.report.formatting import p_text
-from ramen.report.sentences import answer, notes
+from ramen.report.sentences import answer
 from ramen.report.tables import ranking_table
 
 
 @pytest.fixture
 def told(methods):
-    """told(): the answer, its best row, and the notes; the baseline is adamw."""
+    """told(): the answer and its best row; the baseline is adamw."""
 
     def told():
         found = methods()
         base = next(method for method in found if method.label == "adamw")
         ranking = ranking_table(found, base, [])
-        said = notes(["optimizer"], True, "", base, found, ranking)
-        return answer(ranking, base, "final_val_loss", 9), ranking.iloc[0], " ".join(said)
+        return answer(ranking, base, "final_val_loss", 9), ranking.iloc[0]
 
     return told
 
@@ -26,7 +26,7 @@ def test_p_is_the_corrected_one_and_seeds_are_those_that_pair(tmp_path, write_ru
     for name, values in finals.items():
         for seed, value in enumerate(values):
             write_run(tmp_path / f"{name}-{seed}", name, seed=seed, final=value)
-    text, best, _ = told()
+    text, best = told()
     assert p_text(best["p_holm"]) != p_text(best["p"]) and best["n"] == 4
     assert f"paired over 3 seeds; p = {p_text(best['p_holm'])} after Holm's correction): {best['verdict']}." in text
 
@@ -41,6 +41,7 @@ def test_one_common_seed_is_no_pairing(tmp_path, write_run, told):
     for name, first, final in (("adamw", 0, 3.5), ("bam", 1, 3.0)):
         for seed in (first, first + 1):
             write_run(tmp_path / f"{name}-{seed}", name, seed=seed, final=final + seed / 10)
-    text, best, said = told()
+    text, best = told()
+    said = " ".join(compare(tmp_path).notes)
     assert best["test"] == "Welch" and "seeds not paired, Welch's test" in text
     assert "not paired for want of two common seeds: bam." in said

@@ -10,8 +10,7 @@ import torch
 from torch._dynamo.utils import counters
 
 from ramen.errors import ConfigError
-from ramen.training import compilation as compiling
-from ramen.training.compilation import choose, forward, keep_products, raise_compile_errors
+from ramen.training.compilation import choose_compile_mode, keep_products, loss_function, raise_compile_errors
 
 
 @pytest.fixture
@@ -20,10 +19,8 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     real = torch.compile
     monkeypatch.setattr(torch, "compile", lambda *given, **more: real(*given, **more, backend="eager"))
     torch._dynamo.reset()
-    compiling._shared.cache_clear()
     yield
     torch._dynamo.reset()
-    compiling._shared.cache_clear()
 
 
 def graphs() -> int:
@@ -31,8 +28,15 @@ def graphs() -> int:
 
 
 def test_auto_compiles_on_cuda_alone() -> None:
-    assert choose("auto", torch.device("cpu")) == "off" and choose("auto", torch.device("cuda")) == "on"
-    assert [choose(how, torch.device("cpu")) for how in ("on", "off", "regional")] == ["on", "off", "regional"]
+    assert (
+        choose_compile_mode("auto", torch.device("cpu")) == "off"
+        and choose_compile_mode("auto", torch.device("cuda")) == "on"
+    )
+    assert [choose_compile_mode(how, torch.device("cpu")) for how in ("on", "off", "regional")] == [
+        "on",
+        "off",
+        "regional",
+    ]
 
 
 @pytest.mark.parametrize("how", ["on", "regional"])
@@ -46,7 +50,7 @@ def test_jobs_share_graphs_and_layers_share_those_of_blocks(
         model = build_gpt(f"model.layers={layers}", seed=job, noise=0.1)
         with torch.no_grad():
             expected = model(tokens, tokens)
-        before, loss = graphs(), forward(model, how, False)
+        before, loss = graphs(), loss_function(model, how, False)
         value = loss(tokens, tokens)
         value.backward()
         torch.testing.assert_close(value, expected)
@@ -61,36 +65,25 @@ def test_recomputing_inside_a_compiled_model_gives_its_gradients(
     tokens, found = rows((5, 27)), []
     for recompute in (False, True):
         model = build_gpt(noise=0.1)
-        forward(model, how, recompute)(tokens, tokens).backward()
+        loss_function(model, how, recompute)(tokens, tokens).backward()
         found.append({name: p.grad for name, p in model.named_parameters()})
     for name, expected in found[0].items():
         torch.testing.assert_close(found[1][name], expected)
 
 
-def test_every_stage_is_compiled_before_the_clock(
-    quick: None, train: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Batches that grow, with a last micro-batch of its own size, and a window that changes."""
-    from ramen.training.loop import Trainer
-
-    new = []
-    step = Trainer._step
-
-    def counted(self: Trainer) -> Any:
-        before = graphs()
-        told = step(self)
-        new.append(graphs() - before)
-        return told
-
-    monkeypatch.setattr(Trainer, "_step", counted)
-    summary = train(
+def test_every_phase_is_compiled_before_the_clock(quick: None, make_trainer: Callable[..., Any]) -> None:
+    """Batches that grow, with a last micro-batch of its own size, and a window that changes for less than 1 % of the run."""
+    trainer = make_trainer(
         "run", "compile=on", "schedule@batch_schedule=stepped", "batch_schedule.values=[1.0,1.5]",
-        "batch_schedule.boundaries=[0.5]",
-        "attention.long_window_tokens=8", "schedule@long_window_schedule=stepped", "long_window_schedule.values=[1.0,2.0]",
-        "long_window_schedule.boundaries=[0.5]", "trainer.steps=3", "model.layers=1",
+        "batch_schedule.boundaries=[0.5]", "attention.long_window_tokens=8", "schedule@long_window_schedule=stepped",
+        "long_window_schedule.values=[1.0,2.0,3.0]", "long_window_schedule.boundaries=[0.333,0.3335]",
+        "trainer.steps=3", "model.layers=1",
     )  # fmt: skip
-    assert summary["compile_seconds"] > 0 and summary["compile"] == "on"
-    assert new == [0] * 3
+    trainer.warm_up()
+    before = graphs()
+    assert trainer.train()[0] == "finished"
+    assert (graphs() - before, trainer.progress.step) == (0, 3)
+    assert trainer.progress.compile_seconds > 0
 
 
 def test_what_does_not_compile_is_an_error_in_one_sentence(quick: None) -> None:

@@ -4,17 +4,17 @@ import json
 import math
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
+from ramen import device as machine
 from ramen.config.registry import options
+from ramen.data.batches import IGNORED
 from ramen.errors import ConfigError
 from ramen.inference.load import open_run
 from ramen.runs import checkpoint
-from ramen.training import loop
 from ramen.training.loop import Trainer
 
 Train = Callable[..., dict[str, Any]]
@@ -57,34 +57,72 @@ def test_a_record_is_of_all_the_steps_since_the_one_before(train: Train, records
     assert [record["train_loss"] for record in records("fourth")] == pytest.approx(means, rel=1e-3)
 
 
-def test_the_clock_of_training_sees_steps_alone(train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A step takes a second here, an evaluation a hundred, a checkpoint a thousand; a resumed run's clock goes on."""
+def test_the_clock_of_training_sees_steps_alone(
+    make_trainer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A step takes a second here, an evaluation sixty, a checkpoint a thousand; a resumed run's clock goes on."""
     now = 0.0
 
-    def slow(name: str, seconds: float) -> None:
-        real = getattr(Trainer, name)
+    def take(seconds: float) -> None:
+        nonlocal now
+        now += seconds
 
-        def taking(*arguments: Any) -> Any:
-            nonlocal now
-            now += seconds
-            return real(*arguments)
+    def slow(*words: str) -> Trainer:
+        often = ("trainer.evaluate_every_steps=3", "trainer.checkpoint_every_steps=1")
+        trainer = make_trainer("run", *often, *words, clock=lambda: now)
+        parts = math.ceil(len(trainer.setup.validation.tokens) / trainer.config.micro_rows)
+        model = trainer.setup.model
+        model.register_forward_hook(lambda model, batch, loss: take(1.0 if model.training else 60 / parts))
+        model.register_state_dict_pre_hook(lambda *more: take(1000.0))
+        return trainer
 
-        monkeypatch.setattr(Trainer, name, taking)
+    monkeypatch.setattr(machine, "peak_rate", lambda device: 1e9)
+    first, second = slow("trainer.stop_after_steps=5"), slow()
+    first.train()
+    second.resume(checkpoint.latest(tmp_path / "run"))
+    second.train()
+    assert (second.progress.seconds, second.progress.evaluation_seconds) == (8.0, pytest.approx(180.0))
+    for line in [*first.setup.logger.lines, *second.setup.logger.lines]:
+        assert (line["seconds"], line["tokens_per_second"]) == (line["step"], 256.0)
+        assert line["mfu"] == pytest.approx(second.progress.flops / 8 / 1e9)
+    budget = slow("trainer.steps=null", "trainer.seconds=5", "trainer.record_every_steps=1")
+    budget.train()
+    assert budget.progress.step == 5
+    rates = [line["lr"] for line in budget.setup.logger.lines]  # a trial has told how long the first step will be
+    assert rates == [line["lr"] for line in five_steps(make_trainer)]
 
-    for name, seconds in (("_step", 1.0), ("_evaluate", 100.0), ("save", 1000.0)):
-        slow(name, seconds)
-    monkeypatch.setattr(loop, "time", SimpleNamespace(perf_counter=lambda: now))
-    monkeypatch.setattr(loop.machine, "peak_rate", lambda device: 1e9)
-    monkeypatch.setattr(loop.DeviceLoader, "epoch", 3)
-    often = ("trainer.evaluate_every_steps=3", "trainer.checkpoint_every_steps=1")
-    train("run", *often, "trainer.stop_after_steps=5")
-    summary = train("run", *often, "resume=here")
-    clocks = [summary[key] for key in ("train_seconds", "evaluation_seconds", "tokens_per_second")]
-    assert clocks == [8.0, 300.0, 256.0]
-    for line in map(json.loads, (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()):
-        assert (line["seconds"], line["tokens_per_second"], line["epoch"]) == (line["step"], 256.0, 3)
-        assert line["mfu"] == pytest.approx(256 * summary["flops_per_token"] / 1e9)
-    assert train("budget", *often, "trainer.steps=null", "trainer.seconds=5")["steps"] == 5
+
+def five_steps(make_trainer: Any) -> list[dict[str, Any]]:
+    trainer = make_trainer("five", "trainer.steps=5", "trainer.record_every_steps=1")
+    trainer.train()
+    return trainer.setup.logger.lines
+
+
+def test_mfu_and_flops_follow_the_windows(make_trainer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Six a weight, and 12 for each dimension of each key that a query sees."""
+    monkeypatch.setattr(machine, "peak_rate", lambda device: 1e9)
+    trainer = make_trainer(
+        "run", "trainer.steps=4", "trainer.record_every_steps=1", "attention.long_window_tokens=32", "model.layers=1",
+        "schedule@long_window_schedule=stepped", "long_window_schedule.values=[0.25,1.0]",
+        "long_window_schedule.boundaries=[0.5]",
+    )  # fmt: skip
+    trainer.train()
+    keys = {window: sum(min(query, window) for query in range(1, 65)) / 64 for window in (8, 32)}
+    weights = 12 * 16 * 16 + trainer.setup.model.embedding.head().numel()
+    expected = [6 * weights + 12 * 16 * keys[window] for window in (8, 8, 32, 32)]
+    assert [line["mfu"] * 1e9 / line["tokens_per_second"] for line in trainer.setup.logger.lines] == pytest.approx(
+        expected
+    )
+    assert trainer.progress.flops / trainer.progress.tokens == pytest.approx(sum(expected) / 4)
+
+
+def test_phases_change_at_the_same_step_under_every_budget(train: Train, records: Any) -> None:
+    """At what was trained: two of four steps, half of the tokens."""
+    words = ("schedule@batch_schedule=stepped", "batch_schedule={values: [1.0, 2.0], boundaries: [0.5]}")
+    train("steps", *words, "trainer.steps=4", "trainer.record_every_steps=1")
+    train("tokens", *words, "trainer.steps=null", "trainer.tokens=1024", "trainer.record_every_steps=1")
+    assert [line["batch_tokens"] for line in records("steps")] == [256, 256, 512, 512]
+    assert [line["batch_tokens"] for line in records("tokens")] == [256, 256, 512]
 
 
 def test_what_a_part_promises_of_its_weights_holds_after_a_step(train: Train, weights: Any, tmp_path: Path) -> None:
@@ -171,24 +209,28 @@ def test_a_divergence_is_a_result_with_its_reason(
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["status"] == "diverged"
 
 
-def test_a_validation_loss_that_is_no_number_ends_the_run_where_it_is_found(
-    train: Train, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(Trainer, "_evaluate", lambda self: math.nan)
-    summary = train("run", "trainer.evaluate_every_steps=3")
-    assert (summary["status"], summary["steps"], summary["error"]) == ("diverged", 3, "validation loss nan at step 3")
+def evaluates_to(trainer: Trainer, loss: Callable[[], float]) -> Trainer:
+    """The same, whose validation loss is that."""
+
+    def replace(model: torch.nn.Module, batch: Any, sum_of_losses: torch.Tensor) -> torch.Tensor:
+        counted = (batch[1] != IGNORED).sum()
+        return sum_of_losses if model.training else loss() * counted
+
+    trainer.setup.model.register_forward_hook(replace)
+    return trainer
 
 
-def test_a_run_of_a_few_steps_may_end_above_its_beginning(
-    train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    one = train("one", "trainer.steps=1", "auxiliary.lr=1")
-    assert one["final_val_loss"] > one["final_train_loss"] and one["status"] == "finished"
-    monkeypatch.setattr(loop, "FEW_STEPS", 1)
-    assert train("two", "trainer.steps=1", "auxiliary.lr=1")["status"] == "diverged"
-    train("whole", "trainer.record_every_steps=8")  # the first record is a mean over all steps: not where the run began
-    first = checkpoint.load_state(checkpoint.latest(tmp_path / "whole"))["progress"]["first_loss"]
-    assert first == one["final_train_loss"]
+def test_a_validation_loss_that_is_no_number_ends_the_run_where_it_is_found(make_trainer: Any) -> None:
+    trainer = evaluates_to(make_trainer("run", "trainer.evaluate_every_steps=3"), lambda: math.nan)
+    assert trainer.train() == ("diverged", "validation loss nan at step 3")
+    assert trainer.progress.step == 3
+
+
+@pytest.mark.parametrize(("steps", "status"), [(1, "finished"), (49, "finished"), (50, "diverged")])
+def test_a_run_of_a_few_steps_may_end_above_its_beginning(make_trainer: Any, steps: int, status: str) -> None:
+    trainer = make_trainer("run", f"trainer.steps={steps}", "trainer.batch_tokens=64", "trainer.micro_batch_tokens=64")
+    evaluates_to(trainer, lambda: trainer.progress.first_loss + 0.5)
+    assert trainer.train()[0] == status
 
 
 def test_resuming_another_computation_names_what_differs(train: Train) -> None:

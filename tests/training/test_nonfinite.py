@@ -1,6 +1,5 @@
 """What is not finite: a run stops before it writes it down, or leaves the step out and counts it."""
 
-import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -43,25 +42,14 @@ FAULTS: dict[str, Callable[[Tensor], Tensor]] = {
 CASES = [*zip(FAULTS, ("1.0", "null", "null", "1.0"), strict=True), ("infinite gradient", "null")]
 
 
-@pytest.fixture
-def plant(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """plant(fault, *steps): the training loss of these steps is at fault from here on."""
+def plant(trainer: Trainer, fault: str, *steps: int) -> Trainer:
+    """The same, with the training loss of these steps at fault."""
 
-    def plant(fault: str, *steps: int) -> None:
-        real = Trainer._step
+    def disturb(model: nn.Module, batch: Any, loss: Tensor) -> Tensor:
+        return FAULTS[fault](loss) if model.training and trainer.progress.step + 1 in steps else loss
 
-        def step(self: Trainer) -> Any:
-            sound = self.differentiate.loss
-            if self.progress.step + 1 in steps:
-                self.differentiate.loss = lambda *batch: FAULTS[fault](sound(*batch))
-            try:
-                return real(self)
-            finally:
-                self.differentiate.loss = sound
-
-        monkeypatch.setattr(Trainer, "_step", step)
-
-    return plant
+    trainer.setup.model.register_forward_hook(disturb)
+    return trainer
 
 
 def same(left: Any, right: Any) -> bool:
@@ -74,95 +62,96 @@ def same(left: Any, right: Any) -> bool:
 
 @pytest.mark.parametrize(("fault", "clip"), CASES)
 def test_a_run_stops_with_the_step_and_keeps_its_last_good_checkpoint(
-    train: Train, weights: Any, tmp_path: Path, plant: Callable[..., None], fault: str, clip: str
+    make_trainer: Any, weights: Any, tmp_path: Path, fault: str, clip: str
 ) -> None:
-    plant(fault, 5)
-    summary = train(
-        "run", "trainer.checkpoint_every_steps=1", "trainer.record_every_steps=4", f"trainer.grad_clip={clip}"
-    )
-    assert summary["status"] == "diverged"
-    assert "loss or gradient norm was not finite at step 5" in summary["error"]
+    words = ("trainer.checkpoint_every_steps=1", "trainer.record_every_steps=4", f"trainer.grad_clip={clip}")
+    trainer = plant(make_trainer("run", *words), fault, 5)
+    status, reason = trainer.train()
+    assert (status, trainer.progress.step) == ("diverged", 5)
+    assert "loss or gradient norm was not finite at step 5" in reason
     assert checkpoint.latest(tmp_path / "run").name == "step_00000004"
     assert all(value.isfinite().all() for value in weights("run").values())
-    stored = json.loads((tmp_path / "run" / "summary.json").read_text())
-    assert (stored["status"], stored["steps"]) == ("diverged", 5)
 
 
-def test_without_a_checkpoint_in_between_the_next_record_finds_it(
-    train: Train, tmp_path: Path, plant: Callable[..., None]
-) -> None:
-    plant("nan gradient", 3)
-    summary = train("run", "trainer.record_every_steps=6")
-    assert (summary["status"], summary["steps"]) == ("diverged", 6)
-    assert "at step 3" in summary["error"]
+def test_without_a_checkpoint_in_between_the_next_record_finds_it(make_trainer: Any, tmp_path: Path) -> None:
+    trainer = plant(make_trainer("run", "trainer.record_every_steps=6"), "nan gradient", 3)
+    status, reason = trainer.train()
+    assert (status, trainer.progress.step) == ("diverged", 6)
+    assert "at step 3" in reason
     assert checkpoint.checkpoints(tmp_path / "run") == []
 
 
 @pytest.mark.parametrize("word", ["checkpoint_every_steps=1", "steps=3", "stop_after_steps=3"])
-def test_weights_that_overflow_are_not_saved(
-    train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, word: str
-) -> None:
+def test_weights_that_overflow_are_not_saved(make_trainer: Any, tmp_path: Path, word: str) -> None:
     """Losses and gradients are finite, what the optimizer made of them is not: a row of a byte that is in no text."""
-    real = Trainer._step
+    trainer = make_trainer("run", "embedding=untied", "trainer.record_every_steps=8", f"trainer.{word}")
+    model = trainer.setup.model
 
-    def step(self: Trainer) -> Any:
-        told = real(self)
-        if self.progress.step == 3:
+    def overflow() -> None:
+        if trainer.progress.step == 3:
             with torch.no_grad():
-                self.job.model.embedding.weight[1, 0] = math.inf  # type: ignore[union-attr, index]
-        return told
+                model.embedding.weight[1, 0] = math.inf
 
-    monkeypatch.setattr(Trainer, "_step", step)
-    summary = train("run", "embedding=untied", "trainer.record_every_steps=8", f"trainer.{word}")
-    assert summary["status"] == "diverged"
-    assert "weights are not finite" in summary["error"] and "at step 3" in summary["error"]
-    kept = [path.name for path in checkpoint.checkpoints(tmp_path / "run")]
-    assert kept == (["step_00000002"] if word.startswith("checkpoint") else [])
+    model.after_step = overflow
+    status, reason = trainer.train()
+    assert status == "diverged"
+    assert "weights are not finite" in reason and "at step 3" in reason
+    names = [path.name for path in checkpoint.checkpoints(tmp_path / "run")]
+    assert names == (["step_00000002"] if word.startswith("checkpoint") else [])
 
 
 @pytest.mark.parametrize(("fault", "clip"), CASES)
 def test_a_skipped_step_leaves_weights_and_optimizers_as_they_were(
-    train: Train, records: Any, tmp_path: Path, plant: Callable[..., None], fault: str, clip: str
+    make_trainer: Any, tmp_path: Path, fault: str, clip: str
 ) -> None:
     options = (SKIP, f"trainer.grad_clip={clip}", "trainer.record_every_steps=1", "trainer.checkpoint_every_steps=1")
-    plant(fault, 3)
-    summary = train("run", *options, "trainer.steps=4", "trainer.keep_checkpoints=9")
-    assert (summary["status"], summary["skipped_steps"], summary["steps"]) == ("finished", 1, 4)
+    trainer = plant(make_trainer("run", *options, "trainer.steps=4", "trainer.keep_checkpoints=9"), fault, 3)
+    assert trainer.train() == ("finished", None)
+    assert (trainer.progress.skipped_steps, trainer.progress.step) == (1, 4)
     before, after, end = (tmp_path / "run" / "checkpoint" / f"step_0000000{step}" for step in (2, 3, 4))
     load = [load_file(path / checkpoint.WEIGHTS) for path in (before, after, end)]
     assert same(load[0], load[1]) and not same(load[1], load[2])
     states = [checkpoint.load_state(path)["optimizers"] for path in (before, after)]
     assert same(states[0]["optimizer"]["state"], states[1]["optimizer"]["state"])
     assert same(states[0]["auxiliary"]["state"], states[1]["auxiliary"]["state"])
-    made = records("run")
-    assert [line["skipped_steps"] for line in made] == [0, 0, 1, 1]
-    assert [line["train_loss"] is None for line in made] == [False, False, True, False]
-    assert [line["tokens"] for line in made] == [256, 512, 768, 1024]
+    lines = trainer.setup.logger.lines
+    assert [line["skipped_steps"] for line in lines] == [0, 0, 1, 1]
+    assert [line["train_loss"] is None for line in lines] == [False, False, True, False]
+    assert [line["tokens"] for line in lines] == [256, 512, 768, 1024]
 
 
-def test_a_mean_loss_is_of_the_steps_that_counted(train: Train, records: Any, plant: Callable[..., None]) -> None:
-    train("all", "trainer.record_every_steps=1", "trainer.steps=2")
-    plant("nan loss", 2)
-    train("skipped", SKIP, "trainer.record_every_steps=2", "trainer.steps=2")
-    assert records("skipped")[0]["train_loss"] == records("all")[0]["train_loss"]
+def test_a_mean_loss_is_of_the_steps_that_counted(make_trainer: Any) -> None:
+    sound = make_trainer("all", "trainer.record_every_steps=1", "trainer.steps=2")
+    skipped = plant(make_trainer("skipped", SKIP, "trainer.record_every_steps=2", "trainer.steps=2"), "nan loss", 2)
+    sound.train(), skipped.train()
+    assert skipped.setup.logger.lines[0]["train_loss"] == sound.setup.logger.lines[0]["train_loss"]
 
 
-def test_too_many_skipped_steps_are_a_divergence(train: Train, plant: Callable[..., None]) -> None:
-    plant("infinite gradient", 2, 4, 5)
-    summary = train("run", SKIP, "trainer.most_skipped_steps=2", "trainer.record_every_steps=8")
-    assert (summary["status"], summary["steps"], summary["skipped_steps"]) == ("diverged", 5, 3)
-    assert "in 3 steps, the last of them step 5; allowed are trainer.most_skipped_steps=2" in summary["error"]
-    assert train("bounded", SKIP, "trainer.most_skipped_steps=3")["status"] == "finished"
+def test_too_many_skipped_steps_are_a_divergence(make_trainer: Any) -> None:
+    words, steps = (SKIP, "trainer.record_every_steps=8"), (2, 4, 5)
+    trainer = plant(make_trainer("run", *words, "trainer.most_skipped_steps=2"), "infinite gradient", *steps)
+    status, reason = trainer.train()
+    assert (status, trainer.progress.step, trainer.progress.skipped_steps) == ("diverged", 5, 3)
+    assert "in 3 steps, the last of them step 5; allowed are trainer.most_skipped_steps=2" in reason
+    bounded = plant(make_trainer("bounded", *words, "trainer.most_skipped_steps=3"), "infinite gradient", *steps)
+    assert bounded.train() == ("finished", None)
 
 
 def test_a_resumed_run_with_skipped_steps_is_the_uninterrupted_one(
-    train: Train, assert_bitwise: Any, plant: Callable[..., None]
+    make_trainer: Any, weights: Any, tmp_path: Path
 ) -> None:
-    plant("nan gradient", 3, 6)
-    train("whole", SKIP)
-    assert train("parts", SKIP, "trainer.stop_after_steps=5")["skipped_steps"] == 1
-    assert train("parts", SKIP, "resume=here")["skipped_steps"] == 2
-    assert_bitwise("whole", "parts")
+    def trainer(name: str, *words: str) -> Trainer:
+        return plant(make_trainer(name, SKIP, *words), "nan gradient", 3, 6)
+
+    whole, first, second = trainer("whole"), trainer("parts", "trainer.stop_after_steps=5"), trainer("parts")
+    whole.train(), first.train()
+    assert first.progress.skipped_steps == 1
+    second.resume(checkpoint.latest(tmp_path / "parts"))
+    second.train()
+    assert second.progress.skipped_steps == whole.progress.skipped_steps == 2
+    assert same(weights("whole"), weights("parts"))
+    lines = [line for trainer in (first, second) for line in trainer.setup.logger.lines]
+    assert [line["train_loss"] for line in lines] == [line["train_loss"] for line in whole.setup.logger.lines]
 
 
 def test_a_sound_run_is_the_same_under_both_policies(train: Train, assert_bitwise: Any) -> None:
@@ -182,11 +171,11 @@ def test_stop_reads_nothing_from_the_device_and_skip_one_number() -> None:
 
 
 def test_the_first_bad_step_is_told() -> None:
-    health = NonFiniteGuard("stop", torch.device("cpu"))
+    guard = NonFiniteGuard("stop", torch.device("cpu"))
     for step, loss in ((1, 1.0), (2, math.nan), (3, 1.0), (4, math.inf)):
-        health.should_step(step, torch.tensor(loss), torch.tensor(1.0))
-        assert (health.trouble() is None) == (step == 1)
-    assert health.trouble() == "loss or gradient norm was not finite at step 2"
+        guard.should_step(step, torch.tensor(loss), torch.tensor(1.0))
+        assert (guard.problem() is None) == (step == 1)
+    assert guard.problem() == "loss or gradient norm was not finite at step 2"
 
 
 def test_broken_weights_are_named() -> None:

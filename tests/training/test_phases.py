@@ -10,14 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from ramen.build.objects import (
-    build_curve,
-    build_groups,
-    build_mtp_share,
-    build_optimizers,
-    build_section,
-    build_windows,
-)
+from ramen.build.objects import build_groups, build_optimizers, build_schedules, build_section
 from ramen.errors import ConfigError
 from ramen.inference.load import open_run
 from ramen.runs import checkpoint
@@ -75,51 +68,49 @@ def test_a_trained_run_opens_with_its_last_windows_and_its_split(train: Train, t
     assert model.windows == (64, 8) and model.embedding.is_split and model.position.gain > 1
 
 
-def stages_of(compose: Any, build_gpt: Any, *overrides: str) -> RunPhases:
+def phases_of(compose: Any, build_gpt: Any, *overrides: str) -> RunPhases:
     """Of a job of four rows a batch, whose scalars rest for three steps."""
     config = compose("trainer.batch_tokens=128", "trainer.freeze_scalar_steps=3", *overrides)
     model = build_gpt(*overrides)
-    job: Any = SimpleNamespace(
+    setup: Any = SimpleNamespace(
         model=model,
         optimizers=build_optimizers(config, build_groups(config, model)),
-        batch_schedule=build_curve(config, "batch_schedule"),
-        windows=build_windows(config),
-        mtp_share=build_mtp_share(config),
+        schedules=build_schedules(config),
     )
-    return RunPhases(job, build_section(config, "trainer", model.data.sequence_length))
+    return RunPhases(setup, build_section(config, "trainer", model.data.sequence_length))
 
 
 def test_scalars_keep_still_for_exactly_the_steps_asked_for(compose: Any, build_gpt: Any, rows: Any) -> None:
     """Values and optimizer state, from the step of the change on."""
-    stages = stages_of(
+    phases = phases_of(
         compose, build_gpt, "stream=modded", "schedule@batch_schedule=stepped", "batch_schedule.values=[1.0,2.0]",
         "batch_schedule.boundaries=[0.5]",
     )  # fmt: skip
-    model, scalar = stages.model, stages.model.stream.residual
+    model, scalar = phases.model, phases.model.stream.residual
     moved = []
     for step in range(10):
         before = scalar.detach().clone()
-        stages.enter(step / 10)
+        phases.start_phase(step / 10)
         tokens = rows((12,), seed=step)
         model(tokens, tokens).backward()
-        stages.rest()
-        stages.job.optimizers.step()
+        phases.freeze_scalars()
+        phases.setup.optimizers.step()
         model.zero_grad()
         moved.append(not torch.equal(before, scalar))
     assert moved == [True] * 5 + [False] * 3 + [True] * 2
-    state = stages.job.optimizers.by_name["auxiliary"].state[scalar]
+    state = phases.setup.optimizers.by_name["auxiliary"].state[scalar]
     assert state["step"] == 7
 
 
 def test_the_split_copies_the_optimizers_state(compose: Any, build_gpt: Any, rows: Any) -> None:
-    stages = stages_of(compose, build_gpt, "embedding=split", "embedding.split_at=0.5")
-    embedding, tokens = stages.model.embedding, rows((12,))
-    stages.enter(0.0)
-    stages.model(tokens, tokens).backward()
-    stages.job.optimizers.step()
-    stages.model.zero_grad()
-    stages.enter(0.5)
-    held = stages.job.optimizers.by_name["auxiliary"].state
+    phases = phases_of(compose, build_gpt, "embedding=split", "embedding.split_at=0.5")
+    embedding, tokens = phases.model.embedding, rows((12,))
+    phases.start_phase(0.0)
+    phases.model(tokens, tokens).backward()
+    phases.setup.optimizers.step()
+    phases.model.zero_grad()
+    phases.start_phase(0.5)
+    held = phases.setup.optimizers.by_name["auxiliary"].state
     assert held[embedding.weight].keys() == held[embedding.head_weight].keys() != set()
     for key, value in held[embedding.weight].items():
         copied = held[embedding.head_weight][key]
@@ -127,20 +118,20 @@ def test_the_split_copies_the_optimizers_state(compose: Any, build_gpt: Any, row
     # With the same gradient both move alike; the head's learning rate is the table's, not scheduled twice.
     for value in (embedding.weight, embedding.head_weight):
         value.grad = torch.ones_like(value)
-    stages.job.optimizers.schedule(0.5, 0.25)
-    stages.job.optimizers.step()
+    phases.setup.optimizers.schedule(0.5, 0.25)
+    phases.setup.optimizers.step()
     assert torch.equal(embedding.weight, embedding.head_weight)
 
 
 def test_every_stage_is_visited_before_the_clock_and_nothing_is_left_behind(compose: Any, build_gpt: Any) -> None:
-    stages = stages_of(
+    phases = phases_of(
         compose, build_gpt, "embedding=split", "attention.long_window_tokens=8", "schedule@long_window_schedule=stepped",
         "long_window_schedule.values=[1.0,2.0]", "long_window_schedule.boundaries=[0.25]",
     )  # fmt: skip
-    seen = [(stages.model.windows[0], stages.model.embedding.is_split) for _ in stages.each(0.0)]
+    seen = [(phases.model.windows[0], phases.model.embedding.is_split) for _ in phases.all_phases(0.0)]
     assert seen == [(8, False), (16, False), (16, True)]
-    assert stages.model.windows == (8, None) and not stages.model.embedding.is_split
-    assert not stages.model.embedding.saved_is_split
+    assert phases.model.windows == (8, None) and not phases.model.embedding.is_split
+    assert not phases.model.embedding.saved_is_split
 
 
 YARN = (
@@ -153,10 +144,10 @@ YARN = (
 def test_a_position_goes_from_its_own_window_to_the_first_steps_and_not_by_way_of_the_configured_one(
     compose: Any, build_gpt: Any
 ) -> None:
-    stages = stages_of(compose, build_gpt, *YARN)
-    assert stages.enter(0.0).told["long_window_tokens"] == 8
-    assert stages.model.position.gain == 1.0
-    assert torch.equal(stages.model.position.frequencies, stages.model.position.unscaled)
+    phases = phases_of(compose, build_gpt, *YARN)
+    assert phases.start_phase(0.0).figures["long_window_tokens"] == 8
+    assert phases.model.position.gain == 1.0
+    assert torch.equal(phases.model.position.frequencies, phases.model.position.unscaled)
 
 
 @pytest.mark.parametrize("resumed_at", [0.0, 0.5])
@@ -164,19 +155,19 @@ def test_graphs_are_made_before_the_clock_with_the_gains_of_the_run(
     compose: Any, build_gpt: Any, resumed_at: float
 ) -> None:
     """A gain is a number in a compiled or recorded graph: one that comes later would be compiled late, or be missed."""
-    stages = stages_of(compose, build_gpt, *YARN)
+    phases = phases_of(compose, build_gpt, *YARN)
     for progress in (0.0, 0.25) if resumed_at else ():
-        stages.enter(progress)
-    position, windows = stages.model.position, stages.model.windows
+        phases.start_phase(progress)
+    position, windows = phases.model.position, phases.model.windows
     before = position.gain, position.frequencies.clone(), position.table.clone()
-    visited = [stages.key() for _ in stages.each(resumed_at)]
-    assert (position.gain, stages.model.windows) == (before[0], windows)
+    visited = [phases.graph_key() for _ in phases.all_phases(resumed_at)]
+    assert (position.gain, phases.model.windows) == (before[0], windows)
     assert torch.equal(position.frequencies, before[1]) and torch.equal(position.table, before[2])
     entered = []
     for progress in (0.0, 0.25, 0.5, 0.75):
         if progress >= resumed_at:
-            stages.enter(progress)
-            entered += [stages.key()] if stages.key() not in entered else []
+            phases.start_phase(progress)
+            entered += [phases.graph_key()] if phases.graph_key() not in entered else []
     assert visited == entered and len(visited) == (2 if resumed_at else 3)
 
 
@@ -203,21 +194,20 @@ def test_graphs_are_made_before_the_clock_with_the_gains_of_the_run(
         (("position=yarn", "position.original_tokens=null"), "there are none: choose position=half_rope"),
     ],
 )  # fmt: skip
-def test_refuses_stages_that_cannot_be(dry: Any, compose: Any, overrides: tuple[str, ...], message: str) -> None:
+def test_refuses_phases_that_cannot_be(dry: Any, compose: Any, overrides: tuple[str, ...], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         dry(compose(*overrides))
 
 
-def test_the_share_of_further_tokens_follows_its_schedule(compose: Any, build_gpt: Any) -> None:
-    words = (
-        "model.mtp_weights=[0.5,0.25]",
-        "schedule@mtp_schedule=piecewise",
-        "mtp_schedule.multipliers=[1.0,0.0]",
-    )
-    stages = stages_of(compose, build_gpt, *words, "mtp_schedule.fractions=[0.0,0.5]")
-    for progress, share in ((0.0, 1.0), (0.25, 0.5), (0.75, 0.0)):
-        assert stages.enter(progress).told["mtp_share"] == share
-        assert stages.model.mtp_weights_now.tolist() == [0.5 * share, 0.25 * share]
+def test_the_share_of_further_tokens_follows_its_schedule(train: Train, records: Any) -> None:
+    """Read in the middle of a step, as every schedule that does not change shapes; it is part of the training loss."""
+    train(
+        "run", "model.mtp_weights=[0.5,0.25]", "schedule@mtp_schedule=piecewise", "mtp_schedule.multipliers=[1.0,0.0]",
+        "mtp_schedule.fractions=[0.0,0.5]", "trainer.steps=4", "trainer.record_every_steps=1",
+    )  # fmt: skip
+    lines = records("run")
+    assert [line["mtp_share"] for line in lines] == [0.75, 0.25, 0.0, 0.0]
+    assert lines[0]["train_loss"] > 1.4 * lines[3]["train_loss"]
 
 
 def test_a_schedule_of_further_tokens_without_any_is_refused(compose: Any, build_gpt: Any, dry: Any) -> None:

@@ -102,7 +102,7 @@ int cross_entropy(
 }
 
 /* total += x, count numbers. */
-int accumulate(float *restrict total, const number *restrict x, long count, long threads)
+int add_widened(float *restrict total, const number *restrict x, long count, long threads)
 {
     PARALLEL(count)
     for (long i = 0; i < count; i++) total[i] += wide(x[i]);

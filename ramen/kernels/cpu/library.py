@@ -1,97 +1,72 @@
-"""C kernels for tensors on the CPU: compiled by the system's gcc on first use, kept in the user's cache folder.
+"""C kernels for tensors on the CPU: compiled by the system's compiler on first use, kept in the user's cache folder.
 
-Eager torch takes a pass over memory for every operation; a kernel takes one for them all. A `<name>.c` beside the `<name>.py`
-that uses it has a plain torch twin there, which serves other devices and number types, machines without a compiler, and
-torch.compile where the kernel is no operation of torch's own. Kernels read float32 or bfloat16 and compute in float32, and the
-number of threads changes no result.
-RAMEN_KERNELS=off leaves them out.
-Cost: a second or two the first time, nothing afterwards.
+Eager torch takes a pass over memory for every operation; a kernel takes one for them all. Kernels read float32 or bfloat16 and
+compute in float32, and the number of threads changes no result. One library holds all sources for a number type.
+A cached library's name ends in the hash of its content: one that is damaged, of another user's, or writable by others is never
+loaded, and is replaced.
+Cost: two or three seconds the first time, nothing afterwards.
 """
 
-import contextlib
 import ctypes
 import functools
 import hashlib
-import importlib.util
 import logging
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 
+from ramen.device import belongs_to_user, cache_folder
+from ramen.ops.operation import constant
+
 log = logging.getLogger("ramen")
 
-Value = TypeVar("Value")
 Argument = Tensor | float | int | Sequence[Tensor] | Sequence[int] | None
-SOURCES = {path.stem: path for path in sorted(Path(__file__).parent.glob("*.c"))}
+SOURCES = sorted(Path(__file__).parent.glob("*.c"))
 FLAGS = ["-O3", "-march=native", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-shared"]
 FLAGS += ["-fPIC"] + ["-mprefer-vector-width=512"] * (platform.machine() == "x86_64")
-HAS_TRITON = importlib.util.find_spec("triton") is not None  # asked here: torch.compile cannot trace it
-_off = False
-FLAVOURS: dict[torch.dtype, list[str]] = {torch.float32: [], torch.bfloat16: ["-DBFLOAT16"]}
+TYPES: dict[torch.dtype, list[str]] = {torch.float32: [], torch.bfloat16: ["-DBFLOAT16"]}
 
 
-def kernels(source: str, *tensors: Tensor) -> "Library | None":
-    """The functions of `<source>.c` for tensors like these, numbers of the first one's type; None where torch has to serve."""
-    if torch.compiler.is_compiling() or not serves(*tensors):
-        return None
-    return _libraries(tensors[0].dtype)[0][source]
+def kernels(*tensors: Tensor) -> "Library | None":
+    """The kernels for tensors like these, numbers of the first one's type; None where torch has to serve."""
+    return load(tensors[0].dtype) if not torch.compiler.is_compiling() and serves(*tensors) else None
 
 
 def serves(*tensors: Tensor) -> bool:
     """Whether there are kernels for tensors like these. A compiler may ask too, for an operation that it does not look into."""
     if torch.compiler.is_compiling():
-        return all(tensor.device.type == "cpu" for tensor in tensors) and _exist(tensors[0].dtype)
-    return all(map(_plain, tensors)) and _exist(tensors[0].dtype)
-
-
-def constant(function: Callable[..., Value]) -> Callable[..., Value]:
-    """torch.compiler.assume_constant_result, whose import takes a second of every process that compiles nothing."""
-    function._dynamo_marked_constant = True  # type: ignore[attr-defined]
-    return function
+        return all(tensor.device.type == "cpu" for tensor in tensors) and exist(tensors[0].dtype)
+    return all(map(_ordinary, tensors)) and exist(tensors[0].dtype)
 
 
 @constant
-def _exist(dtype: torch.dtype) -> bool:
-    return not _off and bool(_libraries(dtype)[0])
+def exist(dtype: torch.dtype) -> bool:
+    """Whether there are kernels for numbers of this type."""
+    return load(dtype) is not None
 
 
-def triton_serves(device: torch.device) -> bool:
-    """Whether Triton's kernels run there."""
-    return device.type == "cuda" and not _off and os.environ.get("RAMEN_KERNELS") != "off" and HAS_TRITON
-
-
-@contextlib.contextmanager
-def plain_torch() -> Iterator[None]:
-    """Within, torch serves: what a kernel is compared with."""
-    global _off
-    before, _off = _off, True
-    try:
-        yield
-    finally:
-        _off = before
-
-
-def status() -> str:
-    """What operations on the CPU run on, in one line."""
-    libraries, trouble = _libraries(torch.float32)
-    return "C kernels" if libraries else f"plain torch, which is slower ({trouble})"
+def _ordinary(tensor: Tensor) -> bool:
+    """Whether this is an ordinary tensor of the CPU, or a fake one."""
+    ordinary = type(tensor) in (Tensor, torch.nn.Parameter, FakeTensor)
+    return ordinary and tensor.device.type == "cpu" and not torch._C._functorch.is_functorch_wrapped_tensor(tensor)
 
 
 class Library:
-    """The functions of one compiled source, as attributes.
+    """The functions of a compiled library, as attributes.
 
     They take contiguous tensors, floats, ints, None and lists of tensors or ints (arrays of pointers or longs) in the order of
-    their C declaration; the number of threads is added. Called with fake tensors they do nothing, so that the sketch of a run keeps
-    what the run will keep.
+    their C declaration; the number of threads is added. Called with fake tensors they do nothing, so that a dry run saves
+    what the run will save.
     """
 
     def __init__(self, path: Path):
@@ -123,60 +98,70 @@ def _as_c(value: Argument) -> Any:
     return ctypes.c_void_p(None) if value is None else ctypes.c_long(value)  # type: ignore[arg-type]
 
 
-def _plain(tensor: Tensor) -> bool:
-    """An ordinary tensor of the CPU, or the sketch of one."""
-    ordinary = type(tensor) in (Tensor, torch.nn.Parameter, FakeTensor)
-    return ordinary and tensor.device.type == "cpu" and not torch._C._functorch.is_functorch_wrapped_tensor(tensor)
+def load(dtype: torch.dtype) -> Library | None:
+    """The kernels for numbers of this type; None where there are none, after a warning if they could not be compiled."""
+    return _attempt(dtype)[0] if dtype in TYPES else None
+
+
+def trouble() -> str:
+    """The reason why there are no kernels, in a line; empty where there are."""
+    return _attempt(torch.float32)[1]
 
 
 @functools.cache
-def _libraries(dtype: torch.dtype) -> tuple[dict[str, Library], str]:
-    """The compiled sources for numbers of this type, or none and why."""
-    if dtype not in FLAVOURS:
-        return {}, f"no kernels for {dtype}"
-    if os.environ.get("RAMEN_KERNELS") == "off":
-        return {}, "RAMEN_KERNELS=off"
+def _attempt(dtype: torch.dtype) -> tuple[Library | None, str]:
     try:
-        return _compiled(FLAVOURS[dtype]), ""
+        return Library(_cached(dtype)), ""
     except (OSError, subprocess.SubprocessError) as error:
         log.warning("CPU kernels could not be compiled, plain torch serves, more slowly: %s", error)
-        return {}, str(error)
+        return None, str(error)
 
 
-def _compiled(flags: list[str]) -> dict[str, Library]:
-    """Every source as a library: from the cache, or compiled now, all at once. OSError or SubprocessError when it cannot be."""
-    compiler = shutil.which(os.environ.get("CC", "gcc")) or shutil.which("cc")
-    if compiler is None:
-        raise FileNotFoundError("no C compiler: gcc is not on the PATH")
-    command = [compiler, *FLAGS, *flags]
-    folder = cache_folder()
-    libraries = {name: folder / f"{name}-{_fingerprint(source, command)}.so" for name, source in SOURCES.items()}
-    running = {}
-    for name, library in libraries.items():
-        if not library.exists():
-            made = library.with_suffix(f".{os.getpid()}")
-            line = [*command, str(SOURCES[name]), "-o", str(made), "-lm"]
-            running[name] = made, subprocess.Popen(line, stderr=subprocess.PIPE, text=True)
-    complaints = {name: process.communicate(timeout=120)[1] for name, (_, process) in running.items()}
-    for name, (made, process) in running.items():
-        if process.returncode:
-            raise OSError(f"{compiler} failed on {SOURCES[name].name}: {complaints[name].strip()[:300]}")
-        made.replace(libraries[name])  # atomic: another process sees all of it or nothing
-    return {name: _load(library) for name, library in libraries.items()}
-
-
-def _load(library: Path) -> Library:
+def _cached(dtype: torch.dtype) -> Path:
+    """The library for a number type, from the cache or compiled now. OSError or SubprocessError when it cannot be."""
+    command = [*_compiler(), *FLAGS, *TYPES[dtype]]
+    folder, name = cache_folder(), f"kernels-{str(dtype).removeprefix('torch.')}-{_fingerprint(command)}"
+    for library in folder.glob(f"{name}-*.so"):
+        if belongs_to_user(library) and library.stem == f"{name}-{_hash(library)}":
+            return library
+        library.unlink(missing_ok=True)
+    descriptor, unfinished = tempfile.mkstemp(".unfinished", "kernels-", folder)  # no other process has this name
+    os.close(descriptor)
     try:
-        return Library(library)
-    except OSError:
-        library.unlink(missing_ok=True)  # whatever it is, the next process makes a new one
-        raise
+        command += [*map(str, SOURCES), "-o", unfinished, "-lm"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        if done.returncode:
+            raise OSError(_diagnosis(command[0], done.stderr))
+        library = folder / f"{name}-{_hash(Path(unfinished))}.so"
+        Path(unfinished).replace(library)  # atomic: another process sees all of it or nothing
+        return library
+    finally:
+        Path(unfinished).unlink(missing_ok=True)
 
 
-def _fingerprint(source: Path, command: list[str]) -> str:
+def _compiler() -> list[str]:
+    """$CC, or else gcc or cc. FileNotFoundError when it is not there."""
+    asked = shlex.split(os.environ.get("CC", ""))
+    for name in asked[:1] or ("gcc", "cc"):
+        if path := shutil.which(name):
+            return [path, *asked[1:]]
+    raise FileNotFoundError(f"no C compiler: {asked[0] if asked else 'gcc'} is not on the PATH")
+
+
+def _diagnosis(compiler: str, complaint: str) -> str:
+    if "fopenmp" in complaint:
+        return f"{compiler} has no OpenMP, which the clang of macOS comes without; gcc has it: CC=gcc-14, for one"
+    return f"{compiler} failed: {complaint.strip()[:300]}"
+
+
+def _hash(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _fingerprint(command: list[str]) -> str:
     """Of everything a library depends on, this machine's instruction set included."""
     digest = hashlib.sha256("\0".join(command).encode())
-    for path in (source, source.with_name("kernel.h")):
+    for path in (*SOURCES, SOURCES[0].with_name("kernel.h")):
         digest.update(path.read_bytes())
     digest.update(_processor().encode())
     return digest.hexdigest()[:16]
@@ -188,15 +173,3 @@ def _processor() -> str:
     except OSError:
         return platform.processor()
     return "\n".join(dict.fromkeys(line for line in lines if line.startswith(("model name", "flags", "Features"))))
-
-
-def cache_folder() -> Path:
-    """ramen/ in the user's cache folder, or a folder of this process alone when that cannot be written."""
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ramen"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if os.access(folder, os.W_OK):
-            return folder
-    except (OSError, RuntimeError):
-        pass
-    return Path(tempfile.mkdtemp(prefix="ramen-"))

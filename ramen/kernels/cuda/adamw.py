@@ -1,15 +1,17 @@
-"""A step of AdamW with cautious decay in one CUDA kernel a tensor; see ramen.ops.adamw.
+"""A step of AdamW with cautious decay in one CUDA kernel a tensor.
 
 Only imported where there is Triton, which torch for CUDA brings along.
 Cost: four reads and three writes a weight.
 """
 
-from collections.abc import Sequence
-
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
+
+from ramen.ops.adamw import Tensors, bias_corrections, cautious_adamw
+from ramen.ops.operation import twin
 
 BLOCK = 1024
 
@@ -39,9 +41,22 @@ def _step(  # type: ignore[no-untyped-def]
     tl.store(seconds + at, v, mask=inside)
 
 
-def cautious_adamw(
-    weights: Sequence[Tensor], gradients: Sequence[Tensor], firsts: Sequence[Tensor], seconds: Sequence[Tensor],
-    corrections: Tensor, lr: float | Tensor, *numbers: float,
+@twin(cautious_adamw, "cuda")
+def _(
+    weights: Tensors, gradients: Tensors, firsts: Tensors, seconds: Tensors, steps: Tensors, *,
+    lr: float | Tensor, beta1: float, beta2: float, eps: float, decay: float,
+) -> None:  # fmt: skip
+    tensors = (*weights, *gradients)
+    if isinstance(weights[0], FakeTensor) or not all(t.dtype == torch.float32 and t.is_contiguous() for t in tensors):
+        return NotImplemented
+    corrections = bias_corrections(steps, beta1, beta2)
+    step(weights, gradients, firsts, seconds, corrections, lr, 1 - beta1, beta2, 1 - beta2, eps, decay)
+    return None
+
+
+def step(
+    weights: Tensors, gradients: Tensors, firsts: Tensors, seconds: Tensors, corrections: Tensor, lr: float | Tensor,
+    *numbers: float,
 ) -> None:  # fmt: skip
     """In place, for tensors of float32, contiguous; `numbers` are 1 - beta1, beta2, 1 - beta2, eps and decay."""
     rate = lr if isinstance(lr, Tensor) else torch.full((), lr, device=corrections.device)

@@ -1,4 +1,4 @@
-"""A bank's two passes over memory in one CUDA kernel each, for up to eight tensors at a time; see ramen.ops.bank.
+"""A bank's two passes over memory in one CUDA kernel each, for up to eight tensors at a time.
 
 Only imported where there is Triton, which torch for CUDA brings along.
 Cost: accumulate four numbers read or written a weight, descend three, with what decays in a weight's place four.
@@ -11,11 +11,14 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
+
+from ramen.ops import bank
+from ramen.ops.bank import Factor
+from ramen.ops.operation import twin
 
 PLACES = 8  # tensors a launch takes
 BLOCK = 1024
-
-Factor = float | Tensor
 
 
 # Triton's compiler takes annotations for code: tl.constexpr is all that may stand there. Where a launch begins, `first`, is of no
@@ -73,19 +76,40 @@ def _descend(  # type: ignore[no-untyped-def]
     tl.store(weight, w - step, mask=inside)
 
 
-def accumulate(gradients: Sequence[Tensor], momentum: Tensor, used: Tensor | None, beta: Factor) -> None:
-    """momentum (N, m, n) <- lerp(momentum, gradients, 1 - beta); used, if any, <- lerp(gradients, momentum, beta)."""
+@twin(bank.accumulate, "cuda")
+def accumulate(gradients: list[Tensor], momentum: Tensor, *, beta: Factor, nesterov: bool) -> Tensor:
+    if not _takes(momentum, gradients):
+        return NotImplemented
+    used = torch.empty_like(momentum) if nesterov else None
     own = (momentum, used if used is not None else momentum, _on_device(beta, momentum))
-    _launch(_accumulate, gradients, *own, nesterov=used is not None)
+    _launch(_accumulate, gradients, *own, nesterov=nesterov)
+    return momentum if used is None else used
 
 
+@twin(bank.descend, "cuda")
 def descend(
-    weights: Sequence[Tensor], direction: Tensor, decay_target: Tensor | None, step_scale: Tensor | None, elements: int,
-    rate: Factor, decay: Factor | None, cautious: bool,
+    weights: Sequence[Tensor], direction: Tensor, *, rate: Factor, decay: Factor, cautious: bool,
+    decay_target: Tensor | None, step_scale: Tensor | None, radius: Tensor | None,
 ) -> None:  # fmt: skip
-    """W <- W - decay mask X - rate step_scale D, as ramen.ops.bank says; a matrix has so many `elements`, no decay is None."""
-    factors = _on_device(rate, direction), None if decay is None else _on_device(decay, direction)
+    if radius is not None or not _takes(direction, weights, *(t for t in (decay_target, step_scale) if t is not None)):
+        return NotImplemented
+    factors = _on_device(rate, direction), None if bank.is_zero(decay) else _on_device(decay, direction)
+    elements = direction[0].numel()
     _launch(_descend, weights, direction, decay_target, step_scale, *factors, elements=elements, cautious=cautious)
+    return None
+
+
+def _takes(stacked: Tensor, tensors: Sequence[Tensor], *more: Tensor) -> bool:
+    """Whether these are of float32 and contiguous, and tensors of one size."""
+    alike = all(t.dtype == torch.float32 and t.is_contiguous() for t in (stacked, *tensors, *more))
+    sizes = {t.numel() for t in tensors}
+    return (
+        alike
+        and stacked.numel() > 0
+        and len(sizes) == 1
+        and max(sizes) < 1 << 30
+        and not isinstance(stacked, FakeTensor)
+    )
 
 
 def _launch(kernel: Any, tensors: Sequence[Tensor], *own: Tensor | None, **numbers: int) -> None:

@@ -1,7 +1,7 @@
 """Softcap, softmax, cross-entropy and the gradient of the logits in one CUDA kernel, in the memory of the logits.
 
 A program takes a row: one pass finds the largest logit and the sum (Milakov and Gimelshein 2018, arXiv 1805.02867), a second turns
-logits into their gradient while they are still in the cache. Its plain torch twin is `_rows` of ramen.ops.cross_entropy.
+logits into their gradient while they are still in the cache.
 Only imported where there is Triton, which torch for CUDA brings along.
 Cost: two reads and one write of the logits, and 27 instructions a logit (13 without a softcap), 5 of them (2) by the special
 function units: with a softcap these, not memory, take the time. Hence powers of two in place of e, and a third of a division.
@@ -14,6 +14,11 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
+
+from ramen.kernels.any.cross_entropy import cross_entropy_rows, softcap_numbers
+from ramen.ops.operation import twin
+from ramen.ops.softcap import Softcap
 
 IGNORED = tl.constexpr(-100)
 LOG2E = math.log2(math.e)
@@ -116,7 +121,17 @@ def _row(  # type: ignore[no-untyped-def]
             tl.store(logits + target, gradient.to(logits.dtype.element_ty))
 
 
-def cross_entropy_rows(
+@twin(cross_entropy_rows, "cuda")
+def _(
+    logits: Tensor, targets: Tensor, vocabulary: int, softcap: Softcap | None, differentiated: bool
+) -> tuple[Tensor, Tensor | None]:
+    if isinstance(logits, FakeTensor):
+        return NotImplemented
+    losses = row_losses(logits, targets, vocabulary, *softcap_numbers(softcap), differentiated)
+    return losses, logits if differentiated else None
+
+
+def row_losses(
     logits: Tensor, targets: Tensor, vocabulary: int, capped: bool, limit: float, shift: float, scale: float, differentiated: bool
 ) -> Tensor:  # fmt: skip
     """Losses (n) float32 of raw logits (n, V padded), contiguous; differentiated, the logits become their gradient."""

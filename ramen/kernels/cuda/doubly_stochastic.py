@@ -1,4 +1,4 @@
-"""Sinkhorn's scaling of many small matrices in one CUDA kernel, each in a thread's registers; see ramen.ops.doubly_stochastic.
+"""Sinkhorn's scaling of many small matrices in one CUDA kernel, each in a thread's registers.
 
 Only imported where there is Triton, which torch for CUDA brings along.
 Cost: one read and one write of the matrices; the backward pass reads two. It finds the scales again for each of its steps, which
@@ -11,6 +11,10 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
+
+from ramen.kernels.any.doubly_stochastic import scale_axes, scale_axes_backward
+from ramen.ops.operation import twin
 
 LARGEST = 8  # rows of a matrix: more would not fit a thread's registers
 TOKENS = 32  # matrices a program takes, one for each thread of its warp
@@ -75,18 +79,21 @@ def _scale_backward(  # type: ignore[no-untyped-def]
     tl.store(out + at, grad_k, mask=inside)
 
 
+@twin(scale_axes, "cuda")
 def scaled(k: Tensor, iterations: int) -> Tensor:
-    """diag(r) K diag(c) of K (S, S, N) > 0, float32, contiguous, S up to LARGEST."""
     return _launch(_scale, iterations, k)
 
 
+@twin(scale_axes_backward, "cuda")
 def scaled_backward(grad: Tensor, k: Tensor, iterations: int) -> Tensor:
-    """The gradient of K (S, S, N) for that of `scaled`."""
     return _launch(_scale_backward, iterations, grad, k)
 
 
 def _launch(kernel: Any, iterations: int, *given: Tensor) -> Tensor:
-    out = torch.empty_like(given[-1])
+    matrices = given[-1]
+    if matrices.dtype != torch.float32 or len(matrices) > LARGEST or isinstance(matrices, FakeTensor):
+        return NotImplemented
+    out = torch.empty_like(matrices)
     size, _, count = out.shape
     padded = triton.next_power_of_2(size)
     if count:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ramen.nn.mlp.base import input_maps, output_map
 from ramen.nn.mlp.hidden_width import hidden_width
 from ramen.ops.activation import Activation, nonlinearity, relu_squared
-from ramen.ops.relu_squared_mlp import chunks_serve, relu_squared_mlp
+from ramen.ops.relu_squared_mlp import relu_squared_mlp
 
 
 class MLP(nn.Module):
@@ -40,7 +40,5 @@ class MLP(nn.Module):
     def forward(self, x: Tensor) -> Tensor:  # (B, T, D) -> (B, T, D)
         up, down = self.up.matrices(), self.down.matrices()
         if self.activation.function is relu_squared and up is not None and down is not None:
-            up, down = up.flatten(0, 1), down.flatten(0, 1)
-            if chunks_serve(x, up, down):
-                return relu_squared_mlp(x, up, down)
+            return relu_squared_mlp(x, up.flatten(0, 1), down.flatten(0, 1))
         return self.down(self.activation(self.up(x)))

@@ -18,7 +18,7 @@ from ramen.nn.mlp.hidden_width import hidden_width
 from ramen.nn.parameter import constant, parameter
 from ramen.ops.activation import Activation, nonlinearity
 from ramen.ops.checks import check_counts
-from ramen.ops.rms_gain import rms_norm_gain
+from ramen.ops.rms_norm import rms_norm_gain
 
 
 class FF(nn.Module):

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ramen.kernels.cpu.library import plain_torch
+from ramen.kernels import plain_torch
 from ramen.ops import bank
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
@@ -43,10 +43,11 @@ def test_momentum_is_the_twins(count: int, nesterov: bool) -> None:
     with plain_torch():
         expected = bank.accumulate(gradients, twin, beta=0.9, nesterov=nesterov)
     for beta in (0.9, torch.tensor(0.9)):
-        mine, used = momentum.clone(), torch.empty_like(momentum) if nesterov else None
-        bank_triton.accumulate(gradients, mine, used, beta)
+        mine = momentum.clone()
+        used = bank_triton.accumulate(gradients, mine, beta=beta, nesterov=nesterov)
         torch.testing.assert_close(mine, twin)
-        torch.testing.assert_close(mine if used is None else used, expected)
+        torch.testing.assert_close(used, expected)
+        assert (used is mine) == (not nesterov)
 
 
 @interpreted
@@ -59,18 +60,12 @@ def test_weights_are_the_twins(count: int, cautious: bool, special: str | None) 
     weights, direction = of(count, 3), values(2 * count, 11, 53, seed=4)
     decay_target = values(2 * count, 11, 53, seed=5) if special == "decay_target" else None
     step_scale = values(2 * count, 1, 1, seed=6).abs() if special == "step_scale" else None
-    decay = None if special == "decay 0" else 0.2
+    options: dict[str, Any] = {"decay": 0.0 if special == "decay 0" else 0.2, "cautious": cautious, "radius": None}
+    options |= {"decay_target": decay_target, "step_scale": step_scale}
     expected = [w.clone() for w in weights]
     with plain_torch():
-        options = {
-            "rate": 0.3,
-            "decay": decay or 0.0,
-            "cautious": cautious,
-            "decay_target": decay_target,
-            "step_scale": step_scale,
-        }
-        bank.descend(expected, direction, radius=None, **options)  # type: ignore[arg-type]
-    bank_triton.descend(weights, direction, decay_target, step_scale, 11 * 53, torch.tensor(0.3), decay, cautious)
+        bank.descend(expected, direction, rate=0.3, **options)
+    bank_triton.descend(weights, direction, rate=torch.tensor(0.3), **options)
     torch.testing.assert_close(weights, expected)
 
 

@@ -13,9 +13,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from ramen.kernels.cpu import library as kernels
-from ramen.ops import cross_entropy
-from ramen.ops.cross_entropy import IGNORED, _numbers, _rows, linear_cross_entropy
+from ramen import kernels
+from ramen.kernels.any.cross_entropy import chunked, cross_entropy_rows, softcap_numbers
+from ramen.ops.cross_entropy import IGNORED
+from ramen.ops.operation import twins
 from ramen.ops.softcap import Softcap
 
 SOFTCAPS = {
@@ -33,7 +34,7 @@ interpreted = pytest.mark.skipif(not INTERPRETED, reason="runs inside test_the_k
 @pytest.mark.skipif(INTERPRETED, reason="is the process of this test's making")
 @pytest.mark.skipif(find_spec("triton") is None, reason="triton is not installed")
 def test_the_kernel_under_the_interpreter(under_the_interpreter: Callable[[str], str]) -> None:
-    assert "13 passed" in under_the_interpreter(__file__)
+    assert "12 passed" in under_the_interpreter(__file__)
 
 
 @pytest.mark.skipif(INTERPRETED or find_spec("triton") is None, reason="needs triton's compiler")
@@ -59,7 +60,7 @@ def test_it_compiles_for_gpus_that_are_not_here(
 
 def test_annotations_inside_kernels_are_constants_alone() -> None:
     """Triton compiles them as code, which its interpreter does not."""
-    module = ast.parse((Path(kernels.__file__).parents[1] / "cuda" / "cross_entropy.py").read_text())
+    module = ast.parse((Path(kernels.__file__).parent / "cuda" / "cross_entropy.py").read_text())
     functions = [node for node in module.body if isinstance(node, ast.FunctionDef)]
     jitted = [f for f in functions if "triton.jit" in map(ast.unparse, f.decorator_list)]
     said = [note for f in jitted for note in (f.returns, *(a.annotation for a in f.args.args)) if note]
@@ -88,8 +89,8 @@ def inputs(dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
 @pytest.mark.parametrize("softcap", SOFTCAPS.values(), ids=SOFTCAPS)
 def test_losses_and_gradient_are_the_twins(kernel: ModuleType, softcap: Softcap | None, dtype: torch.dtype) -> None:
     logits, targets = inputs(dtype)
-    loss, gradient = _rows(logits.clone(), targets, VOCABULARY, softcap, True)
-    losses = kernel.cross_entropy_rows(logits, targets, VOCABULARY, *_numbers(softcap), True)
+    loss, gradient = cross_entropy_rows.__wrapped__(logits.clone(), targets, VOCABULARY, softcap, True)
+    losses = kernel.row_losses(logits, targets, VOCABULARY, *softcap_numbers(softcap), True)
     assert losses.shape == (ROWS,) and losses.dtype == torch.float32
     torch.testing.assert_close(losses.sum(), loss.sum(), rtol=1e-5, atol=1e-5)
     assert not losses[targets == IGNORED].any() and not logits[targets == IGNORED].any()
@@ -103,10 +104,13 @@ def test_losses_and_gradient_are_the_twins(kernel: ModuleType, softcap: Softcap 
 def test_an_evaluation_leaves_the_logits(kernel: ModuleType) -> None:
     logits, targets = inputs()
     before = logits.clone()
-    losses = kernel.cross_entropy_rows(logits, targets, VOCABULARY, *_numbers(None), False)
+    losses = kernel.row_losses(logits, targets, VOCABULARY, *softcap_numbers(None), False)
     assert torch.equal(logits, before)
     torch.testing.assert_close(
-        losses.sum(), _rows(before, targets, VOCABULARY, None, False)[0].sum(), rtol=1e-5, atol=1e-5
+        losses.sum(),
+        cross_entropy_rows.__wrapped__(before, targets, VOCABULARY, None, False)[0].sum(),
+        rtol=1e-5,
+        atol=1e-5,
     )
 
 
@@ -114,7 +118,7 @@ def test_an_evaluation_leaves_the_logits(kernel: ModuleType) -> None:
 def test_a_target_out_of_range_is_seen(kernel: ModuleType) -> None:
     logits, targets = inputs()
     targets[1], targets[2] = VOCABULARY, -1
-    losses = kernel.cross_entropy_rows(logits, targets, VOCABULARY, *_numbers(None), False)
+    losses = kernel.row_losses(logits, targets, VOCABULARY, *softcap_numbers(None), False)
     assert losses.isnan().tolist() == [False, True, True, False, False, False, False]
 
 
@@ -125,20 +129,10 @@ def test_the_head_runs_on_it_where_it_is_chosen(
 ) -> None:
     x, weight = torch.randn(ROWS, 12, requires_grad=True), torch.randn(PADDED, 12, requires_grad=True)
     targets = inputs()[1]
-    found = []
-    for chosen in (False, True):
-        monkeypatch.setattr(cross_entropy, "kernels", lambda *arguments: None)
-        monkeypatch.setattr(cross_entropy, "triton_serves", lambda device, chosen=chosen: chosen)
-        loss = linear_cross_entropy(x, weight, targets, VOCABULARY, softcap, chunk_tokens=3)
-        found.append((loss, *torch.autograd.grad(loss, (x, weight))))
-    for plain, fused in zip(*found, strict=True):
+    made = []
+    for serving in (cross_entropy_rows.__wrapped__, twins(cross_entropy_rows)["cuda"]):
+        monkeypatch.setitem(twins(cross_entropy_rows), "cpu", serving)
+        loss = chunked(x, weight, targets, VOCABULARY, softcap, chunk_tokens=3)
+        made.append((loss, *torch.autograd.grad(loss, (x, weight))))
+    for plain, fused in zip(*made, strict=True):
         torch.testing.assert_close(fused, plain, rtol=1e-5, atol=1e-4)
-
-
-def test_it_serves_on_cuda_alone_and_is_left_out_on_demand(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernels, "HAS_TRITON", True)
-    assert kernels.triton_serves(torch.device("cuda")) and not kernels.triton_serves(torch.device("cpu"))
-    with kernels.plain_torch():
-        assert not kernels.triton_serves(torch.device("cuda"))
-    monkeypatch.setenv("RAMEN_KERNELS", "off")
-    assert not kernels.triton_serves(torch.device("cuda"))

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from ramen.kernels.cpu.library import status
+from ramen.kernels import status
 from ramen.nn.position.none import NoPE
 
 

@@ -1,16 +1,18 @@
-"""The C kernels against their torch twins, and what happens where they cannot be had."""
+"""The twins of operations, C kernels above all, against plain torch."""
 
 import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from ramen.kernels.cpu import library as kernel
+from ramen.kernels import plain_torch, status
+from ramen.kernels.any.cross_entropy import chunked
 from ramen.ops.activation import relu_squared
 from ramen.ops.cross_entropy import IGNORED, linear_cross_entropy
+from ramen.ops.operation import twins as twins_of
 from ramen.ops.rms_norm import rms_norm
 from ramen.ops.softcap import Softcap
 
-here = pytest.mark.skipif(kernel.status() != "C kernels", reason=kernel.status())
+here = pytest.mark.skipif(status() != "C kernels", reason=status())
 CAPS = {
     "none": None,
     "sigmoid": Softcap("sigmoid", limit=23.0, shift=5.0, scale=7.5),
@@ -19,27 +21,11 @@ CAPS = {
 SHAPES = [(5, 7, 48), (3, 1), (2, 3, 2, 33), (0, 16), (1, 16)]
 
 
-@pytest.fixture
-def twins(monkeypatch):
-    """twins(function, *inputs): its value with kernels, and by plain torch."""
-
-    def both(function, *inputs):
-        first = function(*inputs)
-        with monkeypatch.context() as patch:
-            patch.setattr(kernel, "_libraries", lambda dtype: ({}, "not now"))
-            return first, function(*inputs)
-
-    return both
-
-
-@pytest.fixture
-def anew(monkeypatch, tmp_path):
-    """An empty cache folder, and nothing loaded yet; what was loaded before comes back afterwards."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    kernel._libraries.cache_clear()
-    yield tmp_path / "ramen"
-    monkeypatch.undo()
-    kernel._libraries.cache_clear()
+def twins(function, *inputs):
+    """The value of a function with kernels, and by plain torch."""
+    first = function(*inputs)
+    with plain_torch():
+        return first, function(*inputs)
 
 
 def values(*shape, dtype=torch.float32, seed=0):
@@ -56,15 +42,15 @@ def with_gradient(function):
     return run
 
 
-def head(dtype, softcap, tokens=23, rows=48, vocabulary=37):
-    """Loss and both gradients of a small head, as a function of x and weight."""
+def head_of(dtype, softcap, tokens=23, rows=48, vocabulary=37):
+    """Loss and both gradients of a small head in chunks of 9 tokens, as a function of x and weight."""
     targets = torch.randint(vocabulary, (tokens,), generator=torch.Generator().manual_seed(1))
     targets[[0, 7]] = IGNORED
 
     def run(x, weight):
         x, weight = x.clone().requires_grad_(), weight.clone().requires_grad_()
         with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
-            loss = linear_cross_entropy(x, weight, targets, vocabulary, softcap, 9)
+            loss = chunked(x, weight, targets, vocabulary, softcap, None, 9)
         (loss * 0.7).backward()
         return loss.detach(), x.grad, weight.grad
 
@@ -79,20 +65,20 @@ def close(pairs, tolerance):
 
 @here
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_rms_norm_equals_its_twin(twins, shape):
+def test_rms_norm_equals_its_twin(shape):
     close(twins(with_gradient(rms_norm), values(*shape) * 3, values(*shape, seed=1)), 2e-6)
 
 
 @here
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("shape", [*SHAPES, (3, 5000)], ids=str)
-def test_relu_squared_equals_its_twin(twins, shape, dtype):
+def test_relu_squared_equals_its_twin(shape, dtype):
     inputs = values(*shape, dtype=dtype), values(*shape, dtype=dtype, seed=1)
     close(twins(with_gradient(relu_squared), *inputs), 1e-6 if dtype == torch.float32 else 2e-2)
 
 
 @here
-def test_rounding_to_bfloat16_is_torchs(twins):
+def test_rounding_to_bfloat16_is_torchs():
     """To the bit: squares of 8 binary digits are now and then halfway between two numbers, and go to the even one."""
     x = (torch.arange(128.0, 256.0) / 128).bfloat16()
     assert torch.equal(*twins(relu_squared, x))
@@ -102,8 +88,8 @@ def test_rounding_to_bfloat16_is_torchs(twins):
 @here
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("softcap", CAPS.values(), ids=CAPS)
-def test_cross_entropy_equals_its_twin(twins, softcap, dtype):
-    run, inputs = head(dtype, softcap)
+def test_cross_entropy_equals_its_twin(softcap, dtype):
+    run, inputs = head_of(dtype, softcap)
     mine, plain = twins(run, *inputs)
     for a, b in zip(mine, plain, strict=True):
         assert (a - b).norm() <= (2e-6 if dtype == torch.float32 else 1e-2) * b.norm()
@@ -111,7 +97,7 @@ def test_cross_entropy_equals_its_twin(twins, softcap, dtype):
 
 @here
 @pytest.mark.parametrize("function", [rms_norm, relu_squared], ids=lambda f: f.__name__)
-def test_strides_and_broadcast_gradients(twins, function):
+def test_strides_and_broadcast_gradients(function):
     x = values(6, 5, 4).permute(2, 0, 1)
     close(twins(with_gradient(function), x, torch.ones(()).expand(4, 6, 5)), 2e-6)
 
@@ -119,7 +105,7 @@ def test_strides_and_broadcast_gradients(twins, function):
 @here
 def test_nothing_depends_on_the_run_and_only_matrix_products_on_the_number_of_threads():
     x, grad = values(700, 96), values(700, 96, seed=1)
-    run, inputs = head(torch.float32, CAPS["sigmoid"])
+    run, inputs = head_of(torch.float32, CAPS["sigmoid"])
     found = []
     threads = torch.get_num_threads()
     try:
@@ -161,28 +147,12 @@ def test_a_gradient_is_given_once_and_only_once():
 
 
 @here
-def test_other_tensors_are_torchs():
-    assert kernel.kernels("rms_norm", torch.ones(2))
-    assert kernel.kernels("rms_norm", torch.ones(2, dtype=torch.float64)) is None
-    assert kernel.kernels("rms_norm", torch.ones(2, device="meta")) is None
-    assert kernel.kernels("rms_norm", torch.ones(2), torch.ones(2, device="meta")) is None
-    assert rms_norm(torch.ones(2, 4, device="meta")).shape == (2, 4)
-
-
-@here
 def test_plain_torch_serves_to_the_end_of_the_outer_block():
-    with kernel.plain_torch():
-        with kernel.plain_torch():
-            pass
-        assert kernel.kernels("rms_norm", torch.ones(2)) is None
-    assert kernel.kernels("rms_norm", torch.ones(2))
-
-
-@here
-def test_a_kernel_refuses_strides():
-    library = kernel.kernels("rms_norm", torch.ones(2))
-    with pytest.raises(ValueError, match="contiguous"):
-        library.rms_norm_forward(torch.ones(4, 4).T, torch.ones(4, 4), torch.ones(4), 4, 4)
+    with plain_torch():
+        with plain_torch():
+            assert not twins_of(rms_norm)
+        assert not twins_of(rms_norm)
+    assert twins_of(rms_norm).keys() == {"any", "cpu"}
 
 
 @here
@@ -200,65 +170,3 @@ def test_a_sketch_has_shapes_and_does_no_work():
         y = relu_squared(rms_norm(x))
         y.sum().backward()
         assert y.shape == x.grad.shape == (4, 16)
-
-
-@here
-def test_libraries_are_compiled_once_and_kept(anew, monkeypatch):
-    assert kernel.kernels("rms_norm", torch.ones(2))
-    kept = sorted(path.name for path in anew.iterdir())
-    assert [name.split("-")[0] for name in kept] == sorted(kernel.SOURCES)
-    kernel._libraries.cache_clear()
-    monkeypatch.setattr(kernel.subprocess, "Popen", None)  # would fail if it were asked again
-    assert kernel.kernels("rms_norm", torch.ones(2))
-    assert sorted(path.name for path in anew.iterdir()) == kept
-
-
-def test_a_library_is_of_its_source_its_header_its_command_and_the_processor(tmp_path, monkeypatch):
-    """A stale one would go on serving after a change."""
-    source, header, command = tmp_path / "one.c", tmp_path / "kernel.h", ["gcc", "-O3"]
-    source.write_text("a")
-    header.write_text("b")
-    found = [kernel._fingerprint(source, command), kernel._fingerprint(source, [*command, "-DBFLOAT16"])]
-    source.write_text("c")
-    found.append(kernel._fingerprint(source, command))
-    header.write_text("d")
-    found.append(kernel._fingerprint(source, command))
-    monkeypatch.setattr(kernel, "_processor", lambda: "another")
-    found.append(kernel._fingerprint(source, command))
-    assert len(set(found)) == 5
-
-
-@here
-def test_a_broken_library_is_told_and_made_anew(anew, monkeypatch, caplog):
-    monkeypatch.setattr(kernel, "_fingerprint", lambda source, command: "broken")
-    anew.mkdir()
-    (anew / "rms_norm-broken.so").write_bytes(b"not a library")
-    assert kernel.status().startswith("plain torch, which is slower (")
-    assert "CPU kernels" in caplog.text
-    kernel._libraries.cache_clear()
-    assert kernel.status() == "C kernels"
-
-
-@pytest.mark.parametrize(
-    ("name", "value", "told"),
-    [
-        ("PATH", "", "no C compiler"),
-        ("CC", "false", "failed on adamw.c"),
-        ("RAMEN_KERNELS", "off", "RAMEN_KERNELS=off"),
-    ],
-)
-def test_without_a_compiler_torch_serves(anew, monkeypatch, name, value, told):
-    expected = rms_norm(values(3, 8).double())
-    monkeypatch.setenv(name, value)
-    kernel._libraries.cache_clear()
-    assert kernel.kernels("rms_norm", torch.ones(2)) is None
-    assert told in kernel.status()
-    torch.testing.assert_close(rms_norm(values(3, 8)).double(), expected, rtol=1e-6, atol=1e-6)
-
-
-def test_a_cache_folder_that_cannot_be_written_is_replaced(anew, monkeypatch, tmp_path):
-    (tmp_path / "file").write_text("")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    folder = kernel.cache_folder()
-    assert folder.is_dir() and tmp_path not in folder.parents
-    folder.rmdir()

@@ -1,6 +1,6 @@
 """CUDA graphs of whole micro-batches: forward and backward pass launched as one, which a small model on a fast GPU waits for.
 
-A graph reads its batch from, and adds its gradients to, memory of its own; there is one for every number of rows and every stage
+A graph reads its batch from, and adds its gradients to, memory of its own; there is one for every number of rows and every phase
 of the run (attention windows, split embedding), recorded before the clock starts. Bit for bit what runs without graphs.
 The optimizers' steps are captured apart (ramen.optimizer.cuda_graph).
 Memory: the activations of the largest micro-batch, kept from step to step.
@@ -27,20 +27,20 @@ class _Recorded:
     gradients: dict[torch.nn.Parameter, Tensor]
 
 
-class Graphs:
+class GradientGraphs:
     """Records `run(tokens, targets, share) -> loss`, which leaves gradients at `parameters`, and replays it."""
 
     def __init__(
         self,
         run: Callable[[Tensor, Tensor, Tensor], Tensor],
         parameters: list[torch.nn.Parameter],
-        stage: Callable[[], Hashable],
+        phase: Callable[[], Hashable],
         device: torch.device,
     ):
         if device.type != "cuda":
             raise ConfigError(f"trainer.cuda_graphs: needs a GPU, got device {device}; allowed is false")
-        self.run, self.parameters, self.stage, self.device = run, parameters, stage, device
-        self._known: dict[Hashable, _Recorded] = {}
+        self.run, self.parameters, self.phase, self.device = run, parameters, phase, device
+        self._graphs: dict[Hashable, _Recorded] = {}
         self._gradients: dict[torch.nn.Parameter, Tensor] = {}  # the same memory for all graphs
         self._pool = torch.cuda.graph_pool_handle()
 
@@ -52,10 +52,10 @@ class Graphs:
 
     def micro_batch(self, tokens: Tensor, targets: Tensor, share: Tensor) -> Tensor:
         """The summed loss of some rows; gradients times `share` are added."""
-        key = (tokens.shape, self.stage())
-        if key not in self._known:
-            self._known[key] = self._record(tokens, targets, share)
-        recorded = self._known[key]
+        key = (tokens.shape, self.phase())
+        if key not in self._graphs:
+            self._graphs[key] = self._record(tokens, targets, share)
+        recorded = self._graphs[key]
         recorded.tokens.copy_(tokens)
         recorded.targets.copy_(targets)
         recorded.share.copy_(share)
@@ -66,16 +66,16 @@ class Graphs:
 
     def _record(self, tokens: Tensor, targets: Tensor, share: Tensor) -> _Recorded:
         """Record a graph; the gradients of the step so far stay as they are."""
-        own = tokens.clone(), targets.clone(), share.clone()
+        inputs = tokens.clone(), targets.clone(), share.clone()
         before = {parameter: gradient.clone() for parameter, gradient in self._gradients.items()}
-        held = {parameter: parameter.grad for parameter in self.parameters}
+        attached = {parameter: parameter.grad for parameter in self.parameters}
         try:
             side = torch.cuda.Stream(self.device)
             side.wait_stream(torch.cuda.current_stream(self.device))
             with torch.cuda.stream(side):
                 for _ in range(WARM_UPS):
                     self._attach({})
-                    self.run(*own)
+                    self.run(*inputs)
             torch.cuda.current_stream(self.device).wait_stream(side)
             used = [parameter for parameter in self.parameters if parameter.grad is not None]
             for parameter in used:
@@ -85,20 +85,20 @@ class Graphs:
             graph = torch.cuda.CUDAGraph()
             # Other threads may use the device meanwhile: batches are made ahead in pinned memory.
             with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
-                loss = self.run(*own)
+                loss = self.run(*inputs)
         except RuntimeError as error:
             if isinstance(error, torch.OutOfMemoryError):
                 raise
-            told = str(error).partition("\n")[0]
+            reason = str(error).partition("\n")[0]
             raise ConfigError(
-                f"trainer.cuda_graphs: this model cannot be recorded ({told}), got true; allowed are false, or a model that "
+                f"trainer.cuda_graphs: this model cannot be recorded ({reason}), got true; allowed are false, or a model that "
                 "reads nothing back: attention.backend=sdpa, or flex with compile=on"
             ) from error
         finally:
-            self._attach(held)
+            self._attach(attached)
         for parameter, gradient in self._gradients.items():
             gradient.copy_(before[parameter]) if parameter in before else gradient.zero_()
-        return _Recorded(graph, *own, loss, gradients)
+        return _Recorded(graph, *inputs, loss, gradients)
 
     def _attach(self, gradients: Mapping[torch.nn.Parameter, Tensor | None]) -> None:
         for parameter in self.parameters:
