@@ -1,11 +1,9 @@
 """Train a GPT: `python train.py optimizer=bam mlp=nff`, or a sweep: `python train.py -m optimizer=muon,bam`.
 
-The same as `ramen train`, from a clone.
+The door. It imports no torch, so that --help and tab completion are quick; ramen.build.run does the work.
 """
 
-import sys
-
-from ramen.cli.main import main
+from ramen.cli.command import main
 
 if __name__ == "__main__":
-    sys.exit(main(["train", *sys.argv[1:]]))
+    main()

@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ramen.errors import EXIT_CODE, RamenError, tolerate_broken_pipe
+from ramen.errors import EXIT_CODE, RamenError, a_reader_may_leave
 
 SECTIONS = ("model", "peer", "optimizer", "head", "loader", "startup", "sweep")
 
@@ -97,5 +97,5 @@ def show(value: Any) -> str:
 
 
 if __name__ == "__main__":
-    with tolerate_broken_pipe():
+    with a_reader_may_leave():
         main()

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from ramen.errors import EXIT_CODE, tolerate_broken_pipe
+from ramen.errors import EXIT_CODE, a_reader_may_leave
 
 
 def main() -> None:
@@ -120,5 +120,5 @@ def write(folder: Path, found: dict[str, Any], page: str) -> None:
 
 
 if __name__ == "__main__":
-    with tolerate_broken_pipe():
+    with a_reader_may_leave():
         main()

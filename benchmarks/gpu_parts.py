@@ -20,6 +20,7 @@ from benchmarks.machine import Machine, Workload
 from benchmarks.step import Step, matmul
 from ramen import device as machine
 from ramen.build.objects import build_groups, build_model, build_optimizers
+from ramen.data.batches import Batch
 from ramen.kernels import plain_torch
 from ramen.kernels.any.cross_entropy import cross_entropy_rows
 from ramen.kernels.any.doubly_stochastic import scale_axes
@@ -34,7 +35,6 @@ from ramen.ops.softcap import Softcap
 from ramen.optimizer.adamw import AdamW
 from ramen.optimizer.base import Group, MatrixOptimizer, State
 from ramen.training.compilation import CompileMode, loss_function
-from ramen.training.device_loader import DeviceBatch
 from ramen.training.gradient_accumulator import GradientAccumulator
 
 DEVICE = torch.device("cuda")
@@ -237,7 +237,7 @@ def graphs() -> Found:
             optimizers.use_cuda_graphs()
         for number, rows in enumerate((8, 4, 6, 8)):
             tokens = _batch(rows)
-            step(DeviceBatch(tokens, tokens, tokens.numel()))
+            step(Batch(tokens, tokens, tokens.numel()))
             optimizers.schedule(number / 4, 1 - number / 4)
             optimizers.step()
             made.zero_grad(set_to_none=True)

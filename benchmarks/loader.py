@@ -8,7 +8,7 @@ import numpy as np
 
 from benchmarks.machine import Machine, Row, Workload, process_kilobytes
 from ramen.build.objects import build_section
-from ramen.data.batches import Batches
+from ramen.data.documents import DocumentBatches
 from ramen.data.shard import HEADER_BYTES, header_of
 
 BATCH_TOKENS = 65536
@@ -20,7 +20,7 @@ def loader(work: Workload, here: Machine) -> list[Row]:
     """Both; of the second also the memory after its first shard and after some more, which must be the same."""
     source = build_section(work.config(), "data")
     dataset = source.dataset(progress=False)
-    own = Batches(
+    own = DocumentBatches(
         dataset.train,
         bos=source.vocabulary - 1,
         sequence_length=source.sequence_length,
@@ -39,7 +39,7 @@ def loader(work: Workload, here: Machine) -> list[Row]:
 def _large(here: Machine, gigabytes: float) -> Row:
     with tempfile.TemporaryDirectory() as folder:
         shards = _sparse_shards(Path(folder), gigabytes)
-        batches = Batches(shards, bos=BOS, sequence_length=LENGTH, seed=0, shuffle=True, long_documents="split")
+        batches = DocumentBatches(shards, bos=BOS, sequence_length=LENGTH, seed=0, shuffle=True, long_documents="split")
         per_shard = shards[0].stat().st_size // 2
         held, paces = [], []
         for _ in range(min(READ_SHARDS, len(shards) - 1)):

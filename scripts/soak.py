@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ramen.errors import tolerate_broken_pipe
+from ramen.errors import a_reader_may_leave
 
 ROOT = Path(__file__).resolve().parent.parent
 SMALL = (
@@ -109,5 +109,5 @@ def outcome(folder: Path) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    with tolerate_broken_pipe():
+    with a_reader_may_leave():
         main()

@@ -23,8 +23,9 @@ from ramen.build.objects import build_groups, build_model, build_optimizers, bui
 from ramen.build.start_table import start_table
 from ramen.config.check import Settings, check, config_hash, flatten, settings
 from ramen.config.kinds import KINDS, PARTS
-from ramen.data.batches import Batch, Batches, validation_rows
+from ramen.data.batches import Batch
 from ramen.data.dataset import Dataset
+from ramen.data.rows import RowSettings
 from ramen.data.source import Source
 from ramen.errors import ConfigError, RamenError
 from ramen.logger.base import Logger, Loggers
@@ -117,7 +118,8 @@ def validate(config: dict[str, Any]) -> ValidatedRun:
     source: Source = build_section(config, "data")
     logger: Logger = build_section(config, "logger")
     # Every tokenizer's last id opens documents.
-    data = DataSpec(source.vocabulary, source.vocabulary - 1, source.sequence_length)
+    rows = source.rows
+    data = DataSpec(source.vocabulary, source.vocabulary - 1, rows.sequence_length, rows.document_mask)
     compile_mode = choose_compile_mode(root.compile, device)
     dry = dry_run(config, data, precision, device.type, machine.free_memory(device))
     backend = choose_attention_backend(config, device, precision, compile_mode != "off")
@@ -166,20 +168,18 @@ def _train(command: Command) -> dict[str, Any]:
         loggers.finish(summary)
     if summary["status"] == "stopped":
         further = " trainer.stop_after_steps=null" if "stop_after_steps" in summary["error"] else ""
-        screen.show(f"to continue: ramen train resume={command.folder}{further}")
+        screen.show(f"to continue: python train.py resume={command.folder}{further}")
     return summary
 
 
 def build_training(command: Command, valid: ValidatedRun, dataset: Dataset, logger: Logger) -> TrainingSetup:
     """The objects of a run, with the weights it starts from."""
-    config, seed, source, data = command.config, valid.settings.seed, valid.source, valid.data
+    config, seed, data = command.config, valid.settings.seed, valid.data
     model = build_model(config, data)
     initialise(model, seed)
     model.after_step()  # type: ignore[operator]  # what holds after a step holds before the first
     model.to(valid.device)
-    rows: dict[str, Any] = dict(
-        bos=data.bos, sequence_length=data.sequence_length, long_documents=source.long_documents
-    )
+    validation = _validation(valid.source.rows, dataset)
     groups = build_groups(config, model)
     diagnostics = build_section(config, "diagnostics")
     if diagnostics:
@@ -188,9 +188,9 @@ def build_training(command: Command, valid: ValidatedRun, dataset: Dataset, logg
         model=model,
         optimizers=build_optimizers(config, groups),
         schedules=valid.dry_run.schedules,
-        batches=Batches(dataset.train, seed=seed, shuffle=True, **rows),
-        validation=_validation(dataset, tokens=source.validation_tokens, **rows),
-        bytes_per_token=dataset.bytes_per_token,
+        batches=valid.source.rows.batches(dataset.train, data.bos, seed),
+        validation=validation,
+        bytes_per_token=dataset.tokenizer.bytes_per_target(validation.targets.numpy()),
         device=valid.device,
         precision=valid.precision,
         compile=valid.compile,
@@ -215,8 +215,8 @@ def _name(precision: torch.dtype) -> str:
 
 
 @functools.lru_cache(maxsize=2)  # the jobs of a sweep share it
-def _validation(dataset: Dataset, **rows: Any) -> Batch:
-    return validation_rows(dataset.validation, **rows)
+def _validation(rows: RowSettings, dataset: Dataset) -> Batch:
+    return rows.validation_batch(dataset.validation, dataset.tokenizer.bos)
 
 
 def _identity(config: dict[str, Any]) -> dict[str, Any]:
@@ -225,7 +225,7 @@ def _identity(config: dict[str, Any]) -> dict[str, Any]:
     identity = flatten({name: config[name] for name in sections})
     of_the_step = ("batch_tokens", "batch_lr_power", "freeze_scalar_steps", "grad_clip")
     identity |= {f"trainer.{key}": config["trainer"][key] for key in of_the_step} | {"seed": config["seed"]}
-    return identity | {f"data.{key}": config["data"][key] for key in ("sequence_length", "long_documents")}
+    return identity | {f"data.{key}": config["data"][key] for key in ("sequence_length", "batching", "long_documents")}
 
 
 def _facts(command: Command, valid: ValidatedRun, dataset: Dataset, resumed_step: int | None) -> dict[str, Any]:

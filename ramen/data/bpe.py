@@ -32,7 +32,7 @@ def train_bpe(texts: Iterable[str], vocabulary: int, progress: bool = False) -> 
         show_progress=progress,
     )
     trained.train_from_iterator(map(unicode_text, _head(texts, TRAINING_CHARACTERS)), trainer)
-    tokens = tokens_of(trained.get_vocab())
+    tokens = tokens_of(trained.get_vocab(), "bpe")
     if len(tokens) < vocabulary - 1:
         most = len(tokens) + 1
         allowed = f"{SMALLEST} to {most}" if most >= SMALLEST else "none; data.tokenizer=byte needs no training"

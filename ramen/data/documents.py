@@ -1,51 +1,90 @@
-"""The documents of a list of shards, as an endless stream with a position that can be kept and taken up again.
+"""Rows of whole documents.
+
+Every row starts at BOS and is filled by one document after the other; the last one is cut to fit. The label of a
+token is the next token, at the end of a document BOS, and where a document is cut nothing (-100). What lies behind a
+cut opens the next row, behind a BOS put in its place, so that every token is learned from once an epoch (`split`), or
+is dropped (`crop`, as modded-nanogpt does).
 
 A document begins at BOS and ends before the next one. What a shard holds before its first BOS belongs to no document
-and is skipped. If any shard begins without BOS, the shards come from one that cuts documents at their ends (modded-
-nanogpt's tokenization does), and the last document of every shard counts as unfinished: nobody knows whether it ends
-there.
+and is skipped. If any shard begins without BOS, the shards come from a program that cuts documents at their ends (modded-
+nanogpt's tokenization does), and the last document of every shard counts as unfinished: it may go on elsewhere.
 """
 
-import hashlib
-import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ramen.data.batches import IGNORED, Batch, Batches, LongDocuments, Row, open_ids
 from ramen.data.shard import open_shard
 from ramen.errors import DataError
 
 SCAN_TOKENS = 2**22  # looked at together when BOS is sought: bounds the memory
-FINGERPRINT_TOKENS = 4096
-FINGERPRINT_BITS = 62
+
+
+class DocumentBatches(Batches):
+    """Rows without end: the same however they are grouped into batches, and after a resumption."""
+
+    def __init__(self, shards: Sequence[Path], *, shuffle: bool, long_documents: LongDocuments, **base: Any):
+        super().__init__(shards, **base)
+        self.shuffle, self.crop = shuffle, long_documents == "crop"
+        self._stream = DocumentStream(self.shards, bos=self.bos, seed=self.seed, shuffle=shuffle)
+
+    @property
+    def epoch(self) -> int:  # type: ignore[override]
+        """The number of times the shards have been read to the end."""
+        return self._stream.epoch
+
+    def take(self, rows: int) -> Batch:
+        """The next rows."""
+        tokens = np.empty((rows, self.sequence_length), dtype=np.int64)  # (B, T)
+        targets = np.empty_like(tokens)
+        for row, labels in zip(tokens, targets, strict=True):
+            self.tokens_dropped += _fill_row(self._stream, row, labels, self.crop)
+        return self.batch_of(tokens, targets)
+
+    def every_row(self) -> Iterator[Row]:
+        """The rows of one epoch; the last one is filled up with BOS that has no label."""
+        stream = DocumentStream(self.shards, bos=self.bos, seed=self.seed, shuffle=False)
+        row, labels = np.empty((2, self.sequence_length), dtype=np.int64)
+        while stream.epoch == 0:
+            _fill_row(stream, row, labels, self.crop, epochs=1)
+            yield row, labels
+
+    def position(self) -> dict[str, int]:
+        """Of the stream of documents."""
+        stream = self._stream
+        return {"epoch": stream.epoch, "shard": stream.shard, "document": stream.document, "offset": stream.offset}
+
+    def seek(self, **position: int) -> None:
+        """Go to a position. DataError when there is none such."""
+        self._stream.seek(**position)
+
+    def identity(self) -> dict[str, int]:
+        """All that a position depends on, in integers."""
+        return {**super().identity(), "shuffle": int(self.shuffle), "crop": int(self.crop)}
 
 
 def document_starts(tokens: NDArray[np.uint16], bos: int) -> NDArray[np.int64]:
-    """Where BOS stands in `tokens` (N,), in order."""
-    found = [np.flatnonzero(tokens[at : at + SCAN_TOKENS] == bos) + at for at in range(0, len(tokens), SCAN_TOKENS)]
-    return np.concatenate(found)
+    """The places of BOS in `tokens` (N,), in order."""
+    blocks = [np.flatnonzero(tokens[at : at + SCAN_TOKENS] == bos) + at for at in range(0, len(tokens), SCAN_TOKENS)]
+    return np.concatenate(blocks)
 
 
 class DocumentStream:
     """Walks the documents epoch after epoch.
 
-    The position is (epoch, shard, document, offset): `shard` and `document` count in this epoch's order, `offset` is
-    how many tokens of the document have been taken. Orders are drawn from (seed, epoch) and (seed, epoch, shard)
+    The position is (epoch, shard, document, offset): `shard` and `document` count in this epoch's order, `offset`
+    counts the tokens of the document that have been taken. Orders are drawn from (seed, epoch) and (seed, epoch, shard)
     alone, in bits that numpy promises to keep.
     """
 
     def __init__(self, shards: Sequence[Path], *, bos: int, seed: int, shuffle: bool):
-        if not shards:
-            raise DataError("data: there is no shard to read, got an empty list; at least one is needed")
-        self.shards = tuple(shards)
-        self.bos = bos
-        self.seed = seed
-        self.shuffle = shuffle
-        heads = [open_shard(path)[:FINGERPRINT_TOKENS] for path in self.shards]
-        self.whole = all(head[0] == bos for head in heads)
-        self.fingerprint = _fingerprint(self.shards, heads)
+        self.shards, self.bos, self.seed, self.shuffle = shards, bos, seed, shuffle
+        self.whole = all(open_shard(path)[0] == bos for path in shards)
+        self._path: Path | None = None
         self.seek(0, 0, 0, 0)
 
     def seek(self, epoch: int, shard: int, document: int, offset: int) -> None:
@@ -67,7 +106,7 @@ class DocumentStream:
 
     @property
     def finished(self) -> bool:
-        """Whether the document is known to end where its tokens do."""
+        """True if the document is known to end where its tokens do."""
         return self.whole or int(self._order[self.document]) < len(self._starts) - 1
 
     def take(self, tokens: int) -> None:
@@ -90,12 +129,8 @@ class DocumentStream:
         """Map the shard at this position and draw the order of its documents."""
         index = self._draw(len(self.shards), 0)[self.shard]
         path = self.shards[index]
-        if path != getattr(self, "_path", None):
-            tokens = open_shard(path).view(np.ndarray)
-            if (largest := int(tokens.max())) > self.bos:
-                raise DataError(
-                    f"{path}: holds ids of another tokenizer, got id {largest}; allowed are 0 to {self.bos}, which is BOS"
-                )
+        if path != self._path:
+            tokens = open_ids(path, self.bos)
             starts = document_starts(tokens, self.bos)
             if not len(starts):
                 raise DataError(
@@ -120,10 +155,36 @@ class DocumentStream:
         return np.argsort(bits.random_raw(count), kind="stable")
 
 
-def _fingerprint(shards: Sequence[Path], heads: Sequence[NDArray[np.uint16]]) -> int:
-    """An integer that tells these shards, in this order, from others by name, size and first tokens."""
-    state = hashlib.sha256()
-    for path, head in zip(shards, heads, strict=True):
-        state.update(b"%s %d\n" % (os.fsencode(path.name), path.stat().st_size))
-        state.update(head.tobytes())
-    return int.from_bytes(state.digest()[:8], "big") >> (64 - FINGERPRINT_BITS)
+def _fill_row(
+    stream: DocumentStream, row: NDArray[np.int64], labels: NDArray[np.int64], crop: bool, epochs: int | None = None
+) -> int:
+    """Fill one row (T,) and its labels, no further than the end of `epochs`. Returns the number of tokens dropped."""
+    filled = dropped = 0
+    label = IGNORED
+    unknown = []  # ends that may be none
+    if stream.offset:
+        row[0] = stream.bos
+        filled = 1
+    while filled < len(row) and (epochs is None or stream.epoch < epochs):
+        rest = stream.rest()
+        piece = rest[: len(row) - filled]
+        row[filled : filled + len(piece)] = piece
+        filled += len(piece)
+        label = IGNORED
+        if len(piece) == len(rest):
+            if stream.finished:
+                label = stream.bos
+            else:
+                unknown.append(filled - 1)
+            stream.skip()
+        elif crop:
+            dropped += len(rest) - len(piece)
+            stream.skip()
+        else:
+            stream.take(len(piece))
+    row[filled:] = stream.bos
+    labels[:-1] = row[1:]
+    labels[filled - 1 :] = IGNORED
+    labels[filled - 1] = label
+    labels[unknown] = IGNORED
+    return dropped

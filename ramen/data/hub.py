@@ -39,9 +39,9 @@ class Hub(TextSource):
         self.text_column = text_column
 
     def documents(self) -> Iterator[str]:
+        rows = ((f"data.path: row {number} of {self.path}", row) for number, row in enumerate(self._stream()))
         try:
-            for place, example in enumerate(self._stream()):
-                yield self._text(place, example)
+            yield from self.texts_of(rows, self.text_column)
         except DataError:
             raise
         except Exception as error:  # whatever the reader of the format and the http client raise
@@ -50,7 +50,7 @@ class Hub(TextSource):
             ) from error
 
     def fingerprint(self) -> Mapping[str, Any]:
-        """What was asked for; of a local folder also size and time of change of every file."""
+        """The settings; of a local folder also size and time of change of every file."""
         asked = {"path": self.path, "name": self.subset, "split": self.split, "text_column": self.text_column}
         if not self._local:
             return {**asked, "revision": self.revision}
@@ -86,12 +86,3 @@ class Hub(TextSource):
             raise DataError(
                 f"data.path: {self.path} has no data.name={self.subset} with data.split={self.split}, got {told(error)}"
             ) from error
-
-    def _text(self, place: int, example: Mapping[str, Any]) -> str:
-        text = example.get(self.text_column)
-        if not isinstance(text, str):
-            there = ", ".join(example) if self.text_column not in example else repr(text)
-            raise DataError(
-                f"data.path: row {place} of {self.path} has no text under data.text_column={self.text_column!r}, got {there}"
-            )
-        return text

@@ -22,9 +22,9 @@ from ramen.data.checksum import ChecksumCache, read_sealed, write_sealed
 from ramen.data.dataset import TOKENIZER, write_manifest
 from ramen.data.gpt2 import gpt2_tokenizer
 from ramen.data.shard import MOST_TOKENS, ShardRecord, header_of
-from ramen.data.split import SplitStats, position
-from ramen.data.tokenize import Document, TokenizedDocuments, tokenize_all
-from ramen.data.tokenizer import Tokenizer, byte_tokenizer
+from ramen.data.split import Document, SplitStats, split
+from ramen.data.tokenize import TokenizedDocuments, tokenize_all
+from ramen.data.tokenizer import Tokenizer, byte_tokenizer, char_tokenizer
 from ramen.errors import ConfigError, DataError, RamenError
 from ramen.runs.lock import LOCK, discard, exclusive
 
@@ -62,7 +62,7 @@ def _prepare(source: "TextSource", folder: Path, progress: bool) -> None:
         _continue_or_clear(folder, {"origin": origin, "tokenizer_sha256": tokenizer.hash})
         tokenizer.save(folder / TOKENIZER)
         stats = SplitStats()
-        documents = _split(source.documents(), source.validation_fraction, stats)
+        documents = split(source.documents, source.holdout, source.validation_fraction, stats)
         splits = write_shards(
             documents, folder, tokenizer, source.shard_tokens, source.workers, source.name if progress else None
         )
@@ -82,10 +82,12 @@ def _tokenizer(source: "TextSource", progress: bool) -> Tokenizer:
         return byte_tokenizer()
     if source.tokenizer == "gpt2":
         return gpt2_tokenizer()
+    if source.tokenizer == "char":
+        return char_tokenizer(source.documents())
     stats = SplitStats()
-    documents = _split(source.documents(), source.validation_fraction, stats)
+    documents = split(source.documents, source.holdout, source.validation_fraction, stats)
     try:
-        return train_bpe((text for text, held_out in documents if not held_out), source.bpe_vocabulary, progress)
+        return train_bpe((text for text, is_held_out in documents if not is_held_out), source.bpe_vocabulary, progress)
     except ConfigError:
         stats.check(source.validation_fraction)  # too few documents have too few words
         raise
@@ -104,18 +106,12 @@ def _continue_or_clear(folder: Path, about: dict) -> None:
 
 def validation_shards(source: "TextSource", tokenizer: Tokenizer, folder: Path, whole: bool) -> list[ShardRecord]:
     """The validation split of a corpus, or the `whole` of it, tokenized into shards of a folder."""
-    documents = _split(source.documents(), 1.0 if whole else source.validation_fraction, SplitStats())
-    held_out = (document for document in documents if document[1])
-    return write_shards(held_out, folder, tokenizer, source.shard_tokens)["validation"]
-
-
-def _split(texts: Iterable[str], fraction: float, stats: SplitStats) -> Iterator[Document]:
-    """The documents that hold anything, each with its split."""
-    for text in texts:
-        if text.strip():
-            place = position(text)
-            stats.add(place)
-            yield text, place < fraction
+    if whole:
+        documents = ((text, True) for text in source.documents() if text.strip())
+    else:
+        both = split(source.documents, source.holdout, source.validation_fraction, SplitStats())
+        documents = ((text, True) for text, is_held_out in both if is_held_out)
+    return write_shards(documents, folder, tokenizer, source.shard_tokens)["validation"]
 
 
 def write_shards(

@@ -105,6 +105,5 @@ def read_record(path: Path, tokenizer: "Tokenizer") -> ShardRecord:
         raise DataError(
             f"{path}: holds ids of another tokenizer, got id {largest}; those of {tokenizer.name} are 0 to {tokenizer.bos}"
         )
-    lengths = np.array([*map(len, tokenizer.tokens), 0], dtype=np.int64)  # BOS stands for no text
-    size = int(counts[: tokenizer.vocabulary] @ lengths)
+    size = int(counts[: tokenizer.vocabulary] @ tokenizer.byte_lengths)
     return ShardRecord(path.name, tokens, int(counts[tokenizer.bos]), size, sha256.hexdigest())

@@ -1,42 +1,58 @@
-"""What all data has in common for a run, and what all text corpora share: the way from text to a prepared Dataset.
+"""What all data has in common for a run, and what all text corpora share: the path from text to a prepared Dataset.
 
-A text corpus says what its documents are; see shakespeare.py (embedded), text.py (your own files), hub.py (Hugging
-Face). pretokenized.py has shards from the start.
+A text corpus says what its documents are; see shakespeare.py (embedded), python.py (installed packages), text.py (your own
+files), hub.py (Hugging Face). pretokenized.py has shards from the start.
 """
 
+import logging
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from ramen.data.batches import LongDocuments
-from ramen.data.dataset import Dataset, open_dataset, settings_digest
+from ramen.data.dataset import TOKENIZER, Dataset, open_dataset, settings_digest
 from ramen.data.prepare import prepare
+from ramen.data.rows import Batching, RowSettings, Validation
 from ramen.data.shard import LARGEST_ID, MOST_TOKENS
+from ramen.data.split import Holdout
+from ramen.data.tokenizer import char_tokenizer, load_tokenizer
 from ramen.errors import ConfigError, DataError
 
 FIXED_VOCABULARIES = {"byte": 257, "gpt2": 50257}
 
+log = logging.getLogger("ramen")
+
 
 class Source(ABC):
-    """What a run asks of its data: a Dataset, and how rows are made of it."""
+    """What a run asks of its data: a Dataset, and rows made of it."""
+
+    first_bos = 0  # tokens to leave out at the beginning of the first shard where rows are windows
 
     def __init__(
-        self, *, folder: str, sequence_length: int, validation_tokens: int | None, long_documents: LongDocuments
+        self,
+        *,
+        folder: str,
+        sequence_length: int,
+        batching: Batching,
+        long_documents: LongDocuments,
+        validation: Validation,
+        validation_tokens: int | None,
     ):
         check_range("sequence_length", sequence_length, 2, MOST_TOKENS)
         if validation_tokens is not None:
             check_range("validation_tokens", validation_tokens, 1, MOST_TOKENS)
         self.folder = Path(os.path.expanduser(folder))  # noqa: PTH111 - Path's raises for a user that is not there
-        self.sequence_length = sequence_length
-        self.validation_tokens = validation_tokens
-        self.long_documents = long_documents
+        self.rows = RowSettings(
+            sequence_length, batching, long_documents, validation, validation_tokens, self.first_bos
+        )
 
     @property
     @abstractmethod
     def vocabulary(self) -> int:
-        """The number of ids, BOS (the last one) included; known before any data is read."""
+        """The number of ids, BOS (the last one) included; known before shards are read."""
 
     @abstractmethod
     def dataset(self, progress: bool = True) -> Dataset:
@@ -48,12 +64,14 @@ class TextSource(Source):
 
     name: ClassVar[str]
     workers = 1  # threads that tokenize
+    first_bos = 1  # of the first document, before which nothing ends
 
     def __init__(
         self,
         *,
-        tokenizer: Literal["byte", "bpe", "gpt2"],
+        tokenizer: Literal["byte", "char", "bpe", "gpt2"],
         bpe_vocabulary: int,
+        holdout: Holdout,
         validation_fraction: float,
         shard_tokens: int,
         **base: Any,
@@ -67,8 +85,10 @@ class TextSource(Source):
             )
         self.tokenizer = tokenizer
         self.bpe_vocabulary = bpe_vocabulary
+        self.holdout: Holdout = holdout
         self.validation_fraction = validation_fraction
         self.shard_tokens = shard_tokens
+        self.skipped_rows = 0  # that hold null in place of a text
 
     @abstractmethod
     def documents(self) -> Iterator[str]:
@@ -84,21 +104,31 @@ class TextSource(Source):
 
     @property
     def vocabulary(self) -> int:
-        return FIXED_VOCABULARIES.get(self.tokenizer, self.bpe_vocabulary)
+        return (
+            self._characters
+            if self.tokenizer == "char"
+            else FIXED_VOCABULARIES.get(self.tokenizer, self.bpe_vocabulary)
+        )
+
+    @cached_property
+    def _characters(self) -> int:
+        path = self.prepared_folder() / TOKENIZER
+        return (load_tokenizer(path) if path.exists() else char_tokenizer(self.documents())).vocabulary
 
     def settings(self) -> dict[str, Any]:
-        """All that decides what a prepared folder holds; batching (sequence_length, long_documents ...) does not."""
+        """All that decides the contents of a prepared folder; batching (sequence_length, long_documents ...) does not."""
         return {
             "source": self.name,
             "fingerprint": dict(self.fingerprint()),
             "tokenizer": self.tokenizer,
-            "vocabulary": self.vocabulary,
+            "bpe_vocabulary": self.bpe_vocabulary if self.tokenizer == "bpe" else None,
+            "holdout": self.holdout,
             "validation_fraction": self.validation_fraction,
             "shard_tokens": self.shard_tokens,
         }
 
     def prepared_folder(self) -> Path:
-        """Where this is kept: a readable name, then a digest of all settings, so that none meets another's folder."""
+        """The folder of this corpus: a readable name, then a digest of all settings, so that none meets another's folder."""
         size = self.bpe_vocabulary if self.tokenizer == "bpe" else ""
         return self.folder / f"{self.name}_{self.tokenizer}{size}_{settings_digest(self.settings())}"
 
@@ -111,7 +141,25 @@ class TextSource(Source):
             raise DataError(f"data: cannot be looked for, got {error}; paths that can be read are needed") from error
         if not there:
             prepare(self, folder, progress=progress)
+            if self.skipped_rows:
+                log.warning("data: %d rows hold null in place of a text and are left out", self.skipped_rows)
         return open_dataset(folder, self.settings())
+
+    def texts_of(self, rows: Iterable[tuple[str, Any]], column: str) -> Iterator[str]:
+        """The texts under a column of rows, each with the name of its place; `a.b` is key b of column a. Null is left out."""
+        for place, row in rows:
+            value = row
+            for key in [column] if isinstance(row, Mapping) and column in row else column.split("."):
+                if not isinstance(value, Mapping) or key not in value:
+                    there = ", ".join(map(str, value)) or "{}" if isinstance(value, Mapping) else type(value).__name__
+                    raise DataError(f"{place}: has no text under data.text_column={column!r}, got {there}")
+                value = value[key]
+            if value is None:
+                self.skipped_rows += 1
+            elif isinstance(value, str):
+                yield value
+            else:
+                raise DataError(f"{place}: data.text_column={column!r} holds no text, got {type(value).__name__}")
 
 
 def check_range(key: str, value: int, low: int, high: int) -> None:

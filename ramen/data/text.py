@@ -1,11 +1,12 @@
-"""Your own text: .txt, .jsonl and .parquet files.
+"""Your own text: any text files, .jsonl and .parquet.
 
-A .txt file is one document, or several with a line between them that holds only `separator`; a line of .jsonl and a
-row of .parquet is one document each, its text under `text_column`. Files are read in order of their paths, one
-document at a time.
+A text file is one document, or several with a line between them that holds only `separator`, or one a line; a line of
+.jsonl and a row of .parquet is one document each, its text under `text_column`. Files are read in order of their paths,
+one document at a time.
 """
 
 import json
+import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from glob import escape, glob
@@ -14,6 +15,11 @@ from typing import Any
 
 from ramen.data.source import TextSource, threads
 from ramen.errors import ConfigError, DataError
+
+LINES = ("\n", r"\n")  # separators that make each line a document; the second is how a shell's quotes hand it on
+LOOK_BYTES = 4096  # of a file in a folder, to tell whether it is text
+
+log = logging.getLogger("ramen")
 
 
 class Text(TextSource):
@@ -29,15 +35,19 @@ class Text(TextSource):
         self.files = [files] if isinstance(files, str) else list(files)
         self.separator = separator
         self.text_column = text_column
-        if separator is not None and (separator != separator.strip() or "\n" in separator):
+        if separator not in (None, *LINES) and (separator != separator.strip() or "\n" in separator):
             raise ConfigError(
-                f"data.separator: is not a line without blanks around, got {separator!r}; '' stands for an empty line"
+                f"data.separator: is not a line without blanks around, got {separator!r}; "
+                r"'' stands for an empty line, '\n' for the end of each line"
             )
 
     def documents(self) -> Iterator[str]:
         for path in self.paths():
             try:
-                yield from READERS[path.suffix](self, path)
+                rows = ROWS.get(path.suffix)
+                yield from (
+                    self.texts_of(rows(path, self.text_column), self.text_column) if rows else self._read_text(path)
+                )
             except UnicodeDecodeError as error:
                 raise DataError(
                     f"{path}: is not UTF-8, got byte {error.object[error.start]:#04x} ({error.reason}); convert it"
@@ -51,37 +61,59 @@ class Text(TextSource):
         return {"files": states, "separator": self.separator, "text_column": self.text_column}
 
     def paths(self) -> list[Path]:
-        """The files that the patterns stand for. DataError when one stands for none, or for what is no text file."""
+        """The files that the patterns stand for; of a folder all that are text. DataError when a pattern stands for none."""
         found: set[Path] = set()
         for pattern in self.files:
             # Not Path's functions: they raise on what may not be looked at, and its glob takes no absolute patterns.
             plain = str(Path(os.path.expanduser(pattern)))  # noqa: PTH111
             matches = glob(escape(plain)) or glob(plain, recursive=True)  # noqa: PTH207 - a name may have brackets in it
-            if not matches:
+            files = {file for path in map(Path, matches) for file in (_inside(path) if path.is_dir() else [path])}
+            if not files:
                 raise DataError(
                     f"data.files: no file matches, got {pattern!r} in {Path.cwd()}; "
-                    "allowed are paths and globs (** for all folders)"
+                    "allowed are paths, folders and globs (** for all folders)"
                 )
-            found.update(map(Path, matches))
+            found |= files
         if not found:
-            raise DataError("data.files: names no file, got an empty list; give at least one path or glob")
+            raise DataError("data.files: names no file, got an empty list; give at least one path, folder or glob")
         for path in sorted(found):
-            if not path.is_file() or path.suffix not in READERS:
-                other = "a folder" if path.is_dir() else "a pipe, a device or a broken link"
-                what = f"{path.suffix or 'no'} suffix" if path.is_file() else other
-                raise DataError(
-                    f"{path}: is no text file, got {what}; "
-                    f"allowed are {', '.join(READERS)}, for example data.files='folder/*.txt'"
-                )
+            if not path.is_file():
+                raise DataError(f"{path}: is no text file, got a pipe, a device or a broken link; a file is needed")
         return sorted(found)
 
+    def _read_text(self, path: Path) -> Iterator[str]:
+        with path.open(encoding="utf-8-sig") as file:
+            if self.separator is None:
+                yield file.read()
+            elif self.separator in LINES:
+                yield from (line.rstrip("\n") for line in file)
+            else:
+                yield from _split_lines(file, self.separator)
 
-def _read_txt(source: Text, path: Path) -> Iterator[str]:
-    with path.open(encoding="utf-8-sig") as file:
-        if source.separator is None:
-            yield file.read()
-        else:
-            yield from _split_lines(file, source.separator)
+
+def _inside(folder: Path) -> list[Path]:
+    """The files in a folder and its folders that are text. Hidden ones are left out."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    files = [path for path in files if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
+    texts = [path for path in files if path.suffix in ROWS or _is_text(path)]
+    if len(texts) < len(files):
+        log.info(
+            "data.files: %d of %d files in %s are no text and are left out", len(files) - len(texts), len(files), folder
+        )
+    return texts
+
+
+def _is_text(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            head = file.read(LOOK_BYTES)
+    except OSError:
+        return True  # told when it is read
+    try:
+        head.decode()
+    except UnicodeDecodeError as error:
+        return error.end == len(head) == LOOK_BYTES  # a character cut by the end of the look
+    return b"\0" not in head
 
 
 def _split_lines(lines: Iterable[str], separator: str) -> Iterator[str]:
@@ -98,49 +130,33 @@ def _split_lines(lines: Iterable[str], separator: str) -> Iterator[str]:
         yield "".join(text)
 
 
-def _read_jsonl(source: Text, path: Path) -> Iterator[str]:
+def _jsonl_rows(path: Path, column: str) -> Iterator[tuple[str, Any]]:
     with path.open(encoding="utf-8-sig") as file:
         for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            try:
-                record = json.loads(line)
-            except (ValueError, RecursionError) as error:  # the latter of brackets without end
-                raise DataError(
-                    f"{path}: line {number} is not json, got {line[:40]!r}; each line is one json object"
-                ) from error
-            text = record.get(source.text_column) if isinstance(record, dict) else None
-            if not isinstance(text, str):
-                if isinstance(record, dict) and source.text_column not in record:
-                    there = ", ".join(record) or "{}"
-                else:
-                    there = type(text if isinstance(record, dict) else record).__name__
-                raise DataError(
-                    f"{path}: line {number} has no text under data.text_column={source.text_column!r}, got {there}"
-                )
-            yield text
+            if line.strip():
+                try:
+                    row = json.loads(line)
+                except (ValueError, RecursionError) as error:  # the latter of brackets without end
+                    raise DataError(
+                        f"{path}: line {number} is not json, got {line[:40]!r}; each line is one json object"
+                    ) from error
+                yield f"{path}: line {number}", row
 
 
-def _read_parquet(source: Text, path: Path) -> Iterator[str]:
+def _parquet_rows(path: Path, column: str) -> Iterator[tuple[str, Any]]:
     import pyarrow  # type: ignore[import-untyped]
     from pyarrow import parquet
 
     try:
         with parquet.ParquetFile(path) as file:
-            columns = file.schema_arrow.names
-            if source.text_column not in columns:
-                raise DataError(
-                    f"{path}: has no data.text_column={source.text_column!r}; its columns are {', '.join(columns)}"
-                )
-            for group in file.iter_batches(columns=[source.text_column], batch_size=256):
-                for text in group.column(0).to_pylist():
-                    if not isinstance(text, str):
-                        raise DataError(
-                            f"{path}: data.text_column={source.text_column!r} holds {text!r}; only texts are allowed"
-                        )
-                    yield text
+            number = 0
+            wanted = [name for name in file.schema_arrow.names if name in (column, column.partition(".")[0])]
+            for group in file.iter_batches(columns=wanted or None, batch_size=256):
+                for row in group.to_pylist():
+                    number += 1
+                    yield f"{path}: row {number}", row
     except pyarrow.ArrowException as error:
         raise DataError(f"{path}: cannot be read as parquet, got {error}") from error
 
 
-READERS = {".txt": _read_txt, ".jsonl": _read_jsonl, ".parquet": _read_parquet}
+ROWS = {".jsonl": _jsonl_rows, ".parquet": _parquet_rows}

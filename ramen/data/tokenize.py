@@ -12,12 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ramen.data.split import Document
 from ramen.data.tokenizer import Tokenizer
 
 CHUNK_CHARACTERS = 2**20
 CHUNKS_PER_WORKER = 2  # held at once
-
-Document = tuple[str, bool]  # its text, and True if it is held out
 
 
 @dataclass(frozen=True)

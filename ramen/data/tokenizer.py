@@ -1,15 +1,15 @@
 """Tokenizers: text to ids and back, one class for all kinds.
 
-`byte` (the 256 bytes), `bpe` (byte-level BPE trained on the corpus, see bpe.py) and `gpt2` (see gpt2.py). The id
-behind the last mergeable token is BOS: it opens every document, and predicting it means that the document has ended,
-as in the GPT-2 data sets. Text is encoded by tiktoken (https://github.com/openai/tiktoken), five times as fast as
-`tokenizers`; the file that a tokenizer is saved in is that of `tokenizers`, which reads it and gives the same ids.
+`byte` (the 256 bytes), `char` (the characters of the corpus), `bpe` (byte-level BPE trained on the corpus, see bpe.py) and
+`gpt2` (see gpt2.py). The id behind the last token is BOS: it opens every document, and predicting it means that the
+document has ended, as in the GPT-2 data sets. Text is encoded by tiktoken (https://github.com/openai/tiktoken), five times
+as fast as by `tokenizers`; the file that a tokenizer is saved in is that of `tokenizers`, which gives the same ids.
 """
 
 import base64
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ramen.data.shard import LARGEST_ID
-from ramen.errors import DataError, told
+from ramen.errors import ConfigError, DataError, told
 from ramen.runs.atomic import read_json, write_atomically
 
 if TYPE_CHECKING:
@@ -32,9 +32,11 @@ BYTES = tuple(bytes([value]) for value in range(256))
 # breaks behind it, line breaks, blanks (the last one is left to the word behind).
 PATTERNS = {
     "byte": "",
+    "char": r"[\s\S]",
     "bpe": r" ?'?\p{L}+(?:'\p{L}+)*| ?\p{N}{1,3}| ?[^\s\p{L}\p{N}]+\n*|\n+|[^\S\n]+(?!\S)|\s",
     "gpt2": r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s",
 }
+NAMES = {pattern: name for name, pattern in PATTERNS.items()}
 REMEDY = "delete the folder to prepare it again"
 BOS_NAME = "<|bos|>"  # in the file, for other programs
 PRINTABLE = (*range(33, 127), *range(161, 173), *range(174, 256))  # bytes that stand for themselves in GPT-2's files
@@ -77,6 +79,14 @@ class Tokenizer:
         text = unicode_text(text)
         if self.name == "byte":
             return np.frombuffer(text.encode(), dtype=np.uint8).astype(np.uint16)
+        if self.name == "char":
+            points = np.frombuffer(text.encode("utf-32-le"), dtype="<u4")
+            ids = np.minimum(np.searchsorted(self._points, points), len(self.tokens) - 1)
+            if len(unknown := points[self._points[ids] != points]):
+                raise DataError(
+                    f"text: holds a character that is not in the corpus of this tokenizer, got {chr(unknown[0])!r}"
+                )
+            return ids.astype(np.uint16)
         return self._encoding.encode_to_numpy(text, disallowed_special=()).astype(np.uint16)
 
     def decode(self, ids: Sequence[int] | NDArray[np.integer]) -> str:
@@ -89,17 +99,32 @@ class Tokenizer:
             )
         return b"".join(self.tokens[value] for value in values.tolist() if value != self.bos).decode(errors="replace")
 
+    @cached_property
+    def byte_lengths(self) -> NDArray[np.int64]:
+        """UTF-8 bytes of the text of each id (V,); BOS stands for no text."""
+        return np.array([*map(len, self.tokens), 0], dtype=np.int64)
+
+    def bytes_per_target(self, targets: NDArray[np.int64]) -> float:
+        """Mean over the targets that count. Bits per byte = mean loss in nats / ln 2 / this."""
+        counted = targets[targets >= 0]
+        return float(self.byte_lengths[counted].sum()) / len(counted)
+
     def save(self, path: Path) -> None:
         """Write tokenizer.json, which `tokenizers.Tokenizer.from_file` reads, too."""
         from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers
         from tokenizers import Tokenizer as Saved
 
-        spelled = [_spell(token) for token in self.tokens]
+        spelled = [self._spell(token) for token in self.tokens]
         saved = Saved(models.BPE({token: rank for rank, token in enumerate(spelled)}, self._merges()))
-        to_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-        split = [pre_tokenizers.Split(Regex(self.pattern), "isolated")] if self.pattern else []
-        saved.pre_tokenizer = pre_tokenizers.Sequence([*split, to_bytes])
-        saved.decoder = decoders.ByteLevel()
+        split: list[pre_tokenizers.PreTokenizer] = (
+            [pre_tokenizers.Split(Regex(self.pattern), "isolated")] if self.pattern else []
+        )
+        if self.name == "char":
+            saved.decoder = decoders.Fuse()
+        else:
+            split.append(pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False))
+            saved.decoder = decoders.ByteLevel()
+        saved.pre_tokenizer = pre_tokenizers.Sequence(split)
         saved.add_special_tokens([AddedToken(BOS_NAME, normalized=False)])
         write_atomically(path, saved.to_str(pretty=True).encode())
 
@@ -107,14 +132,21 @@ class Tokenizer:
         """The two tokens that each longer token is merged from, in rank order."""
         ranks = {token: rank for rank, token in enumerate(self.tokens)}
         merges = []
-        for token in self.tokens:
+        for token in self.tokens if self.name != "char" else ():
             parts = [token[at : at + 1] for at in range(len(token))]
             while len(parts) > 2:
                 _, at = min((ranks.get(a + b, len(ranks)), at) for at, (a, b) in enumerate(pairwise(parts)))
                 parts[at : at + 2] = [parts[at] + parts[at + 1]]
             if len(parts) == 2:
-                merges.append((_spell(parts[0]), _spell(parts[1])))
+                merges.append((self._spell(parts[0]), self._spell(parts[1])))
         return merges
+
+    def _spell(self, token: bytes) -> str:
+        return token.decode() if self.name == "char" else "".join(CHARACTERS[value] for value in token)
+
+    @cached_property
+    def _points(self) -> NDArray[np.uint32]:
+        return np.array([ord(token.decode()) for token in self.tokens], dtype=np.uint32)
 
     @cached_property
     def _encoding(self) -> "tiktoken.Encoding":
@@ -131,22 +163,34 @@ def byte_tokenizer() -> Tokenizer:
     return Tokenizer("byte", BYTES)
 
 
+def char_tokenizer(texts: Iterable[str]) -> Tokenizer:
+    """One id a character of the texts, in the order of Unicode."""
+    characters = sorted(set().union(*map(unicode_text, texts)))
+    if len(characters) > LARGEST_ID:
+        raise ConfigError(f"data.tokenizer=char: too many characters, got {len(characters)}; allowed are {LARGEST_ID}")
+    return Tokenizer("char", tuple(character.encode() for character in characters))
+
+
 def load_tokenizer(path: Path, sha256: str | None = None) -> Tokenizer:
     """The tokenizer that `save` wrote, bit-identical. DataError when the file is missing, is something else, or has another
     hash than is stated (by the caller, or in a file of ramen 0.1 itself)."""
     try:
         stored = read_json(path)
         if "model" in stored:
-            tokens = tokens_of(stored["model"]["vocab"])
             splits = [part for part in stored["pre_tokenizer"]["pretokenizers"] if part["type"] == "Split"]
-            pattern = splits[0]["pattern"]["Regex"] if splits else ""
+            name = NAMES[splits[0]["pattern"]["Regex"] if splits else ""]
+            tokens = tokens_of(stored["model"]["vocab"], name)
         else:  # of ramen 0.1
+            name = NAMES[stored["pattern"]]
             tokens = tuple(base64.b64decode(token, validate=True) for token in stored["tokens"])
-            pattern, sha256 = stored["pattern"], sha256 or stored.get("sha256")
-        name = next(name for name, known in PATTERNS.items() if known == pattern)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, StopIteration) as error:
+            sha256 = sha256 or stored.get("sha256")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{path}: is no tokenizer, got {told(error)}; {REMEDY}") from error
-    if not set(BYTES) <= set(tokens) or len(set(tokens)) != len(tokens) or len(tokens) > LARGEST_ID:
+    if (
+        (name != "char" and not set(BYTES) <= set(tokens))
+        or len(set(tokens)) != len(tokens)
+        or len(tokens) > LARGEST_ID
+    ):
         raise DataError(
             f"{path}: is damaged, got {len(tokens)} tokens; "
             f"needed are all 256 bytes, each token once, at most {LARGEST_ID}"
@@ -157,13 +201,14 @@ def load_tokenizer(path: Path, sha256: str | None = None) -> Tokenizer:
     return tokenizer
 
 
-def tokens_of(vocabulary: Mapping[str, int]) -> tuple[bytes, ...]:
+def tokens_of(vocabulary: Mapping[str, int], name: str) -> tuple[bytes, ...]:
     """The byte strings of a vocabulary as `tokenizers` spells it, in the order of their ids, which are 0, 1, 2 ..."""
     if sorted(vocabulary.values()) != list(range(len(vocabulary))):
         raise ValueError("the ids have gaps")
-    return tuple(
-        bytes(VALUES[character] for character in token) for token in sorted(vocabulary, key=vocabulary.__getitem__)
-    )
+    spelled = sorted(vocabulary, key=vocabulary.__getitem__)
+    if name == "char":
+        return tuple(token.encode() for token in spelled)
+    return tuple(bytes(VALUES[character] for character in token) for token in spelled)
 
 
 def unicode_text(text: str) -> str:
@@ -173,7 +218,3 @@ def unicode_text(text: str) -> str:
     except UnicodeEncodeError:
         return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     return text
-
-
-def _spell(token: bytes) -> str:
-    return "".join(CHARACTERS[value] for value in token)

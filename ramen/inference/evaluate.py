@@ -10,24 +10,33 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
+
 from ramen.build.objects import build_section
 from ramen.config.check import check
-from ramen.config.compose import plain
-from ramen.config.diagnosis import Composer
-from ramen.data.batches import validation_rows
+from ramen.config.compose import compose
+from ramen.config.diagnosis import diagnose
 from ramen.data.checksum import CHECKSUMS
 from ramen.data.dataset import TOKENIZER
 from ramen.data.gpt2 import gpt2_tokenizer
 from ramen.data.prepare import validation_shards
 from ramen.data.shard import ShardRecord, read_record
 from ramen.data.source import Source, TextSource
-from ramen.data.text import READERS
 from ramen.data.tokenizer import Tokenizer, load_tokenizer
 from ramen.errors import ConfigError, DataError
 from ramen.inference.load import Run
 from ramen.training.evaluate import bits_per_byte
 
-KEPT = ("folder", "tokenizer", "bpe_vocabulary", "sequence_length", "long_documents")  # of the run's data, unless given
+KEPT = (
+    "folder",
+    "tokenizer",
+    "bpe_vocabulary",
+    "sequence_length",
+    "batching",
+    "long_documents",
+)  # of the run's data, unless given
 SHARD = ".bin"
 
 
@@ -40,7 +49,7 @@ class Evaluation:
     loss: float  # nats a counted token
     bits_per_byte: float  # of text: comparable between tokenizers
     tokens: int  # counted: predicted from what stands before them in their row
-    bytes_per_token: float  # of the data as a whole
+    bytes_per_token: float  # of the counted ones
     data_hash: str
     tokenizer_known: bool  # False for a shard without a manifest: only the range of its ids could be checked
 
@@ -50,7 +59,6 @@ class _Part:
     """Shards to evaluate on, and what is known of them."""
 
     shards: Sequence[Path]
-    bytes_per_token: float
     hash: str
     tokenizer_known: bool = True
 
@@ -73,21 +81,16 @@ def evaluate_on(run: Run, *words: str) -> Evaluation:
             part = _of_text(source, run.tokenizer, Path(scratch), whole=bool(files))
         else:
             part = _of_dataset(source, run.tokenizer)
-        rows = validation_rows(
-            part.shards,
-            bos=run.tokenizer.bos,
-            sequence_length=source.sequence_length,
-            long_documents=source.long_documents,
-            tokens=source.validation_tokens,
-        )
+        rows = source.rows.validation_batch(part.shards, run.tokenizer.bos)
+    bytes_per_target = run.tokenizer.bytes_per_target(rows.targets.numpy())
     loss = run.evaluate(rows.tokens, rows.targets)
     return Evaluation(
         on=" ".join(words) or "validation split",
         step=run.step,
         loss=loss,
-        bits_per_byte=bits_per_byte(loss, part.bytes_per_token),
+        bits_per_byte=bits_per_byte(loss, bytes_per_target),
         tokens=rows.counted,
-        bytes_per_token=part.bytes_per_token,
+        bytes_per_token=bytes_per_target,
         data_hash=part.hash,
         tokenizer_known=part.tokenizer_known,
     )
@@ -98,10 +101,9 @@ def _sorted(words: Sequence[str]) -> tuple[list[Path], list[str]]:
     overrides = [word for word in words if re.match(r"data(\.\w+)*=", word)]
     files = [Path(word) for word in words if word not in overrides]
     problems = [
-        f"{path}: is nothing to evaluate on, got {'a folder' if path.is_dir() else 'another suffix'}; "
-        f"allowed are {', '.join((SHARD, *READERS))} files and data=... overrides"
+        f"{path}: is nothing to evaluate on, got an override; allowed are files, folders and data=... overrides"
         for path in files
-        if path.suffix not in (SHARD, *READERS)
+        if "=" in path.name and not path.exists()
     ]
     if len({path.suffix == SHARD for path in files}) > 1:
         problems.append(f"shards and text cannot be mixed, got {', '.join(map(str, files))}; evaluate one by one")
@@ -122,9 +124,11 @@ def _keys(overrides: Sequence[str]) -> set[str]:
 def _source(run: Run, overrides: list[str], whole: bool) -> Source:
     """The run's data config with the overrides; another corpus keeps the run's batching. `whole`: all tokens by default."""
     own, given = run.config["data"], _keys(overrides)
-    with Composer().open() as composer:
-        parsed = composer.parse(overrides)
-        node = plain(composer.compose(overrides))["data"] if "data" in given else {**own}
+    try:
+        node = compose(overrides)["data"] if "data" in given else {**own}
+        parsed = [OverridesParser.create().parse_override(word) for word in overrides]
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(diagnose(overrides, error)) from error
     if "data" in given:
         node |= {key: own[key] for key in KEPT if key in own and key in node and f"data.{key}" not in given}
     else:
@@ -133,9 +137,9 @@ def _source(run: Run, overrides: list[str], whole: bool) -> Source:
         node["validation_tokens"] = None
     check({**run.config, "data": node})
     source: Source = build_section({**run.config, "data": node}, "data")
-    if source.sequence_length > run.text.sequence_length:
+    if source.rows.sequence_length > run.text.sequence_length:
         raise ConfigError(
-            f"data.sequence_length: is more than the model was made for, got {source.sequence_length}; "
+            f"data.sequence_length: is more than the model was made for, got {source.rows.sequence_length}; "
             f"allowed is up to {run.text.sequence_length}"
         )
     return source
@@ -144,7 +148,7 @@ def _source(run: Run, overrides: list[str], whole: bool) -> Source:
 def _of_dataset(source: Source, tokenizer: Tokenizer) -> _Part:
     data = source.dataset()
     _check_tokenizer(data.tokenizer, tokenizer, data.folder)
-    return _Part(data.validation, data.bytes_per_token, data.hash)
+    return _Part(data.validation, data.hash)
 
 
 def _of_shards(paths: list[Path], tokenizer: Tokenizer) -> _Part:
@@ -173,7 +177,7 @@ def _part(shards: list[Path], records: list[ShardRecord], known: bool) -> _Part:
     if not size:
         raise DataError(f"{shards[0]}: holds no text, got 0 bytes; documents are needed")
     digest = hashlib.sha256("".join(record.sha256 for record in records).encode()).hexdigest()[:16]
-    return _Part(shards, size / sum(record.tokens for record in records), digest, known)
+    return _Part(shards, digest, known)
 
 
 def _check_tokenizer(found: Tokenizer, own: Tokenizer, where: Path) -> None:

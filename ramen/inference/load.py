@@ -79,9 +79,9 @@ class Run:
         targets = np.full_like(tokens, IGNORED)
         targets[:, :width].flat[: len(ids)] = ids
         tokens[:, 1:].flat[: len(ids)] = ids
-        return self.evaluate(tokens, targets)
+        return self.evaluate(torch.from_numpy(tokens), torch.from_numpy(targets))
 
-    def evaluate(self, tokens: np.ndarray, targets: np.ndarray) -> float:
+    def evaluate(self, tokens: torch.Tensor, targets: torch.Tensor) -> float:
         """Mean loss in nats a counted target of rows (R, T), computed as the trainer does."""
         plan = build_section(self.config, "trainer", self.text.sequence_length)
         found = self.summary.get("micro_batch_tokens")  # what `auto` came to
@@ -110,7 +110,10 @@ def open_run(run_folder: str | Path, device: str | torch.device = "cpu", step: i
         raise DataError(f"{folder / CONFIG}: is of another version of ramen:\n{error}") from error
     path = _checkpoint(folder, step)
     source = build_section(config, "data")
-    model = build_model(config, DataSpec(source.vocabulary, source.vocabulary - 1, source.sequence_length))
+    model = build_model(
+        config,
+        DataSpec(source.vocabulary, source.vocabulary - 1, source.rows.sequence_length, source.rows.document_mask),
+    )
     checkpoint.load_weights(path, model)
     summary, environment = files.summary(), files.environment()
     where = machine.select_device(str(device))

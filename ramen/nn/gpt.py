@@ -34,11 +34,16 @@ TABLES = ("embedding", "head", "value_embedding")  # roles of parameters that ha
 
 @dataclass(frozen=True)
 class DataSpec:
-    """What a model must know of its data: number of token ids, the id that opens a document, tokens of a row at most."""
+    """What a model must know of its data."""
 
-    vocabulary: int
-    bos: int
-    sequence_length: int
+    vocabulary: int  # number of token ids
+    bos: int  # the id that opens a document
+    sequence_length: int  # tokens of a row at most
+    document_mask: bool = True  # False: a row is one document, whatever it holds
+
+    def opens(self, tokens: Tensor) -> Tensor:
+        """(B, T) ids -> (B, T) bool, True where a document opens."""
+        return tokens == self.bos if self.document_mask else torch.zeros_like(tokens, dtype=torch.bool)
 
 
 class GPT(nn.Module):
@@ -98,7 +103,7 @@ class GPT(nn.Module):
 
     def hidden(self, tokens: Tensor, documents: int | None = None, run_block: RunBlock = run) -> Tensor:
         """(B, T) token ids, of so many documents, -> (B, T, D) normalised outputs of the last block."""
-        opens = tokens == self.data.bos
+        opens = self.data.opens(tokens)
         mask, value_rows = DocumentMask(opens.cumsum(-1), documents), self.value_embedding.read(tokens)
         inputs = BlockInputs(mask, self.position, self.value_embedding, value_rows)
         memory: dict[str, Tensor] = {}
@@ -125,7 +130,7 @@ class GPT(nn.Module):
             return self.softcap(logits) if self.softcap else logits
         mtp = None
         if self.training and self.mtp_weights:
-            of_token = (tokens == self.data.bos).cumsum(-1)
+            of_token = self.data.opens(tokens).cumsum(-1)
             mtp = mtp_targets(targets, of_token, len(self.mtp_weights)).flatten(0, 1), self.mtp_weights_now
         return linear_cross_entropy(
             x.flatten(0, 1), self.embedding.head(), targets.flatten(), self.data.vocabulary, self.softcap, mtp=mtp

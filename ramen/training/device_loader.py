@@ -1,47 +1,79 @@
 """Batches on the device. For CUDA a thread makes them ahead in pinned memory, from where a copy does not make the loop wait.
 
 On a CPU the batch is a thousandth of a step or less (docs/performance.md), and a thread would take its core.
+
+The thread reads the same rows in the same order, and a batch travels with the position behind it: `state_dict` is that of
+the batches taken, never of those made ahead. A take of another size than the one before (a stage of a batch schedule)
+sends the thread back to that position. An error is raised by the take that would have met it without the thread, so a run
+that ends before a damaged shard ends well. Neither the depth nor the thread's pace changes what is taken.
 """
 
-from dataclasses import dataclass, replace
+from collections import deque
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from typing import Literal
 
 import torch
-from torch import Tensor
 
 from ramen.data.batches import Batch, Batches
-from ramen.data.prefetch import Prefetch
+
+Made = tuple[Batch, dict[str, int], int]  # a batch, and the state and the epoch behind it
 
 
-@dataclass(frozen=True)
-class DeviceBatch:
-    """tokens and targets (B, T) int64, how many targets count, and the number of documents in each row, if that is known."""
-
-    tokens: Tensor
-    targets: Tensor
-    counted: int
-    documents: tuple[int, ...] | None = None
-
-
-class DeviceLoader(Prefetch[DeviceBatch]):
-    """The batches of a run, on its device; `depth` are made ahead (auto: 2 for CUDA, 0 for a CPU)."""
+class DeviceLoader:
+    """The batches of a run, on its device; `depth` are made ahead (auto: 2 for CUDA, 0 for a CPU; 0: no thread)."""
 
     def __init__(self, batches: Batches, device: torch.device, depth: int | Literal["auto"]):
-        self.device, self.pinned = device, device.type == "cuda"
-        super().__init__(batches, self._on_host, 2 * self.pinned if depth == "auto" else depth)
+        self._batches, self._device, self._pinned = batches, device, device.type == "cuda"
+        self._depth = 2 * self._pinned if depth == "auto" else depth
+        self._state, self._epoch = batches.state_dict(), batches.epoch  # behind what was taken
+        self._rows = 0
+        self._thread: ThreadPoolExecutor | None = None
+        self._ahead: deque[Future[Made]] = deque()
 
-    def _on_host(self, batch: Batch) -> DeviceBatch:
-        tokens, targets = torch.from_numpy(batch.tokens), torch.from_numpy(batch.targets)
-        if self.pinned:  # torch's allocator gives pinned memory out again only when copies from it are done
-            with torch.cuda.device(self.device):  # a thread of its own begins at device 0
-                tokens, targets = tokens.pin_memory(), targets.pin_memory()
-        documents = 1 + (batch.tokens[:, 1:] == self._batches.bos).sum(
-            axis=1
-        )  # a row begins one, whatever it begins with
-        return DeviceBatch(tokens, targets, batch.counted, tuple(documents.tolist()))
+    @property
+    def epoch(self) -> int:
+        """The epoch of the next token to be taken."""
+        return self._epoch
 
-    def take(self, rows: int) -> DeviceBatch:
-        """The next rows; the copy to the device is queued behind its work."""
-        batch = super().take(rows)
-        tokens, targets = (t.to(self.device, non_blocking=True) for t in (batch.tokens, batch.targets))
+    def take(self, rows: int) -> Batch:
+        """The next rows; the copy to the device is queued behind its work. Raises what the thread raised for these rows."""
+        if self._depth:
+            if self._thread is None or rows != self._rows:
+                self.close()
+                self._batches.load_state_dict(self._state)
+                self._rows, self._thread = rows, ThreadPoolExecutor(1, "batches")
+                self._ahead.extend(self._thread.submit(self._make, rows) for _ in range(self._depth))
+            made = self._ahead[0].result()  # an error stays the first: what is made behind it is not taken
+            self._ahead.popleft()
+            self._ahead.append(self._thread.submit(self._make, rows))
+        else:
+            made = self._make(rows)
+        batch, self._state, self._epoch = made
+        tokens, targets = (ids.to(self._device, non_blocking=True) for ids in (batch.tokens, batch.targets))
         return replace(batch, tokens=tokens, targets=targets)
+
+    def state_dict(self) -> dict[str, int]:
+        """The position behind what was taken."""
+        return self._state
+
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        """Continue exactly where `state` was taken."""
+        self.close()
+        self._batches.load_state_dict(state)
+        self._state, self._epoch = self._batches.state_dict(), self._batches.epoch
+
+    def close(self) -> None:
+        """End the thread; a later take goes on from where the taking was."""
+        if self._thread is not None:
+            self._thread.shutdown(cancel_futures=True)
+            self._thread = None
+            self._ahead.clear()
+
+    def _make(self, rows: int) -> Made:
+        batch = self._batches.take(rows)
+        if self._pinned:  # torch's allocator gives pinned memory out again only when copies from it are done
+            with torch.cuda.device(self._device):  # a thread of its own begins at device 0
+                batch = replace(batch, tokens=batch.tokens.pin_memory(), targets=batch.targets.pin_memory())
+        return batch, self._batches.state_dict(), self._batches.epoch

@@ -3,9 +3,8 @@
 import math
 from collections.abc import Callable
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
+import torch.nn.functional as F
 from torch import Tensor
 
 from ramen.data.batches import IGNORED
@@ -13,20 +12,16 @@ from ramen.data.batches import IGNORED
 
 @torch.no_grad()
 def evaluate(
-    loss: Callable[[Tensor, Tensor], Tensor],
-    tokens: NDArray[np.int64],
-    targets: NDArray[np.int64],
-    rows: int,
-    device: torch.device,
+    loss: Callable[[Tensor, Tensor], Tensor], tokens: Tensor, targets: Tensor, rows: int, device: torch.device
 ) -> float:
     """Mean loss in nats a counted token of (R, T) rows, `rows` of them at a time; `loss` returns a sum."""
     total = torch.zeros((), dtype=torch.float64, device=device)
     for start in range(0, len(tokens), rows):
         part = slice(start, start + rows)
         short = max(0, start + rows - len(tokens))  # the last part is filled up: one shape, one compiled graph
-        padded_tokens = np.pad(tokens[part], ((0, short), (0, 0)), mode="edge")
-        padded_targets = np.pad(targets[part], ((0, short), (0, 0)), constant_values=IGNORED)
-        total += loss(torch.from_numpy(padded_tokens).to(device), torch.from_numpy(padded_targets).to(device))
+        filled_tokens = torch.cat((tokens[part], tokens[-1:].expand(short, -1)))
+        filled_targets = F.pad(targets[part], (0, 0, 0, short), value=IGNORED)
+        total += loss(filled_tokens.to(device), filled_targets.to(device))
     return total.item() / int((targets != IGNORED).sum())
 
 

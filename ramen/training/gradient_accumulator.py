@@ -10,9 +10,9 @@ from collections.abc import Callable, Hashable
 import torch
 from torch import Tensor, nn
 
+from ramen.data.batches import Batch
 from ramen.errors import ConfigError
 from ramen.training.cuda_graphs import GradientGraphs
-from ramen.training.device_loader import DeviceBatch
 
 log = logging.getLogger("ramen")
 
@@ -28,7 +28,7 @@ class GradientAccumulator:
         """Run micro-batches as CUDA graphs from now on, one for each value of `key`. ConfigError without a GPU."""
         self.graphs = GradientGraphs(self._run, parameters, key, self.device)
 
-    def __call__(self, batch: DeviceBatch) -> Tensor:
+    def __call__(self, batch: Batch) -> Tensor:
         """The summed loss (float32 scalar on the device). Nothing is read back."""
         if self.graphs:
             self.graphs.begin()

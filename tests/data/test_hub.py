@@ -49,8 +49,8 @@ def test_a_changed_folder_is_another_corpus(source, rows):
 @pytest.mark.parametrize(
     ("settings", "told"),
     [
-        ({"text_column": "text"}, "row 0 of .* has no text under data.text_column='text', got body, id"),
-        ({"text_column": "id"}, "has no text under data.text_column='id', got 0"),
+        ({"text_column": "text"}, "row 0 of .*: has no text under data.text_column='text', got body, id"),
+        ({"text_column": "id"}, "data.text_column='id' holds no text, got int"),
         ({"split": "nope"}, "has no data.name=None with data.split=nope, got ValueError: .*train"),
         ({"name": "nope"}, "has no data.name=nope with data.split=train, got ValueError: .*default"),
     ],

@@ -14,8 +14,8 @@ from pathlib import Path
 from ramen.data.text import Text
 settings = dict(
     files=sys.argv[1], folder=sys.argv[2], separator=None, text_column="text", tokenizer="byte", bpe_vocabulary=300,
-    sequence_length=16, validation_fraction=0.05, validation_tokens=None, long_documents="split",
-    shard_tokens=10**8, workers=1,
+    sequence_length=16, batching="documents", long_documents="split", holdout="hash", validation_fraction=0.05,
+    validation="spread", validation_tokens=None, shard_tokens=10**8, workers=1,
 )  # all in one shard, which has no share in the memory either
 data = Text(**settings).dataset(progress=False)
 status = dict(line.split(":") for line in Path("/proc/self/status").read_text().splitlines())

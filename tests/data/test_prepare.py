@@ -11,7 +11,7 @@ from ramen.data.bpe import train_bpe
 from ramen.data.checksum import read_sealed, write_sealed
 from ramen.data.dataset import open_dataset
 from ramen.data.shard import open_shard
-from ramen.data.split import SplitStats, held_out, position
+from ramen.data.split import SplitStats, position
 from ramen.errors import ConfigError, DataError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -30,8 +30,8 @@ def test_every_document_is_in_exactly_one_split(text_source, jsonl, tokenizer):
     data = source.dataset(progress=False)
     train, validation = texts_of(data, data.train), texts_of(data, data.validation)
     everything = list(source.documents())
-    assert train == [text for text in everything if not held_out(text, 0.3)]
-    assert validation == [text for text in everything if held_out(text, 0.3)]
+    assert train == [text for text in everything if position(text) >= 0.3]
+    assert validation == [text for text in everything if position(text) < 0.3]
     assert 30 < len(validation) < 90 and not set(train) & set(validation)
     assert (data.train_documents, data.validation_documents) == (len(train), len(validation))
     assert data.validation_bytes == sum(len(text.encode()) for text in validation)
@@ -91,9 +91,9 @@ def test_a_folder_that_cannot_be_made_is_told(text_source, jsonl, tmp_path):
         text_source(str(jsonl), folder=str(tmp_path / "file")).dataset(progress=False)
 
 
-def test_preparations_at_once_all_end_well(text_source, jsonl, tmp_path):
+def test_preparations_at_once_all_end_well(text_source, corpus_settings, jsonl, tmp_path):
     source = text_source(str(jsonl))
-    settings = {**vars(source), "folder": str(source.folder)}
+    settings = {**corpus_settings, "files": str(jsonl), "separator": None}
     code = (
         "from ramen.data.text import Text\n"
         f"data = Text(**{settings!r}).dataset(progress=False)\n"
@@ -184,7 +184,7 @@ def test_bpe_learns_from_the_training_split_only(text_source, jsonl, monkeypatch
     monkeypatch.setattr(preparation, "train_bpe", record)
     source = text_source(str(jsonl), tokenizer="bpe")
     source.dataset(progress=False)
-    assert seen == [text for text in source.documents() if not held_out(text, 0.3)]
+    assert seen == [text for text in source.documents() if position(text) >= 0.3]
 
 
 def stats(texts):
@@ -196,14 +196,14 @@ def stats(texts):
 
 @pytest.mark.parametrize("texts", [["a"], ["a", "a"], []])
 def test_too_few_documents_are_told(texts):
-    with pytest.raises(ConfigError, match=f"needs two different documents.* got {len(texts)} "):
+    with pytest.raises(ConfigError, match=f"has too little text.* got {len(texts)} "):
         stats(texts).check(0.5)
 
 
-@pytest.mark.parametrize("content", ["", "\n\n", '{"text": "one document of names"}\n'])
+@pytest.mark.parametrize("content", ["", "\n\n", '{"text": " "}\n'])
 def test_too_few_documents_are_told_before_too_few_words(text_source, tmp_path, content):
     (tmp_path / "a.jsonl").write_text(content)
-    with pytest.raises(ConfigError, match="needs two different documents"):
+    with pytest.raises(ConfigError, match="has too little text"):
         text_source(str(tmp_path / "a.jsonl"), tokenizer="bpe").dataset(progress=False)
 
 
@@ -215,7 +215,7 @@ def test_an_empty_split_is_told_with_what_would_do(fraction):
     low, high = str(caught.value).rpartition("allowed is ")[2].split(" to ")
     for allowed in (float(low), float(high)):
         stats(texts).check(allowed)
-        assert 0 < sum(held_out(text, allowed) for text in texts) < 20
+        assert 0 < sum(position(text) < allowed for text in texts) < 20
 
 
 def test_files_that_change_while_they_are_read_are_told(text_source, jsonl, monkeypatch, tmp_path):

@@ -13,7 +13,6 @@ import pytest
 from huggingface_hub import constants
 
 from ramen.data import fetch
-from ramen.data.batches import validation_rows
 from ramen.data.pretokenized import Pretokenized, _tokenizer
 from ramen.errors import ConfigError, DataError
 
@@ -113,7 +112,8 @@ def hub(tmp_path, monkeypatch, write_shard):
 def source(tmp_path):
     given = {
         "repo": REPO, "prefix": "fineweb", "available": 3, "shards": 2, "folder": str(tmp_path / "data"),
-        "sequence_length": 16, "validation_tokens": None, "long_documents": "split", "downloads": 2,
+        "sequence_length": 16, "batching": "documents", "long_documents": "split", "validation": "spread",
+        "validation_tokens": None, "downloads": 2,
     }  # fmt: skip
     return lambda **changed: Pretokenized(**given | changed)
 
@@ -130,7 +130,7 @@ def test_shards_are_fetched_once_and_are_what_the_hub_has(hub, source, tmp_path,
     assert "(3 files)" in told and f"of {REPO} into {data.folder}" in told
     before = dict(hub.served)
     assert made.dataset() == data and hub.served == before == dict.fromkeys(before, 1)
-    rows = validation_rows(data.validation, bos=BOS, sequence_length=16, long_documents="split", tokens=None)
+    rows = made.rows.validation_batch(data.validation, BOS)
     assert rows.tokens.max() == BOS and rows.counted > 0
 
 

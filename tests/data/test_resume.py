@@ -108,9 +108,10 @@ def test_a_lost_source_is_continued_later(source, whole, tmp_path):
     assert source().dataset(progress=False).hash == whole.hash
 
 
-def test_killed_again_and_again_it_ends_with_the_same_bytes(source, whole):
+def test_killed_again_and_again_it_ends_with_the_same_bytes(source, whole, corpus, corpus_settings):
     interrupted = source()
-    code = CODE.format(settings={**vars(interrupted), "folder": str(interrupted.folder)})
+    settings = {**corpus_settings, "files": str(corpus), "separator": None, "shard_tokens": 300_000}
+    code = CODE.format(settings=settings)
     folder = interrupted.prepared_folder()
     rng = random.Random(0)
 

@@ -6,8 +6,8 @@ import random
 import numpy as np
 import pytest
 
-from ramen.data.batches import Batches
 from ramen.data.dataset import open_dataset
+from ramen.data.documents import DocumentBatches
 from ramen.data.shard import HEADER_BYTES, open_shard
 from ramen.errors import DataError
 
@@ -59,7 +59,7 @@ def test_a_damaged_shard_is_told_or_right(text_source, jsonl, damage):
             told += 1
             assert str(error).startswith(f"{path}: ") and "\n" not in str(error)
         try:  # without a manifest a changed id cannot be seen, but nothing breaks
-            taken = Batches(
+            taken = DocumentBatches(
                 [path], bos=data.tokenizer.bos, sequence_length=16, seed=0, shuffle=True, long_documents="split"
             ).take(20)
             assert taken.tokens.min() >= 0 and taken.tokens.max() <= data.tokenizer.bos
@@ -90,7 +90,7 @@ def test_what_is_no_file_is_told_and_not_waited_for(text_source, jsonl):
 def test_shards_of_another_tokenizer_are_refused(text_source, jsonl, write):
     (path,) = write(np.array([256, 300, 5, 256, 1]))
     with pytest.raises(DataError, match="ids of another tokenizer, got id 300; allowed are 0 to 256"):
-        Batches([path], bos=256, sequence_length=4, seed=0, shuffle=False, long_documents="split")
+        DocumentBatches([path], bos=256, sequence_length=4, seed=0, shuffle=False, long_documents="split")
     byte = text_source(str(jsonl)).dataset(progress=False)
     bpe = text_source(str(jsonl), tokenizer="bpe").dataset(progress=False)
     for name in ("manifest.json", "checksums.json", byte.train[0].name):

@@ -4,7 +4,6 @@ import pytest
 import yaml
 
 from ramen.config.registry import build
-from ramen.data.batches import validation_rows
 from ramen.data.source import Source
 
 CONF = Path(__file__).resolve().parents[2] / "conf" / "data"
@@ -32,7 +31,7 @@ def test_a_yaml_builds(path):
 def test_the_published_shards(option, repo, last):
     node = yaml.safe_load((CONF / f"{option}.yaml").read_text())
     source = build(node | {"shards": node["available"]})
-    assert (source.repo, source.train[-1]) == (repo, last) and source.validation_tokens == 10_485_760
+    assert (source.repo, source.train[-1]) == (repo, last) and source.rows.validation_tokens == 10_485_760
     assert source.validation == last.partition("_")[0] + "_val_000000.bin"
 
 
@@ -43,19 +42,28 @@ def test_every_yaml_key_is_commented():
         assert all("#" in line for line in lines if not line.startswith("_target_"))
 
 
-@pytest.mark.parametrize(("tokenizer", "vocabulary"), [("byte", 257), ("bpe", 280), ("gpt2", 50257)])
+@pytest.mark.parametrize(("tokenizer", "vocabulary"), [("byte", 257), ("bpe", 280), ("gpt2", 50257), ("char", 25)])
 def test_the_vocabulary_is_known_before_and_true_after(text_source, jsonl, tokenizer, vocabulary):
     source = text_source(str(jsonl), tokenizer=tokenizer)
     assert source.vocabulary == vocabulary == source.dataset(progress=False).tokenizer.vocabulary
 
 
 def test_every_token_of_the_validation_split_is_a_target(text_source, jsonl):
-    data = text_source(str(jsonl)).dataset(progress=False)
-    rows = validation_rows(
-        data.validation, bos=data.tokenizer.bos, sequence_length=16, long_documents="split", tokens=None
-    )
-    assert rows.counted == data.validation_tokens
-    assert data.bytes_per_token == data.validation_bytes / data.validation_tokens
+    source = text_source(str(jsonl))
+    data = source.dataset(progress=False)
+    batch = source.rows.validation_batch(data.validation, data.tokenizer.bos)
+    assert batch.counted == data.validation_tokens
+    assert data.tokenizer.bytes_per_target(batch.targets.numpy()) == data.validation_bytes / data.validation_tokens
+
+
+def test_bytes_are_those_of_the_counted_targets(text_source, jsonl):
+    source = text_source(str(jsonl), long_documents="crop", tokenizer="bpe", validation_tokens=100)
+    data = source.dataset(progress=False)
+    batch = source.rows.validation_batch(data.validation, data.tokenizer.bos)
+    counted = batch.targets[batch.targets >= 0].tolist()
+    size = sum(len(data.tokenizer.tokens[target]) for target in counted if target != data.tokenizer.bos)
+    assert data.tokenizer.bytes_per_target(batch.targets.numpy()) == size / len(counted)
+    assert size / len(counted) != data.validation_bytes / data.validation_tokens
 
 
 def test_a_folder_may_begin_at_home(text_source, jsonl, monkeypatch, tmp_path):

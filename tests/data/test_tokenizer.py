@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from ramen.data import gpt2
 from ramen.data.bpe import train_bpe
 from ramen.data.gpt2 import gpt2_tokenizer
-from ramen.data.tokenizer import byte_tokenizer, load_tokenizer
+from ramen.data.tokenizer import byte_tokenizer, char_tokenizer, load_tokenizer
 from ramen.errors import ConfigError, DataError
 
 CORPUS = ["the king is dead, long live the king!\n\nthe queen o'er the sea\n"] * 3 + ["Zwölf Boxkämpfer 12345"]
@@ -65,6 +65,19 @@ def test_bos_stands_for_no_text():
 def test_foreign_ids_are_refused(ids):
     with pytest.raises(DataError, match="allowed are 0 to 256"):
         byte_tokenizer().decode(ids)
+
+
+def test_characters_are_ids_in_the_order_of_unicode(tmp_path):
+    tokenizer = char_tokenizer(["hello\n", "wörld 🍜", "a\ud800"])
+    assert "".join(token.decode() for token in tokenizer.tokens) == "\n adehlorwö\ufffd🍜"
+    assert tokenizer.encode("dad").tolist() == [3, 2, 3] and tokenizer.decode([3, 2, 3, tokenizer.bos]) == "dad"
+    with pytest.raises(DataError, match="holds a character that is not in the corpus of this tokenizer, got 'z'"):
+        tokenizer.encode("zz")
+    tokenizer.save(tmp_path / "tokenizer.json")
+    assert load_tokenizer(tmp_path / "tokenizer.json", tokenizer.hash) == tokenizer
+    other = tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    assert other.encode("hello wörld 🍜\n").ids == tokenizer.encode("hello wörld 🍜\n").tolist()
+    assert other.decode([3, 2, 3]) == "dad"
 
 
 def test_broken_utf8_is_shown():

@@ -6,9 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from ramen.data.batches import IGNORED
+from ramen.data.batches import IGNORED, Batch
 from ramen.nn.gpt import GPT
-from ramen.training.device_loader import DeviceBatch
 from ramen.training.gradient_accumulator import GradientAccumulator
 
 CPU = torch.device("cpu")
@@ -26,7 +25,7 @@ def test_gradients_are_of_the_mean_over_counted_targets(
     (loss / counted).backward()
     expected = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
     model.zero_grad()
-    found = GradientAccumulator(model, micro_rows, torch.float32, CPU)(DeviceBatch(tokens, targets, counted))
+    found = GradientAccumulator(model, micro_rows, torch.float32, CPU)(Batch(tokens, targets, counted))
     torch.testing.assert_close(found, loss.detach())
     torch.testing.assert_close({name: p.grad for name, p in model.named_parameters() if name in expected}, expected)
 
@@ -41,7 +40,7 @@ def test_products_are_in_the_precision_asked_for(precision: torch.dtype) -> None
         return (weight @ weight).float().sum()
 
     row = torch.zeros((1, 2), dtype=torch.long)
-    GradientAccumulator(loss, 1, precision, CPU)(DeviceBatch(row, row, 2))
+    GradientAccumulator(loss, 1, precision, CPU)(Batch(row, row, 2))
     assert made == [precision] and weight.grad is not None and weight.grad.dtype == torch.float32
 
 
@@ -54,5 +53,5 @@ def test_micro_batches_are_told_how_many_documents_they_have(rows: Callable[...,
 
     tokens = rows((4, 8), (12,), (5, 5, 2))
     for documents in ((2, 1, 3), None):
-        GradientAccumulator(loss, 2, torch.float32, CPU)(DeviceBatch(tokens, tokens, 36, documents))
+        GradientAccumulator(loss, 2, torch.float32, CPU)(Batch(tokens, tokens, 36, documents))
     assert told == [(2, 3), (1, 3), (2, None), (1, None)]
