@@ -1,9 +1,11 @@
 """Train a GPT: `python train.py optimizer=bam mlp=nff`, or a sweep: `python train.py -m optimizer=muon,bam`.
 
-The door. It imports no torch, so that --help and tab completion are quick; ramen.build.run does the work.
+The same as `ramen train`, from a clone.
 """
 
-from ramen.cli.command import main
+import sys
+
+from ramen.cli.main import main
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main(["train", *sys.argv[1:]]))

@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ramen.errors import EXIT_CODE, RamenError, a_reader_may_leave
+from ramen.errors import EXIT_CODE, RamenError, tolerate_broken_pipe
 
 SECTIONS = ("model", "peer", "optimizer", "head", "loader", "startup", "sweep")
 
@@ -97,5 +97,5 @@ def show(value: Any) -> str:
 
 
 if __name__ == "__main__":
-    with a_reader_may_leave():
+    with tolerate_broken_pipe():
         main()

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from ramen.errors import EXIT_CODE, a_reader_may_leave
+from ramen.errors import EXIT_CODE, tolerate_broken_pipe
 
 
 def main() -> None:
@@ -120,5 +120,5 @@ def write(folder: Path, found: dict[str, Any], page: str) -> None:
 
 
 if __name__ == "__main__":
-    with a_reader_may_leave():
+    with tolerate_broken_pipe():
         main()

@@ -1,13 +1,15 @@
 """What a user can mend: an error here is printed as its message alone, without a traceback, and the process ends with code 2."""
 
 import contextlib
+import errno
 import io
 import os
-import select
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any, TextIO
 
 EXIT_CODE = 2
+NOBODY = (errno.EPIPE, errno.EIO)  # a reader that left, a terminal that is gone
 
 
 class RamenError(Exception):
@@ -27,28 +29,61 @@ class DataError(RamenError):
 
 
 @contextlib.contextmanager
-def a_reader_may_leave() -> Iterator[None]:
-    """For what prints: `| head` has seen enough, and what is still to be told goes nowhere. What the terminal has no character
-    for is told by its number."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")
+def tolerate_broken_pipe() -> Iterator[None]:
+    """Let a program go on when nobody takes its output: a closed pipe (`... | head`), a terminal that is gone, `>&-`.
+
+    A character that the output has no code for is written as its number. OSError at the end if stdout was lost for another
+    reason, as on a full disk.
+    """
+    for descriptor in (0, 1, 2):
+        try:
+            os.fstat(descriptor)
+        except OSError:  # closed: a file that is opened later would get its number, and the output
+            os.open(os.devnull, os.O_RDWR)
+    before = sys.stdout, sys.stderr
+    output, errors = (_Output(stream or open(os.devnull, "w")) for stream in before)  # noqa: PTH123, SIM115
+    sys.stdout, sys.stderr = output, errors
     try:
         yield
-    except BrokenPipeError:
-        if not _left():  # another pipe's
-            raise
     finally:
-        with contextlib.suppress(BrokenPipeError):
-            sys.stdout.flush()
-        if _left():
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        output.flush()
+        errors.flush()
+        sys.stdout, sys.stderr = before
+    if output.error and output.error.errno not in NOBODY:
+        raise OSError(output.error.errno, output.error.strerror, "stdout")
 
 
-def _left() -> bool:
-    """Whether stdout is a pipe that nobody reads any more."""
-    stdout = select.poll()
-    stdout.register(1, 0)
-    return any(event & select.POLLERR for _, event in stdout.poll(0))
+class _Output:
+    """A text stream that drops what its file no longer takes."""
+
+    def __init__(self, stream: TextIO):
+        self.stream = stream
+        self.error: OSError | None = None
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+    def write(self, text: str) -> int:
+        self._attempt(lambda: self.stream.write(text))
+        return len(text)
+
+    def flush(self) -> None:
+        self._attempt(self.stream.flush)
+
+    def _attempt(self, output: Callable[[], object]) -> None:
+        try:
+            output()
+        except OSError as error:
+            self.error = error
+            with open(os.devnull, "w") as nowhere:  # noqa: PTH123
+                os.dup2(nowhere.fileno(), self.stream.fileno())  # what is buffered goes there, too
+
+
+def printable(text: object) -> str:
+    """Text for a terminal, which obeys control and direction characters: all but line ends and tabs are escaped."""
+    return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in str(text))
 
 
 def told(error: Exception) -> str:

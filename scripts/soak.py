@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ramen.errors import a_reader_may_leave
+from ramen.errors import tolerate_broken_pipe
 
 ROOT = Path(__file__).resolve().parent.parent
 SMALL = (
@@ -109,5 +109,5 @@ def outcome(folder: Path) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    with a_reader_may_leave():
+    with tolerate_broken_pipe():
         main()

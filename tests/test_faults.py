@@ -74,7 +74,7 @@ def test_a_second_ctrl_c_ends_at_once_with_the_shells_code(tmp_path: Path, small
     code = """
 import os, signal
 from ramen.training.loop import Trainer
-from ramen.cli.command import main
+from ramen.cli.main import main
 real = Trainer._step
 def step(self):
     if self.progress.step == 3:
@@ -82,7 +82,7 @@ def step(self):
         os.kill(os.getpid(), signal.SIGINT)
     return real(self)
 Trainer._step = step
-main()
+sys.exit(main(["train", *sys.argv[1:]]))
 """
     process = door(*small, "trainer.checkpoint_every_steps=2", f"hydra.run.dir={tmp_path}", code=code)
     told = process.communicate(timeout=120)[1]
@@ -107,7 +107,7 @@ def test_a_signal_while_a_checkpoint_is_written_waits_for_it(
     monkeypatch.setattr(torch, "save", save)
     done = train_small(tmp_path, "trainer.checkpoint_every_steps=2")
     assert (done["status"], done["error"]) == ("stopped", number.name)
-    assert capsys.readouterr().err.endswith(f"to continue: python train.py resume={tmp_path}\n")
+    assert capsys.readouterr().err.endswith(f"to continue: ramen train resume={tmp_path}\n")
     checkpoint.verify(checkpoint.latest(tmp_path))
 
 

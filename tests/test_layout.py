@@ -124,11 +124,13 @@ def test_a_file_can_be_read_in_one_sitting():
 
 
 def test_only_the_command_prints_and_nothing_instantiates_by_hydra():
-    allowed = {"print": "command.py", "instantiate": "nowhere"}
+    allowed = {"print": "cli", "instantiate": "nowhere"}
     problems = []
     for path, tree in TREES.items():
         called = {n.func.id for n in ast.walk(tree) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)}
-        problems += [f"{path} calls {name}" for name, home in allowed.items() if name in called and path.name != home]
+        problems += [
+            f"{path} calls {name}" for name, home in allowed.items() if name in called and path.parent.name != home
+        ]
     assert problems == []
 
 
@@ -155,7 +157,7 @@ def test_imports_go_down_only():
     ("module", "heavy"),
     [
         ("ramen", ("torch", "hydra", "numpy")),
-        ("ramen.cli.command", ("torch", "numpy", "pydantic", "rich")),
+        ("ramen.cli.train", ("torch", "numpy", "pydantic", "rich")),
         ("ramen.config.check", ("torch", "numpy")),
         ("ramen.report", ("torch", "hydra")),
         ("ramen.build.run", ("wandb", "datasets", "matplotlib", "pandas")),
@@ -176,4 +178,4 @@ def test_a_script_is_a_thin_door(path):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     assert callable(module.main) and module.__doc__
-    assert len(path.read_text().splitlines()) <= 150
+    assert len(path.read_text().splitlines()) <= 15 or path.stem == "soak"  # which is no command of a user

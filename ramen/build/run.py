@@ -168,7 +168,7 @@ def _train(command: Command) -> dict[str, Any]:
         loggers.finish(summary)
     if summary["status"] == "stopped":
         further = " trainer.stop_after_steps=null" if "stop_after_steps" in summary["error"] else ""
-        screen.show(f"to continue: python train.py resume={command.folder}{further}")
+        screen.show(f"to continue: ramen train resume={command.folder}{further}")
     return summary
 
 

@@ -1,14 +1,18 @@
-"""A W&B workspace that compares the runs of sweeps, made through W&B's own library (wandb-workspaces).
+"""`ramen dashboard`: a W&B workspace that compares the runs of sweeps: `ramen dashboard outputs/my_sweep --by optimizer`.
 
-Every key it refers to is one that ramen.logger.wandb logs. Imports the library only when a workspace is built.
+The runs must be in W&B: trained with `logger=wandb`, and synced (`wandb sync`) if that was offline. Every key that the workspace
+refers to is one that ramen.logger.wandb logs. See docs/wandb.md.
 """
 
+import argparse
+import json
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ramen.errors import ConfigError, DataError, RamenError, told
+from ramen.errors import ConfigError, DataError, RamenError, printable, told
 from ramen.logger.wandb import group_name
 from ramen.report.grouping import default_by, group, parse_by, setting_keys
 from ramen.runs.find import read_runs
@@ -16,6 +20,26 @@ from ramen.runs.read import Run
 
 AXES = {"Step": "step", "tokens": "tokens of training", "seconds": "seconds of training alone"}
 MOST_RUNS = 200  # drawn in a panel
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Make the workspace and print its address."""
+    parser = argparse.ArgumentParser(
+        prog="ramen dashboard", description="Make a W&B workspace that compares the runs of one or more sweeps."
+    )
+    add = parser.add_argument
+    add("folders", nargs="+", type=Path, help="run folders, or folders that hold runs at any depth")
+    add("--by", action="append", help="config group or dotted key to group by; repeat or use commas")
+    add("--entity", help="W&B entity (default: the runs', else your default one)")
+    add("--project", help="W&B project (default: the runs')")
+    add("--dry-run", action="store_true", help="print the workspace as json, send nothing")
+    options = parser.parse_args(arguments)
+    layout = plan(options.folders, options.by, options.entity, options.project)
+    for warning in layout.warnings:
+        print(printable(warning), file=sys.stderr)
+    workspace = build(layout)
+    print(json.dumps(workspace._spec, indent=1) if options.dry_run else send(workspace))
+    return 0
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,6 @@ from dataclasses import dataclass, fields
 from enum import IntEnum
 from typing import Any, Literal, get_type_hints
 
-from pydantic import TypeAdapter, ValidationError, conlist
-
 from ramen.config import secret
 from ramen.config.kinds import SECTIONS
 from ramen.config.registry import locate, of_python
@@ -143,6 +141,8 @@ def parameters(target: Callable[..., Any]) -> tuple[dict[str, Any], set[str]]:
 
 def _like(default: Any) -> Any:
     """What a foreign target's default tells of a value: how many numbers, which choices; else Any."""
+    from pydantic import conlist  # here, as it takes longer than --help may
+
     if isinstance(default, tuple):
         return conlist(float, min_length=len(default), max_length=len(default))
     return Literal[tuple(map(int, type(default)))] if isinstance(default, IntEnum) else Any
@@ -179,6 +179,8 @@ def _check_value(node: dict[str, Any], key: str, where: str, value: Any, annotat
 
 def _fits(value: Any, annotation: Any) -> str | None:
     """None, or what is wrong with the value, in pydantic's words. Strict: a yes is no number and "3" is no 3."""
+    from pydantic import TypeAdapter, ValidationError
+
     try:
         TypeAdapter(annotation).validate_python(value, strict=True)
     except ValidationError as error:

@@ -1,101 +1,215 @@
-"""What is wrong with a command: every problem at once, each with what is allowed; Hydra itself stops at the first."""
+"""Composition of a config with every problem of its overrides told at once; Hydra itself stops at the first."""
 
+import contextlib
 import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import IntervalSweep, Override
 from hydra.errors import HydraException
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ramen.config.check import check, suggest
-from ramen.config.compose import compose
+from ramen.config.compose import plain
 from ramen.config.registry import CONF
 from ramen.errors import ConfigError
 
 SEARCH = "hydra.searchpath"
-PLUGINS = {"hydra/sweeper/optuna": "optuna", "hydra/launcher/submitit": "slurm"}  # what is not found -> what brings it
+PLUGINS = {"hydra/sweeper/optuna": "optuna", "hydra/launcher/submitit": "slurm"}  # option -> the extra that brings it
 
 
-def diagnose(words: list[str], error: Exception) -> str:
-    """Every problem of a command that could not be composed, one a line; Hydra itself stops at the first."""
-    found: list[str] = []
-    accepted: list[str] = []
-    if first_line(error).startswith("Ambiguous value"):
-        found.append(f"{first_line(error)}; several values are a sweep, which wants -m, or a list, as key=[1,2]")
-    if first_line(error).startswith("BasicSweeper does not support"):
-        found.append(
-            f"{first_line(error)}; an interval is for a search: add sweep=optuna, or give values or range(a,b,step)"
-        )
-    GlobalHydra.instance().clear()
-    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        # Groups first: keys depend on them.
-        for word in sorted(words, key=lambda w: (SEARCH not in w, not is_group(w))):
-            try:
-                override = OverridesParser.create().parse_override(word)
-                for single in sweep_values(override):
-                    hydra.compose("config", [*accepted, single])
-                accepted.append(sweep_values(override)[0])
-            except HydraException as problem:
-                found.append(explain(word, problem, accepted))
+@dataclass(frozen=True)
+class Composer:
+    """Composes configs from one place: Hydra's --config-path, --config-name and --config-dir."""
+
+    path: str = str(CONF)
+    name: str = "config"
+    extra: str | None = None  # a folder of further configs
+
+    @contextlib.contextmanager
+    def open(self) -> Iterator["Composer"]:
+        """Initialise Hydra for this place; `compose` works inside alone."""
+        outer = GlobalHydra.instance().hydra  # of a notebook that uses Hydra itself
+        GlobalHydra.instance().clear()
         try:
-            check(compose(accepted))
+            with hydra.initialize_config_dir(self.path, version_base="1.3"):
+                yield self
+        finally:
+            GlobalHydra.instance().hydra = outer
+
+    def parse(self, overrides: Iterable[str]) -> list[Override]:
+        """The overrides in Hydra's grammar. ConfigError names those that are not."""
+        parser = OverridesParser.create(GlobalHydra.instance().config_loader())
+        parsed, problems = [], []
+        for word in overrides:
+            try:
+                parsed += parser.parse_overrides([word])  # with the options that a glob(...) means
+                if not parsed[-1].key_or_group:
+                    raise HydraException("no key")
+            except HydraException as problem:
+                problems.append(_unreadable(word, problem))
+        if problems:
+            raise ConfigError(*problems)
+        return parsed
+
+    def compose(self, overrides: Sequence[str]) -> DictConfig:
+        """The composed config with its `hydra` section. ConfigError tells every problem of the overrides."""
+        try:
+            return self._compose(overrides)
+        except Exception as error:  # Hydra raises ValueError and AssertionError, too
+            raise ConfigError(*self.problems(overrides, error)) from error
+
+    def problems(self, overrides: Sequence[str], error: Exception) -> list[str]:
+        """What is wrong with overrides that ended in `error`, a line each; mistakes in their values included."""
+        try:
+            config = self._compose([])
+        except Exception as broken:  # no override is to blame
+            return [located(broken)]
+        found: dict[str, None] = {}
+        groups: list[str] = []
+        values: list[str] = []
+        for word in overrides:
+            try:
+                [override] = self.parse([word])
+            except ConfigError as problem:
+                found |= dict.fromkeys(problem.problems)
+                continue
+            options = self.options(override.key_or_group)
+            wrong = _wrong_options(override, options)
+            if override.is_sweep_override():
+                wrong.append(
+                    f"{word}: several values are a sweep; add -m, or write a list as {override.get_key_element()}=[A,B]"
+                )
+            found |= dict.fromkeys(wrong)
+            if not wrong:
+                (groups if options else values).extend(sweep_values(override)[:1])
+        accepted: list[str] = []
+        wrong, config = self._accept(groups, accepted, config)  # groups first: keys depend on them
+        found |= dict.fromkeys(wrong)
+        known = [word for word in values if not _unknown_key(word, config)]
+        found |= {_unknown_key(word, config) or "": None for word in values if word not in known}
+        wrong, config = self._accept(known, accepted, config)
+        found |= dict.fromkeys(wrong)
+        try:
+            check(plain(config))
         except ConfigError as problem:
-            found.extend(problem.problems)
-        except (HydraException, OmegaConfBaseException) as problem:
-            found.append(first_line(problem))
-    return "\n".join(found or [first_line(error)])
+            refused = {key_of(word) for word in overrides} - {key_of(word) for word in accepted}
+            found |= dict.fromkeys(line for line in problem.problems if line.partition(":")[0] not in refused)
+        except OmegaConfBaseException as problem:
+            found[located(problem)] = None
+        return list(found) or [located(error)]
+
+    def _search(self) -> list[str]:
+        return [f"{SEARCH}=['file://{self.extra}']"] if self.extra else []
+
+    def _compose(self, overrides: Sequence[str]) -> DictConfig:
+        return hydra.compose(self.name, [*self._search(), *overrides], return_hydra_config=True)
+
+    def options(self, group: str) -> list[str]:
+        """The options of a config group; none for what is no group."""
+        loader = GlobalHydra.instance().config_loader()
+        known = group not in ("", "hydra")  # Hydra takes these two for groups
+        return sorted(loader.get_group_options(group, config_name=self.name, overrides=self._search())) if known else []
+
+    def _accept(self, words: list[str], accepted: list[str], config: DictConfig) -> tuple[list[str], DictConfig]:
+        """Add the overrides that compose after the accepted ones to these. What is wrong with the others, and the config of all.
+
+        Whole halves are tried, so that one mistake among n costs about 2 log n compositions instead of n.
+        """
+        if not words:
+            return [], config
+        try:
+            config = self._compose([*accepted, *words])
+        except Exception as error:
+            if len(words) == 1:
+                return [_explain(words[0], error, config)], config
+            half = len(words) // 2
+            first, config = self._accept(words[:half], accepted, config)
+            second, config = self._accept(words[half:], accepted, config)
+            return first + second, config
+        accepted += words
+        return [], config
 
 
-def is_group(word: str) -> bool:
-    """Whether an override chooses an option of a config group."""
-    return (CONF / word.lstrip("+~").partition("=")[0].partition("@")[0]).is_dir()
+def key_of(word: str) -> str:
+    """The key that an override sets, or its group."""
+    return word.lstrip("+~").partition("=")[0]
 
 
 def sweep_values(override: Override) -> list[str]:
     """The override once for each value of its sweep."""
     if not override.is_sweep_override():
         return [override.input_line or ""]
-    if not override.is_discrete_sweep():  # an interval, of a search: its ends
-        return [f"{override.get_key_element()}={end}" for end in (override._value.start, override._value.end)]  # type: ignore
+    value = override.value()
+    if isinstance(value, IntervalSweep):  # of a search: its ends
+        return [f"{override.get_key_element()}={end}" for end in (value.start, value.end)]
     return [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
 
 
-def explain(word: str, problem: Exception, accepted: list[str]) -> str:
-    """What is wrong with this override after the `accepted` ones, and what is allowed there."""
-    for plugin, extra in PLUGINS.items():
-        if re.search(f"Could not (find|load) '{plugin}", str(problem)):
-            return f"{word}: needs a plugin of Hydra that is not installed: pip install 'ramen[{extra}]'"
-    key, _, value = word.lstrip("+~").partition("=")
-    group = key.partition("@")[0]
-    if is_group(word) and value:
-        options = sorted(path.stem for path in (CONF / group).glob("*.yaml"))
-        wrong = [v for v in value.split(",") if v not in options]
-        if wrong:
-            return f"{key}: no such option, got {', '.join(map(repr, wrong))}{suggest(wrong[0], options)}"
-    node: Any = hydra.compose("config", accepted)
-    if place := key.partition("@")[2]:
-        section, _, name = place.rpartition(".")
-        owner = OmegaConf.select(node, section)
-        if OmegaConf.is_dict(owner) and name not in owner:
-            how = f"; +schedule@{section}.lr_schedule={value} adds one" if group == "schedule" and section else ""
-            known = [str(own) for own in owner if str(own).endswith(group)]
-            return f"{key}: no such {group} of {section or 'the config'}{suggest(name, known)}{how}"
-        key = place
-    path: list[str] = []
-    for name in key.split("."):
-        if not OmegaConf.is_dict(node) or name == "hydra":  # whose own keys a composed config does not show
+def located(error: Exception) -> str:
+    """An error of Hydra or OmegaConf in one line, behind the key it is about; they go on about their own insides after it."""
+    cause = error.__cause__
+    error = cause if isinstance(cause, OmegaConfBaseException) else error
+    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    key = getattr(error, "full_key", None)
+    return f"{key}: {line}" if key else line
+
+
+def _explain(word: str, error: Exception, config: DictConfig) -> str:
+    """What is wrong with an override that ended in `error` after those of the config."""
+    for plugin in PLUGINS:
+        if re.search(f"Could not (find|load) '{plugin}", str(error)):
+            return _missing_plugin(word, plugin)
+    return _unknown_key(word, config) or f"{word}: {located(error)}"
+
+
+def _unknown_key(word: str, config: DictConfig) -> str | None:
+    """What is wrong with the key of an override, if the config has none of its name."""
+    if word[0] == "+":
+        return None
+    key, _, value = word.lstrip("~").partition("=")
+    group, _, place = key.partition("@")
+    node: Any = OmegaConf.to_container(config, resolve=False)
+    *sections, last = (place or key).split(".")
+    for i, name in enumerate([*sections, last]):
+        if not isinstance(node, dict):
             break
+        if name not in node and place and i == len(sections):
+            owner = ".".join(sections)
+            how = f"; +schedule@{owner}.lr_schedule={value} adds one" if group == "schedule" and owner else ""
+            known = [name for name in map(str, node) if name.endswith(group)]
+            return f"{key}: no such {group} of {owner or 'the config'}{suggest(name, known)}{how}"
         if name not in node:
-            return f"{'.'.join([*path, name])}: no such key{suggest(name, map(str, node))}"
-        path.append(name)
+            return f"{'.'.join([*sections[:i], name])}: no such key{suggest(name, map(str, node))}"
         node = node[name]
-    return f"{word}: {first_line(problem)}"
+    return None
 
 
-def first_line(error: Exception) -> str:
-    """Hydra's and OmegaConf's errors go on about their own insides after it."""
-    return str(error).strip().splitlines()[0]
+def _wrong_options(override: Override, options: list[str]) -> list[str]:
+    """What is wrong with the choices of an override of a group that has these options."""
+    key = override.get_key_element()
+    choices = [value.partition("=")[2].strip("'\"") for value in sweep_values(override)]
+    return [
+        _missing_plugin(f"{key}={choice}", plugin)
+        if (plugin := f"{override.key_or_group}/{choice}") in PLUGINS
+        else f"{key}: no such option, got {choice!r}{suggest(choice, options)}"
+        for choice in choices
+        if options and choice not in options and not override.is_delete()
+    ]
+
+
+def _missing_plugin(word: str, plugin: str) -> str:
+    return f"{word}: needs a plugin of Hydra that is not installed: pip install 'ramen[{PLUGINS[plugin]}]'"
+
+
+def _unreadable(word: str, error: Exception) -> str:
+    key, equals, value = word.partition("=")
+    if not equals or not key:
+        return f"{word}: is no override; write KEY=VALUE"
+    quoted = value.replace('"', r"\"")
+    return f"{word}: {located(error)}; a value with other characters wants quotes of its own: '{key}=\"{quoted}\"'"

@@ -10,14 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException
-from omegaconf.errors import OmegaConfBaseException
-
 from ramen.build.objects import build_section
 from ramen.config.check import check
-from ramen.config.compose import compose
-from ramen.config.diagnosis import diagnose
+from ramen.config.compose import plain
+from ramen.config.diagnosis import Composer
 from ramen.data.checksum import CHECKSUMS
 from ramen.data.dataset import TOKENIZER
 from ramen.data.gpt2 import gpt2_tokenizer
@@ -124,11 +120,9 @@ def _keys(overrides: Sequence[str]) -> set[str]:
 def _source(run: Run, overrides: list[str], whole: bool) -> Source:
     """The run's data config with the overrides; another corpus keeps the run's batching. `whole`: all tokens by default."""
     own, given = run.config["data"], _keys(overrides)
-    try:
-        node = compose(overrides)["data"] if "data" in given else {**own}
-        parsed = [OverridesParser.create().parse_override(word) for word in overrides]
-    except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(diagnose(overrides, error)) from error
+    with Composer().open() as composer:
+        parsed = composer.parse(overrides)
+        node = plain(composer.compose(overrides))["data"] if "data" in given else {**own}
     if "data" in given:
         node |= {key: own[key] for key in KEPT if key in own and key in node and f"data.{key}" not in given}
     else:

@@ -10,7 +10,6 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import IntEnum
-from functools import partial
 from itertools import combinations
 
 from ramen.report.formatting import listed, value_text
@@ -77,6 +76,7 @@ FACTS: tuple[tuple[str, Value, Gravity, Gravity], ...] = (
     ("Different devices (seconds and throughput do not compare)", lambda run: run.device, TOLD, VOID),
     ("Different numbers of threads", _fact("threads"), TOLD, VOID),
     ("Different attention backends", _fact("attention_backend"), TOLD, GRAVE),
+    ("Different kernels", _fact("kernels"), TOLD, GRAVE),
     ("Different compilation", _fact("compile"), TOLD, GRAVE),
     ("Different diagnostics", lambda run: run.choices.get("diagnostics"), TOLD, GRAVE),
     ("Different torch versions", _fact("versions.torch"), TOLD, GRAVE),
@@ -93,10 +93,10 @@ HARMLESS = (  # settings that change speed and memory, and results to rounding
     "trainer.micro_batch_tokens", "trainer.activation_checkpointing", "trainer.cuda_graphs", "trainer.profile_steps",
     "allow_targets",
 )  # fmt: skip
-SIZES = (
-    ("numbers of parameters (without embeddings)", ("parameters_without_embeddings", "parameters"), GRAVE),
-    ("numbers of parameters", ("parameters",), GRAVE),
-    ("FLOPs a token", ("flops_per_token",), TOLD),
+SIZES = (  # the first that differs is told; embeddings, which a choice of model seldom moves, do not hide it
+    ("numbers of parameters (without embeddings)", "parameters_without_embeddings", GRAVE),
+    ("numbers of parameters", "parameters", GRAVE),
+    ("FLOPs a token", "flops_per_token", TOLD),
 )
 MISSING = {
     "unfinished": "Unfinished runs (still going, or killed), not ranked",
@@ -120,7 +120,8 @@ def unfairness(methods: list[Method], by: list[str], curves: list[LrCurve]) -> l
         if per_byte and value is _tokenizer:
             title, gravity = f"{title} (so methods are ranked by bits per byte)", TOLD
         findings.append(_differing(ranked, title, value, gravity))
-    data = _differing(ranked, "Different data", _text if findings[0] else _data_hash, TOLD if by_cost else VOID)
+    of_data = _corpus if findings[0] else lambda run: run.data_hash and run.data_hash[:12]
+    data = _differing(ranked, "Different data", of_data, TOLD if by_cost else VOID)
     checks = (
         _budgets(ranked, TOLD if by_cost else VOID),
         _settings(ranked, by, of_data=data is None),
@@ -141,12 +142,12 @@ def tokenizers_differ(methods: list[Method]) -> bool:
 
 def _budgets(methods: list[Method], gravity: Gravity) -> Iterator[Finding]:
     def budget(run: Run) -> str | None:
-        return f"{run.value('trainer.seconds')} s" if _is_timed(run) else _count(run.metric("tokens"))
+        return f"{run.value('trainer.seconds')} s" if _is_timed(run) else _count("tokens")(run)
 
     tokens = [run.metric("tokens") for method in methods for run in method.chosen_runs.values()]
     if max(tokens) <= SAME_BUDGET * min(tokens):
         gravity = min(gravity, GRAVE)
-    steps = _differing(methods, "Different numbers of steps", lambda run: _count(run.metric("steps")))
+    steps = _differing(methods, "Different numbers of steps", _count("steps"))
     if finding := _differing(methods, "Different token budgets", budget, gravity) or steps:
         yield finding
 
@@ -164,7 +165,7 @@ def _settings(methods: list[Method], by: list[str], of_data: bool) -> Iterator[F
             by_section.setdefault(key.split(".", 1)[0] if key not in HARMLESS else "speed", []).append(key)
     for section, keys in by_section.items():
         keys = [section] if len({run.choices.get(section) for run in runs}) > 1 else keys
-        details = [_differing(methods, key, _value_of(key)) for key in keys]
+        details = [_differing(methods, key, _value(key)) for key in keys]
         text = "; ".join(detail.text.removesuffix(".") for detail in details[:3] if detail)
         more = f"; and {len(keys) - 3} more keys" if len(keys) > 3 else ""
         values = {m.label: frozenset(repr([*map(r.value, keys)]) for r in m.chosen_runs.values()) for m in methods}
@@ -173,12 +174,10 @@ def _settings(methods: list[Method], by: list[str], of_data: bool) -> Iterator[F
 
 
 def _sizes(methods: list[Method]) -> Iterator[Finding | None]:
-    """More parameters are an advantage of their own; embeddings, which a choice of model seldom moves, do not hide it."""
-    for title, names, gravity in SIZES:
-        runs = [run for method in methods for run in method.chosen_runs.values()]
-        sizes = [n for run in runs if (n := _first_number(names, run)) > 0]
+    for title, name, gravity in SIZES:
+        sizes = [n for method in methods for run in method.chosen_runs.values() if (n := run.metric(name)) > 0]
         if sizes and max(sizes) > SAME_SIZE * min(sizes):
-            yield _differing(methods, f"Different {title}", partial(_first_count, names), gravity)
+            yield _differing(methods, f"Different {title}", _count(name), gravity)
             return
 
 
@@ -195,8 +194,8 @@ def _steadiness(methods: list[Method], gravity: Gravity) -> Iterator[Finding]:
         if steps := sum(run.summary.get("skipped_steps", 0) for run in runs):
             skipped[label] = f"{steps:.0f}"
     for title, texts, weight, short in (
-        ("Different code within a method, whose mean is of several programs", code, VOID, "runs of different code"),
-        ("Skipped steps (not finite)", skipped, GRAVE, "skipped steps"),
+        ("Different code within a method, whose mean is of several programs:", code, VOID, "runs of different code"),
+        ("Skipped steps (not finite):", skipped, GRAVE, "skipped steps"),
         (
             "Seconds and throughput do not compare: a seed was faster than another by",
             speed,
@@ -271,15 +270,11 @@ def _by_value(texts: dict[str, str]) -> str:
     return "; ".join(parts[:8]) + (f"; and {len(parts) - 8} more" if len(parts) > 8 else "")
 
 
-def _value_of(key: str) -> Value:
+def _value(key: str) -> Value:
     return lambda run: value_text(run.value(key))
 
 
-def _data_hash(run: Run) -> str | None:
-    return run.data_hash and run.data_hash[:12]
-
-
-def _text(run: Run) -> str:
+def _corpus(run: Run) -> str:
     """The corpus as the config names it: by another tokenizer the same text has another hash."""
     keys = sorted(key for key in run.config if key.startswith("data.") and matters(key) and key not in OF_FACTS)
     return json.dumps({key: run.value(key) for key in keys if key.removeprefix("data.") not in OF_THE_TOKENS})
@@ -291,13 +286,5 @@ def _is_timed(run: Run) -> bool:
     return run.value("trainer.seconds") is not None and all(run.value(key) is None for key in keys)
 
 
-def _first_number(names: tuple[str, ...], run: Run) -> float:
-    return next((n for name in names if (n := run.metric(name)) > 0), math.nan)
-
-
-def _first_count(names: tuple[str, ...], run: Run) -> str | None:
-    return _count(_first_number(names, run))
-
-
-def _count(value: float) -> str | None:
-    return f"{value:,.0f}" if math.isfinite(value) else None
+def _count(name: str) -> Value:
+    return lambda run: f"{n:,.0f}" if math.isfinite(n := run.metric(name)) else None

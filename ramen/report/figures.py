@@ -165,7 +165,7 @@ def learning_rate_figure(curves: list[LrCurve], metric: str, colours: dict[str, 
             ends.append((label, colours[curve.label], with_mean[-1].lr * aside, with_mean[-1].mean))
     canvas.label_ends(axes, ends)
     places = axes.transAxes.inverted().transform(axes.transData.transform([(rate, low) for rate in rates]))[:, 0]
-    chosen = [rates.index(curve.best) for curve in curves if curve.best in rates]
+    chosen = [rates.index(curve.best.lr) for curve in curves if curve.best]
     texts = [value_text(rate) for rate in rates]
     axes.xaxis.set_major_locator(FixedLocator([rates[i] for i in canvas.spaced_ticks(list(places), texts, chosen)]))
     axes.xaxis.set_minor_locator(NullLocator())
@@ -199,7 +199,7 @@ def _difference_limits(shown: list[Any]) -> tuple[float, float]:
 def _rate_limits(curves: list[LrCurve]) -> tuple[float, float]:
     """Room for the best points and for twice their distance: a rate far too large need not flatten the rest."""
     means = [p.mean for c in curves for p in c.points if p.n]
-    best = canvas.trim_outliers([p.mean for c in curves for p in c.points if p.n and p.lr == c.best] or [0.0])
+    best = canvas.trim_outliers([p.mean for c in curves for p in c.points if p.n and p.chosen] or [0.0])
     usual = [m for m in canvas.trim_outliers(means or best) if m <= 3 * max(best) - 2 * min(means or best) + 1e-9]
     return canvas.with_margin([*best, *usual], 0.12)
 
@@ -211,7 +211,7 @@ def _plot_rates(axes: Axes, curve: LrCurve, aside: float, colour: str, high: flo
     lrs = lrs * aside
     axes.plot(lrs, means, color=colour, linewidth=1.6, marker="o", markersize=4)
     axes.errorbar(lrs, means, np.nan_to_num(sds), fmt="none", color=colour, alpha=0.55, linewidth=1.1)
-    rings = [p for p in curve.points if p.lr == curve.best]
+    rings = [p for p in curve.points if p.chosen]
     axes.plot([p.lr * aside for p in rings], [p.mean for p in rings], "o", ms=9, mfc="none", mec=colour, mew=1.6)
     if diverged := [p.lr * aside for p in curve.points if p.diverged]:  # an empty unclipped line widens the margins
         axes.plot(diverged, [high] * len(diverged), "x", color=colour, ms=8, mew=2, clip_on=False)

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
@@ -78,7 +79,7 @@ class Method:
         return min(settings, key=rank, default=None)
 
     def spread(self, setting: Setting) -> Spread:
-        return spread([run.metric(self.metric) for run in self.settings[setting].values()])
+        return spread(run.metric(self.metric) for run in self.settings[setting].values())
 
     @property
     def luck(self) -> float:
@@ -113,15 +114,16 @@ class Method:
         return sum(run.status == status for run in self.runs)
 
 
-@dataclass(frozen=True)
-class LrPoint:
+class LrPoint(NamedTuple):
     """One learning rate of one method: the best setting at that rate (NaN mean if every run diverged)."""
 
+    method: str
     lr: float
     mean: float
     sd: float
     n: int
     diverged: int  # runs at this rate that diverged
+    chosen: bool  # the rate shown
 
 
 @dataclass(frozen=True)
@@ -130,13 +132,16 @@ class LrCurve:
 
     label: str
     points: list[LrPoint]  # by increasing learning rate
-    best: float | None  # the learning rate of the chosen setting
     remark: str
     flaw: str = ""  # "edge", "single" or nothing
 
+    @property
+    def best(self) -> LrPoint | None:
+        return next((point for point in self.points if point.chosen), None)
+
 
 def lr_curves(methods: list[Method]) -> list[LrCurve]:
-    return [LrCurve(m.label, points, m.lr, *_remark(m, points)) for m in methods if (points := _points(m))]
+    return [LrCurve(m.label, points, *_remark(m, points)) for m in methods if (points := _points(m))]
 
 
 def lr_in(setting: Setting | None) -> float | None:
@@ -150,7 +155,7 @@ def _points(method: Method) -> list[LrPoint]:
         best = method.best(setting for setting in method.settings if lr_in(setting) == lr)
         at_best = spread([]) if best is None else method.spread(best)
         diverged = sum(run.status == "diverged" and run.value(LR) == lr for run in method.runs)
-        points.append(LrPoint(lr, at_best.mean, at_best.sd, at_best.n, diverged))
+        points.append(LrPoint(method.label, lr, *at_best, diverged, lr == method.lr))
     return points
 
 

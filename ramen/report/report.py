@@ -110,7 +110,7 @@ def compare(
         runs=tables.runs_table(methods, keys),
         ranking=ranking,
         targets=tables.targets_table([m for m in methods if m.label not in apart], base, target),
-        learning_rates=tables.lr_table(curves),
+        learning_rates=pd.DataFrame([point for curve in curves for point in curve.points]),
         left_out=tables.left_out_table(methods),
         lr_curves=curves,
         methods=methods,

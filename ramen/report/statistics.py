@@ -6,19 +6,19 @@ Pure functions of numbers: values come as a mapping from seed to value, so that 
 import itertools
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 from scipy import stats
 
 CONFIDENCE, POWER = 0.95, 0.8
 NAN = math.nan
 
 
-@dataclass(frozen=True)
-class Spread:
+class Spread(NamedTuple):
     """Mean, standard deviation (n - 1 in the denominator, NaN for n < 2) and number of values."""
 
     mean: float
@@ -50,11 +50,9 @@ class Difference:
         return float(low) + min(self.luck, 0.0), float(high) + max(self.luck, 0.0)
 
 
-def spread(values: Sequence[float]) -> Spread:
-    if not values:
-        return Spread(NAN, NAN, 0)
-    array = np.asarray(values, dtype=float)
-    return Spread(float(array.mean()), float(array.std(ddof=1)) if len(array) > 1 else NAN, len(array))
+def spread(values: Iterable[float]) -> Spread:
+    series = pd.Series(list(values), dtype=float)
+    return Spread(float(series.mean()), float(series.std()), len(series))
 
 
 def difference(values: Mapping[Any, float], baseline: Mapping[Any, float], luck: float = 0.0) -> Difference:

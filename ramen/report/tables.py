@@ -1,13 +1,12 @@
 """The report's data frames: every run, the ranking, the cost of a target loss, learning rates, and what was left out."""
 
 import math
-from dataclasses import asdict
 
 import numpy as np
 import pandas as pd
 
 from ramen.report.fairness import GRAVE, VOID, Finding, Gravity
-from ramen.report.method import HIGHER_IS_BETTER, LEAST_SEEDS, LR, LrCurve, Method, Seed
+from ramen.report.method import HIGHER_IS_BETTER, LEAST_SEEDS, LR, Method, Seed
 from ramen.report.statistics import CONFIDENCE, NAN, Difference, difference, holm, ratio, seeds_needed, spread
 from ramen.runs.read import STATUSES
 
@@ -81,11 +80,6 @@ def verdict(d: Difference, p: float, metric: str, reasons: Reasons) -> str:
     return better if p < SURE else f"probably {better}"
 
 
-def lr_table(curves: list[LrCurve]) -> pd.DataFrame:
-    """One row a method and rate: the fields of `LrPoint`, and whether it is the rate shown."""
-    return pd.DataFrame([{"method": c.label, **asdict(p), "chosen": p.lr == c.best} for c in curves for p in c.points])
-
-
 def left_out_table(methods: list[Method]) -> pd.DataFrame:
     """Runs that have no number in the ranking, with the reason of each."""
     rows = [
@@ -112,7 +106,7 @@ def targets_by_seed(baseline: Method, target: float | None) -> tuple[dict[Seed, 
         return {}, target
     curves = {seed: baseline.losses(run, "step")[1] for seed, run in baseline.chosen_runs.items()}
     finals = {seed: float(losses[-1]) for seed, losses in curves.items() if len(losses)}
-    return finals, spread(list(finals.values())).mean
+    return finals, spread(finals.values()).mean
 
 
 def targets_table(methods: list[Method], baseline: Method, target: float | None) -> pd.DataFrame:
@@ -129,15 +123,13 @@ def targets_table(methods: list[Method], baseline: Method, target: float | None)
     rows = []
     for method in methods:
         costs = {axis: _costs(method, axis, by_seed, fallback) for axis in base}
-        if not (known := costs["tokens"] or costs["seconds"]):
-            continue
-        reached = sum(not math.isnan(cost) for cost in known.values())
-        row = {"method": method.label, "reached": reached, "seeds": len(known)}
-        row |= {axis: spread(list(costs[axis].values())).mean for axis in base}
-        for axis in base:
-            speedup = _speedup({} if method is baseline else base[axis], costs[axis])
-            row |= zip((f"speedup_{axis}", f"speedup_{axis}_low", f"speedup_{axis}_high"), speedup, strict=True)
-        rows.append(row)
+        if known := costs["tokens"] or costs["seconds"]:
+            row = {"method": method.label, "reached": np.isfinite([*known.values()]).sum(), "seeds": len(known)}
+            for axis in base:
+                speedup = _speedup({} if method is baseline else base[axis], costs[axis])
+                row[axis] = float(np.mean([*costs[axis].values()])) if costs[axis] else NAN
+                row |= zip((f"speedup_{axis}", f"speedup_{axis}_low", f"speedup_{axis}_high"), speedup, strict=True)
+            rows.append(row)
     return pd.DataFrame(rows)
 
 
@@ -147,11 +139,8 @@ def crossing(x: np.ndarray, loss: np.ndarray, target: float) -> float:
     below = np.flatnonzero(loss <= target)
     if not len(below):
         return NAN
-    i = int(below[0])
-    if i == 0:
-        return float(x[0])
-    share = (loss[i - 1] - target) / (loss[i - 1] - loss[i])
-    return float(x[i - 1] + share * (x[i] - x[i - 1]))
+    i, before = int(below[0]), max(int(below[0]) - 1, 0)
+    return float(np.interp(target, [loss[i], loss[before]], [x[i], x[before]])) if i else float(x[0])
 
 
 def _reasons(method: Method, baseline: Method, findings: list[Finding]) -> Reasons:
@@ -172,7 +161,7 @@ def _row(method: Method, d: Difference, p_holm: float, verdict: str, compared: i
         "setting": method.setting_text,
         "lr": method.lr,
         "settings_tried": len(method.tried),
-        **asdict(spread(list(method.scores.values()))),
+        **spread(method.scores.values())._asdict(),
         "difference": d.mean,
         "low": low,
         "high": high,

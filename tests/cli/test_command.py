@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 import yaml
 from hydra.errors import HydraException
-from omegaconf import OmegaConf
 
 from ramen.build.run import validate
-from ramen.cli import command
-from ramen.config import diagnosis
-from ramen.errors import ConfigError, a_reader_may_leave
+from ramen.cli.command import parse
+from ramen.cli.main import main
+from ramen.config.diagnosis import Composer
+from ramen.errors import ConfigError, tolerate_broken_pipe
 
 ROOT = Path(__file__).resolve().parents[2]
 Words = tuple[str, ...]
@@ -45,7 +45,7 @@ def one_line(text: str) -> str:
              "optimizer.lr: input should be a valid number, got 'fast'",
              "mlp.activation: no such choice; did you mean 'relu'?",
              "attention._target_: may not be built, got 'os.system'",
-             "hydra.rin.dir=x: Could not override",
+             "hydra.rin: no such key; did you mean 'run'?",
              "batch_schedule: must be a section with a _target_, got 'stepped'; choose one by schedule@batch_schedule=",
              "optimizer.momentum_schedule: must be a schedule, got None"],
         ),
@@ -53,15 +53,15 @@ def one_line(text: str) -> str:
         (["data=text"], ["data.files: must be given"]),
         (["data=text", "data.files=/nonexistent/*.txt"], ["/nonexistent/*.txt"]),
         (["resume=/nonexistent"], ["resume: /nonexistent is not a run folder"]),
-        (["resume=/a", "resume=auto"], ["resume: goes on with one run or sweep, got resume=/a resume=auto"]),
-        (["seed=0,1"], ["Ambiguous value for argument 'seed=0,1'; several values are a sweep, which wants -m"]),
+        (["resume=/a", "resume=auto"], ["resume: continues one run or sweep, got resume=/a resume=auto"]),
+        (["seed=0,1"], ["seed=0,1: several values are a sweep; add -m, or write a list as seed=[A,B]"]),
         (["optimizer=adamw", "schedule@optimizer.momentum_schedule=constant", "schedule@bach_schedule=stepped",
           "schedule@optimiser.lr_schedule=wsd"],
          ["schedule@optimizer.momentum_schedule: no such schedule of optimizer; there are none; +schedule@optimizer.lr_schedule=",
           "schedule@bach_schedule: no such schedule of the config; did you mean 'batch_schedule'?",
           "optimiser: no such key; did you mean 'optimizer'?"]),
-        (["sweep=optimizers"], ["sweep=optimizers: is several runs, which want -m"]),
-        (["-m", "optimizer.lr=interval(0.01,0.03)"], ["INTERVAL_SWEEP; an interval is for a search: add sweep=optuna"]),
+        (["sweep=optimizers"], ["sweep=optimizers: starts several runs; add -m"]),
+        (["-m", "optimizer.lr=interval(0.01,0.03)"], ["interval(0.01,0.03): an interval is for a search; add sweep=optuna"]),
         (["-m", "optimizer=muon,bam", "mlp=default,nf", "optimizer.lr=0.1,fast"],
          ["optimizer.lr: input should be a valid number, got 'fast'", "mlp: no such option, got 'nf'"]),
     ],
@@ -104,12 +104,9 @@ def test_an_output_folder_that_cannot_be_made_is_told(ramen: Ramen, tmp_path: Pa
 def test_help_lists_the_groups_and_loads_no_torch() -> None:
     code = """
 import sys
-from ramen.cli.command import main
-sys.argv = ["train.py", "--help"]
-try:
-    main()
-finally:
-    assert "torch" not in sys.modules
+from ramen.cli.main import main
+assert main(["train", "--help"]) == 0
+assert "torch" not in sys.modules
 """
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
@@ -134,17 +131,18 @@ def test_help_ends_quietly_when_nobody_reads_on(door: str, unbuffered: str) -> N
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_a_mistake_beside_a_folder_of_ones_own_config_is_the_only_one_told(tmp_path: Path) -> None:
+def test_a_mistake_beside_a_folder_of_own_config_is_told_alone(tmp_path: Path, capsys) -> None:
     (tmp_path / "experiment").mkdir()
     (tmp_path / "experiment" / "mine.yaml").write_text("# @package _global_\nseed: 3\n")
-    words = ["train.py", "-m", "experiment=mine", "mlp=nf", "--config-dir", str(tmp_path), "--cfg", "job"]
-    told = diagnosis.diagnose(command.overrides_of(words), HydraException("experiment=mine"))
-    assert told.startswith("mlp: no such option, got 'nf'") and "\n" not in told
+    assert main(["train", "experiment=mine", "mlp=nf", "--config-dir", str(tmp_path), "--cfg", "job"]) == 2
+    message = capsys.readouterr().err
+    assert message.startswith("mlp: no such option, got 'nf'") and message.count("\n") == 1
 
 
 def test_a_plugin_that_is_not_installed_is_named() -> None:
-    error = HydraException("In 'sweep/optuna': Could not find 'hydra/sweeper/optuna'\n\nAvailable options: basic")
-    assert diagnosis.explain("sweep=optuna", error, []).endswith("not installed: pip install 'ramen[optuna]'")
+    with Composer().open() as composer:
+        [problem] = composer.problems(["hydra/launcher=submitit"], HydraException("Could not find it"))
+    assert problem.endswith("not installed: pip install 'ramen[slurm]'")
 
 
 def test_a_sweep_survives_a_failing_job_says_why_and_is_continued_by_its_folder(
@@ -157,7 +155,7 @@ def test_a_sweep_survives_a_failing_job_says_why_and_is_continued_by_its_folder(
     assert summaries[1]["error"] == "optimizer: momentum must be in [0, 1), got 1.5"
     assert done.returncode == 1
     assert one_line(done.stderr).count("momentum must be in [0, 1)") >= 2
-    assert f"scripts/compare.py {tmp_path}" in done.stderr
+    assert f"ramen compare {tmp_path}" in done.stderr
     again = ramen(f"resume={tmp_path}", "optimizer.momentum=0.9,0.8")  # not what is wrong again, nor what is done
     assert "3 jobs: 1 done before, 1 run" in one_line(again.stderr)
 
@@ -204,37 +202,30 @@ def test_ctrl_c_saves_ends_cleanly_and_the_run_goes_on_in_its_folder(
     assert done.returncode == 0, done.stderr
     summary = json.loads((folder / "summary.json").read_text())
     assert (summary["status"], summary["steps"]) == ("finished", stopped["steps"] + 2)
-    assert more in command.with_resume([f"resume={folder}"])
+    assert more in parse([f"resume={folder}"]).overrides
 
 
 @pytest.mark.parametrize("word", ["+sweep=optimizers", "+experiment=demo", "+debug=smoke"])
-def test_a_plus_before_a_composition_is_no_mistake(
-    compose: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch, word: str
-) -> None:
-    given: list[str] = []
-    monkeypatch.setattr(sys, "argv", ["train.py", "-m", word, "+mlp.new=1"])
-    monkeypatch.setattr(command, "_hydra_main", lambda: given.extend(sys.argv[1:]))
-    command.main()
-    assert given == ["-m", word[1:], "+mlp.new=1"]
+def test_a_plus_before_a_composition_is_no_mistake(compose: Callable[..., dict[str, Any]], word: str) -> None:
+    assert parse(["-m", word, "+mlp.new=1"]).overrides == (word[1:], "+mlp.new=1")
     assert compose(word[1:])
 
 
 @pytest.mark.parametrize("name", ["a\0b", "\ud800"])
-def test_a_folder_that_no_system_can_name_is_refused(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("place", ["run", "sweep"])
+def test_a_folder_that_no_system_can_name_is_refused(name: str, place: str, tmp_path: Path, capsys) -> None:
     """Only a yaml can say it."""
-    config = OmegaConf.create({"hydra": {"run": {"dir": name}, "sweep": {"dir": name}}})
-    for place, refuse in (
-        ("run", command.RunCallback().on_run_start),
-        ("sweep", command.SweepCallback().on_multirun_start),
-    ):
-        with pytest.raises(SystemExit, match="2"):
-            refuse(config)
-        assert capsys.readouterr().err.startswith(f"hydra.{place}.dir: must be text that a file can be named by")
+    (tmp_path / "experiment").mkdir()
+    yaml_text = f"# @package _global_\nhydra: {{{place}: {{dir: {json.dumps(name)}}}}}\n"
+    (tmp_path / "experiment" / "mine.yaml").write_text(yaml_text)
+    words = ["-m", "seed=1,2"] if place == "sweep" else []
+    assert main(["train", "experiment=mine", "--config-dir", str(tmp_path), *words]) == 2
+    assert capsys.readouterr().err.startswith(f"hydra.{place}.dir: must be text that a file can be named by")
 
 
 def test_what_stdout_has_no_character_for_is_told_by_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding="ascii"))
-    with a_reader_may_leave():
+    with tolerate_broken_pipe():
         print("3 ± 1", "\udcff")
     sys.stdout.seek(0)
     assert sys.stdout.read() == "3 \\xb1 1 \\udcff\n"

@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from omegaconf import OmegaConf
 
 from ramen.build.run import Command
-from ramen.cli import sweep
-from ramen.cli.command import with_resume
+from ramen.cli.command import parse
+from ramen.cli.sweep import FOLDER_NAME_LENGTH, Sweep, folder_name, job_folder, objective
+from ramen.cli.table import print_jobs
 from ramen.config.check import config_hash
 from ramen.errors import ConfigError, DataError
 from ramen.report import compare
@@ -30,17 +32,17 @@ def job(compose: Callable[..., dict[str, Any]], small: tuple[str, ...], tmp_path
 
     def make(*overrides: str) -> Command:
         config = compose(*small, "trainer.steps=4", *overrides)
-        folder = tmp_path / sweep.job_folder(tmp_path, ",".join(overrides), config)
+        folder = tmp_path / job_folder(tmp_path, ",".join(overrides), config)
         (folder / ".hydra").mkdir(parents=True, exist_ok=True)
         return Command(config, folder, {}, list(overrides), 0)
 
     return make
 
 
-@pytest.fixture(autouse=True)
-def of_a_new_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, empty in (("_failures", {}), ("_counts", Counter()), ("_postponed", [])):
-        monkeypatch.setattr(sweep, name, empty)
+@pytest.fixture
+def sweep() -> Sweep:
+    """The sweep of a new process."""
+    return Sweep()
 
 
 def losses(folder: Path) -> list[tuple[int, float]]:
@@ -48,44 +50,46 @@ def losses(folder: Path) -> list[tuple[int, float]]:
     return [(line["step"], line["train_loss"]) for line in lines]
 
 
-def told(capsys: pytest.CaptureFixture[str], folder: Path) -> str:
+def told(capsys: pytest.CaptureFixture[str], folder: Path, sweep: Sweep) -> str:
     capsys.readouterr()  # what runs said before
-    sweep.tell(folder)
+    print_jobs(folder, sweep.failures, sweep.counts)
     return " ".join(capsys.readouterr().err.split())
 
 
-def test_a_done_job_is_not_done_again_whatever_it_is_called(job: Callable[..., Command], tmp_path: Path) -> None:
+def test_a_done_job_is_not_done_again_whatever_it_is_called(
+    sweep: Sweep, job: Callable[..., Command], tmp_path: Path
+) -> None:
     first = sweep.work(job("optimizer.lr=0.01"), wait=False)
     again = job("optimizer.lr=0.01", "seed=0", "name=other", "threads=2", "trainer.keep_checkpoints=3")
     assert again.folder == job("optimizer.lr=0.01").folder
     assert first and sweep.work(again, wait=False) == json.loads((again.folder / "summary.json").read_text())
     assert sweep.work(job("optimizer.lr=0.02"), wait=False)
-    assert sweep._counts == {"run": 2, "done before": 1}
+    assert sweep.counts == {"run": 2, "done before": 1}
     assert len(list(tmp_path.glob("*-*"))) == 2
 
 
 def test_a_diverged_job_is_done_and_a_failed_one_is_tried_again(
-    job: Callable[..., Command], tmp_path: Path, capsys
+    sweep: Sweep, job: Callable[..., Command], tmp_path: Path, capsys
 ) -> None:
     wild = job("optimizer.lr=1e30", "auxiliary.lr=1e30")
     summary = sweep.work(wild, wait=False)
-    assert summary and summary["status"] == "diverged" and sweep.objective(summary) == math.inf
+    assert summary and summary["status"] == "diverged" and objective(summary) == math.inf
     sweep.work(wild, wait=False)
     wrong = job("optimizer.momentum=1.5", "threads=2", "trainer.keep_checkpoints=3")
     for _ in range(2):
         with pytest.raises(ConfigError) as error:
             sweep.work(wrong, wait=False)
-        assert math.isnan(sweep.objective(sweep.failure(wrong.folder, error.value)))
-    sweep.failure(wild.folder, ConfigError("[enforce fail] at [/line]"))  # which is no markup
-    assert sweep._counts == {"run": 2, "done before": 1, "tried again": 1}
-    table = told(capsys, tmp_path)
+        assert math.isnan(objective(sweep.failed(wrong.folder, error.value)))
+    sweep.failed(wild.folder, ConfigError("[enforce fail] at [/line]"))  # which is no markup
+    assert sweep.counts == {"run": 2, "done before": 1, "tried again": 1}
+    table = told(capsys, tmp_path, sweep)
     assert "keep_checkpoints" not in table and "threads" not in table
     assert "optimizer.momentum=1.5 failed optimizer: momentum must be in [0, 1), got 1.5" in table
     assert "[enforce fail] at [/line]" in table and f"resume={tmp_path}" in table
-    assert sweep.tell(tmp_path) is False
+    assert print_jobs(tmp_path, sweep.failures, sweep.counts) is False
 
 
-def test_a_stopped_job_goes_on_bitwise_from_its_checkpoint(job: Callable[..., Command]) -> None:
+def test_a_stopped_job_goes_on_bitwise_from_its_checkpoint(sweep: Sweep, job: Callable[..., Command]) -> None:
     whole = job()
     sweep.work(whole, wait=False)
     expected = losses(whole.folder)
@@ -101,10 +105,10 @@ def test_a_stopped_job_goes_on_bitwise_from_its_checkpoint(job: Callable[..., Co
     finished = sweep.work(whole, wait=False)
     assert finished and finished["status"] == "finished"
     assert losses(whole.folder) == expected
-    assert sweep._counts == {"run": 2, "done before": 1, "continued": 1}
+    assert sweep.counts == {"run": 2, "done before": 1, "continued": 1}
 
 
-def test_a_folder_of_another_config_is_left_alone(job: Callable[..., Command]) -> None:
+def test_a_folder_of_another_config_is_left_alone(sweep: Sweep, job: Callable[..., Command]) -> None:
     first, second = job("optimizer.lr=0.01"), job("optimizer.lr=0.02")
     sweep.work(first, wait=False)
     before = (first.folder / "summary.json").read_text()
@@ -114,7 +118,7 @@ def test_a_folder_of_another_config_is_left_alone(job: Callable[..., Command]) -
 
 
 def test_a_job_that_another_process_has_is_left_to_it_and_taken_over_when_it_dies(
-    job: Callable[..., Command], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    sweep: Sweep, job: Callable[..., Command], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     mine = job("optimizer.lr=0.01")
     hold = "import sys, time; from pathlib import Path; from ramen.runs.lock import exclusive\n"
@@ -122,13 +126,13 @@ def test_a_job_that_another_process_has_is_left_to_it_and_taken_over_when_it_die
     other = subprocess.Popen([sys.executable, "-c", hold, str(mine.folder)], cwd=ROOT, stdout=subprocess.PIPE)
     assert other.stdout and other.stdout.readline()
     assert sweep.work(mine, wait=False) is None
-    assert "running" in told(capsys, tmp_path)
+    assert "running" in told(capsys, tmp_path, sweep)
     assert not (mine.folder / "summary.json").exists()
     other.kill()
     other.wait()
-    sweep._postponed.append((mine, lambda: None))
+    sweep.postponed.append((mine, OmegaConf.create({"hydra": {"job_logging": {"root": None}, "verbose": False}})))
     sweep.settle()
-    assert "finished" in told(capsys, tmp_path)
+    assert "finished" in told(capsys, tmp_path, sweep)
 
 
 def test_a_lock_that_is_not_waited_for_is_not_held(tmp_path: Path) -> None:
@@ -143,11 +147,11 @@ def test_a_lock_that_is_not_waited_for_is_not_held(tmp_path: Path) -> None:
     "overrides", ["", "optimizer=bam,seed=0", "data.files=/a/b*.txt", "x=" + "y" * 300, "attention=ü/é"]
 )
 def test_a_jobs_folder_has_a_name_that_every_file_system_takes(overrides: str, tmp_path: Path) -> None:
-    for name in (sweep.folder_name(overrides), sweep.job_folder(tmp_path, overrides, {"seed": 0})):
-        assert 0 < len(name) <= sweep.FOLDER_NAME_LENGTH and not set(name) & set("/\\:*?\"<>| '")
+    for name in (folder_name(overrides), job_folder(tmp_path, overrides, {"seed": 0})):
+        assert 0 < len(name) <= FOLDER_NAME_LENGTH and not set(name) & set("/\\:*?\"<>| '")
         (tmp_path / name).mkdir()
-    assert sweep.folder_name("x" * 300) != sweep.folder_name("x" * 301)
-    assert sweep.job_folder(tmp_path, "other=words", {"seed": 0}) == name
+    assert folder_name("x" * 300) != folder_name("x" * 301)
+    assert job_folder(tmp_path, "other=words", {"seed": 0}) == name
 
 
 # A process that dies, as by kill -9, as soon as bam has a checkpoint.
@@ -162,8 +166,8 @@ def save(folder, *rest, original=checkpoint.save, **named):
     return path
 
 checkpoint.save = save
-from ramen.cli.command import main
-main()
+from ramen.cli.main import main
+sys.exit(main(["train", *sys.argv[1:]]))
 """
 
 
@@ -179,17 +183,21 @@ def table(text: str) -> list[list[str]]:
 
 
 def test_two_processes_share_what_a_killed_one_left_and_end_with_the_same_table_and_report(
-    compose: Callable[..., dict[str, Any]], tmp_path: Path, small: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+    sweep: Sweep,
+    compose: Callable[..., dict[str, Any]],
+    tmp_path: Path,
+    small: tuple[str, ...],
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     words = [*small, "trainer.steps=12", "trainer.checkpoint_every_steps=4"]
     whole, shared = tmp_path / "whole", tmp_path / "shared"
     for name in ("adamw", "bam", "muon"):
         config = compose(*words, f"optimizer={name}")
 
-        folder = whole / sweep.job_folder(whole, f"optimizer={name}", config)
+        folder = whole / job_folder(whole, f"optimizer={name}", config)
         (folder / ".hydra").mkdir(parents=True)
         sweep.work(Command(config, folder, {"optimizer": name}, [f"optimizer={name}"], 0), wait=False)
-    sweep.tell(whole)
+    print_jobs(whole, {}, {})
     expected = table(capsys.readouterr().err)
     assert [row[1] for row in expected] == ["finished"] * 3
 
@@ -221,23 +229,23 @@ def test_two_processes_share_what_a_killed_one_left_and_end_with_the_same_table_
     "content", ["{}", "[]", "", "null", '{"status": null}', '{"config_hash": "0"}', '{"steps": 4}']
 )
 def test_a_job_whose_summary_does_not_say_how_it_ended_is_unfinished(
-    job: Callable[..., Command], tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str
+    sweep: Sweep, job: Callable[..., Command], tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str
 ) -> None:
     mine = job("optimizer.lr=0.01")
     (mine.folder / "summary.json").write_text(content)
-    assert f"{mine.folder.name} unfinished killed before its end" in told(capsys, tmp_path)
+    assert f"{mine.folder.name} unfinished killed before its end" in told(capsys, tmp_path, sweep)
     if content == "{}":
         done = sweep.work(mine, wait=False)
         assert done and done["status"] == "finished"
 
 
 def test_a_job_whose_summary_is_damaged_is_not_overwritten(
-    job: Callable[..., Command], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    sweep: Sweep, job: Callable[..., Command], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     mine = job("optimizer.lr=0.01")
     (mine.folder / ".hydra" / "overrides.yaml").write_bytes(b"- optimizer.lr=0.01\n")
     (mine.folder / "summary.json").write_text('{"status": "finished", "steps": "?"}')
-    assert "optimizer.lr=0.01 unfinished" in told(capsys, tmp_path)
+    assert "optimizer.lr=0.01 unfinished" in told(capsys, tmp_path, sweep)
     with pytest.raises(DataError, match=r"summary\.json: is damaged, steps"):
         sweep.work(mine, wait=False)
 
@@ -246,7 +254,7 @@ def test_a_job_whose_summary_is_damaged_is_not_overwritten(
     "content", [b"", b"a: 1", b"3", b"a: *b", b"- a\0b", b"\xff", b"[" * 3000, b"- null", b"- {a: 1}"]
 )
 def test_words_that_are_damaged_are_named_and_in_a_table_do_without(
-    content: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    sweep: Sweep, content: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "a"
     (folder / ".hydra").mkdir(parents=True)
@@ -254,5 +262,5 @@ def test_words_that_are_damaged_are_named_and_in_a_table_do_without(
     (tmp_path / "multirun.yaml").write_bytes(content)
     for damaged, name in ((folder, r".hydra/overrides\.yaml"), (tmp_path, r"multirun\.yaml")):
         with pytest.raises(DataError, match=f"^{damaged}/{name}: is damaged, got "):
-            with_resume([f"resume={damaged}"])
-    assert "a unfinished" in told(capsys, tmp_path)
+            parse([f"resume={damaged}"])
+    assert "a unfinished" in told(capsys, tmp_path, sweep)

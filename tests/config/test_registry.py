@@ -45,7 +45,7 @@ def test_what_is_not_trusted_is_never_imported(target):
         # what is in ramen and is no component
         ("ramen.runs.lock.discard", "is no component for a config; allowed are "),
         ("ramen.build.run.run", "is no component"),
-        ("ramen.cli.command.main", "is no component"),
+        ("ramen.cli.main.main", "is no component"),
         ("ramen.runs.atomic.write_atomically", "is no component"),
         ("ramen.config.registry.locate", "is no component"),
         ("ramen.config.registry.import_module", "is not a class or function"),

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ramen.cli.main import main
 from ramen.data.tokenizer import byte_tokenizer
 from ramen.errors import ConfigError, DataError
 from ramen.inference.evaluate import evaluate_on
 from ramen.inference.load import Run, open_run
-from scripts.evaluate import main
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = "The quality of mercy is not strain'd; it droppeth as the gentle rain.\n" * 9
@@ -137,16 +137,16 @@ def test_the_script_tells_saves_and_exits_with_2(
     trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "mercy.txt").write_text(TEXT)
-    assert main([str(trained), "--json", "--save", str(tmp_path / "mercy.txt"), "--device", "cpu"]) == 0
+    assert main(["evaluate", str(trained), "--json", "--save", str(tmp_path / "mercy.txt"), "--device", "cpu"]) == 0
     saved = (trained / "evaluations.jsonl").read_text().splitlines()
     assert json.loads(capsys.readouterr().out) == json.loads(saved[-1])
     assert json.loads(saved[-1])["tokens"] == len(TEXT) + 1
     (trained / "evaluations.jsonl").unlink()
     (trained / "evaluations.jsonl").mkdir()
-    assert main([str(trained), "--json", "--save", "--device", "cpu"]) == 2  # and the number is not lost
+    assert main(["evaluate", str(trained), "--json", "--save", "--device", "cpu"]) == 2  # and the number is not lost
     (trained / "evaluations.jsonl").rmdir()
     assert json.loads(capsys.readouterr().out)["step"] == 6
-    assert main([str(trained), "--device", "cpu"]) == 0
+    assert main(["evaluate", str(trained), "--device", "cpu"]) == 0
     assert capsys.readouterr().out.startswith("validation split, step 6: loss ")
-    assert main([str(tmp_path)]) == 2
+    assert main(["evaluate", str(tmp_path)]) == 2
     assert "no run folder" in capsys.readouterr().err

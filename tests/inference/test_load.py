@@ -12,10 +12,10 @@ import pytest
 import torch
 
 import ramen
+from ramen.cli.main import main
 from ramen.errors import ConfigError, DataError
 from ramen.inference.load import Run
 from ramen.inference.sample import draw, sample
-from scripts.sample import main
 
 
 @pytest.fixture(scope="module")
@@ -130,7 +130,7 @@ def test_the_best_checkpoint_is_opened_by_its_name(
     best, last = ramen.load(tmp_path, step="best"), ramen.load(tmp_path)
     assert summary["best_val_loss"] < summary["final_val_loss"]
     assert best.step < last.step == 6
-    assert main([str(tmp_path), "--step", "best", "--tokens", "3", "--device", "cpu"]) == 0
+    assert main(["sample", str(tmp_path), "--step", "best", "--tokens", "3", "--device", "cpu"]) == 0
     assert capsys.readouterr().out
 
 
@@ -160,11 +160,13 @@ def test_characters_that_span_tokens_come_out_whole(opened: Run) -> None:
 
 def test_the_script_writes_the_same_text_for_the_same_seed(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def written(seed: str) -> str:
-        assert main([str(trained), "--tokens", "20", "--prompt", "KING", "--seed", seed, "--device", "cpu"]) == 0
+        assert (
+            main(["sample", str(trained), "--tokens", "20", "--prompt", "KING", "--seed", seed, "--device", "cpu"]) == 0
+        )
         return capsys.readouterr().out
 
     first, again, other = map(written, "112")
     assert first.startswith("KING")
     assert first == again != other
-    assert main([str(trained / "nowhere")]) == 2
+    assert main(["sample", str(trained / "nowhere")]) == 2
     assert "no such run folder" in capsys.readouterr().err

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from ramen.cli.dashboard import build, plan
+from ramen.cli.main import main
 from ramen.config.check import flatten
 from ramen.errors import ConfigError
-from scripts.dashboard import main
 
 pytest.importorskip("wandb_workspaces")
 ROOT = Path(__file__).resolve().parents[2]
@@ -131,7 +131,7 @@ def test_learning_rates_are_never_averaged_over(sweep: Path) -> None:
 
 
 def test_the_script_prints_the_workspace(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([str(sweep), "--dry-run", "--entity", "me", "--project", "mine"]) == 0
+    assert main(["dashboard", str(sweep), "--dry-run", "--entity", "me", "--project", "mine"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert (told["entity"], told["project"]) == ("me", "mine")
 
@@ -141,10 +141,10 @@ def test_a_run_that_cannot_be_read_is_named_and_costs_no_dashboard(
 ) -> None:
     (tmp_path / "config.yaml").write_text("a: [")
     (tmp_path / "metrics.jsonl").touch()
-    assert main([str(sweep), str(tmp_path), "--dry-run"]) == 0
+    assert main(["dashboard", str(sweep), str(tmp_path), "--dry-run"]) == 0
     told = capsys.readouterr()
     assert str(tmp_path) in told.err
-    assert main([str(sweep), "--dry-run"]) == 0
+    assert main(["dashboard", str(sweep), "--dry-run"]) == 0
     assert json.loads(told.out).keys() == json.loads(capsys.readouterr().out).keys()
 
 
@@ -156,7 +156,7 @@ def test_a_sweep_at_work_is_found_as_at_its_end(sweep: Path, tmp_path: Path) -> 
 
 
 def test_runs_without_wandb_are_told(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([str(trained), "--dry-run"]) == 2
+    assert main(["dashboard", str(trained), "--dry-run"]) == 2
     assert "none with logger=wandb" in capsys.readouterr().err
 
 
@@ -172,7 +172,7 @@ def test_without_login_or_network_one_line_says_so(
         return login
 
     monkeypatch.setattr(wandb, "login", answer)
-    assert main([str(sweep)]) == 2
+    assert main(["dashboard", str(sweep)]) == 2
     told = capsys.readouterr().err.splitlines()
     assert len(told) == 1
     assert told[0].startswith("dashboard: ")
@@ -202,7 +202,7 @@ def test_what_is_sent_is_the_workspace_to_the_default_entity(
 
     monkeypatch.setattr(wandb, "login", lambda **how: True)
     monkeypatch.setattr(wandb, "Api", Api)
-    assert main([str(sweep), "--project", "mine"]) == 0
+    assert main(["dashboard", str(sweep), "--project", "mine"]) == 0
     assert capsys.readouterr().out.startswith("https://planted/me/mine?nw=")
     (view,) = sent
     assert (view["entityName"], view["projectName"], view["type"]) == ("me", "mine", "project-view")

@@ -4,15 +4,15 @@ import os
 
 import pytest
 
+from ramen.cli.main import main
 from ramen.report import compare
-from scripts.compare import main
 
 
 def test_prints_table_answer_and_paths(tmp_path, write_sweep, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "120")
     write_sweep(tmp_path / "s", {"adamw": 3.3, "[bam]": 3.2})
     options = ["--baseline", "optimizer=adamw", "--by", "optimizer", "--out", str(tmp_path / "o")]
-    assert main([str(tmp_path / "s"), *options]) == 0
+    assert main(["compare", str(tmp_path / "s"), *options]) == 0
     printed = " ".join(capsys.readouterr().out.split())
     assert "[bam]" in printed
     assert "paired over 3 seeds" in printed
@@ -33,7 +33,7 @@ def test_prints_table_answer_and_paths(tmp_path, write_sweep, capsys, monkeypatc
 def test_what_a_user_can_mend_is_exit_code_2(tmp_path, write_run, capsys, options, message):
     if options:
         write_run(tmp_path / "r")
-    assert main([str(tmp_path), *options]) == 2
+    assert main(["compare", str(tmp_path), *options]) == 2
     captured = capsys.readouterr()
     assert message in captured.err
     assert captured.out == ""
@@ -42,7 +42,7 @@ def test_what_a_user_can_mend_is_exit_code_2(tmp_path, write_run, capsys, option
 def test_place_that_cannot_be_written(tmp_path, write_run, capsys):
     write_run(tmp_path / "r")
     (tmp_path / "file").write_text("")
-    assert main([str(tmp_path / "r"), "--out", str(tmp_path / "file")]) == 2
+    assert main(["compare", str(tmp_path / "r"), "--out", str(tmp_path / "file")]) == 2
     assert "file" in capsys.readouterr().err
 
 

@@ -1,9 +1,12 @@
 """Each unfairness planted alone is told, and a fair sweep is told nothing."""
 
+import pandas as pd
 import pytest
 
+from ramen.report import compare
 from ramen.report.fairness import unfairness
 from ramen.report.method import lr_curves
+from ramen.report.tables import ranking_table
 
 
 @pytest.fixture
@@ -15,72 +18,146 @@ def only(optimizer, **arguments):
     return lambda o, lr, seed: arguments if o == optimizer else {}
 
 
-PLANTED = {
-    "tokens": (only("bam", summary={"tokens": 9999}), "Different token budgets: 1,638,400 (adamw); 9,999 (bam)."),
-    "steps": (only("bam", summary={"steps": 150}), "Different numbers of steps: 200 (adamw); 150 (bam)."),
-    "data": (only("bam", summary={"data_hash": "e" * 64}), "Different data: dddddddddddd (adamw); eeeeeeeeeeee (bam)."),
-    "auxiliary": (
-        only("bam", config={"auxiliary.lr": 0.01}),
-        "Different auxiliary settings: auxiliary.lr: 0.003",
-    ),
-    "schedule": (
-        only("bam", config={"schedule.lr.cooldown_fraction": 0.2}),
-        "Different schedule settings: schedule.lr.cooldown",
-    ),
+def differing(key, one, other, place="config"):
+    """`one` in all adamw runs, `other` in all bam runs."""
+    return lambda o, lr, seed: {place: {key: other if o == "bam" else one}}
+
+
+TOLD, PROBABLY, NO_VERDICT = "better", "probably better ({short})", "no verdict: {short}"
+PLANTED = {  # name: (what to plant, warning, short name in the verdict, verdict)
+    "tokens": (only("bam", summary={"tokens": 9999}), "Different token budgets: 1,638,400 (adamw); 9,999 (bam).", NO_VERDICT),
+    "few tokens": (only("bam", summary={"tokens": 1_640_000}), "Different token budgets: 1,638,400 (adamw)", PROBABLY),
+    "steps": (only("bam", summary={"steps": 150}), "Different numbers of steps: 200 (adamw); 150 (bam).", TOLD),
+    "data": (only("bam", summary={"data_hash": "e" * 64}), "Different data: dddddddddddd (adamw); eeeeeeee", NO_VERDICT),
+    "tokenizer": (differing("data.tokenizer", "gpt2", "byte"), "Different tokenizers: gpt2 (adamw); byte (bam)", NO_VERDICT),
+    "sequence": (only("bam", config={"data.sequence_length": 512}), "Different sequence lengths: 256", NO_VERDICT),
+    "validation": (differing("data.validation_tokens", None, 4096), "Different validation tokens: none (a", NO_VERDICT),
+    "crop": (differing("data.long_documents", "split", "crop"), "Different data settings: data.long_documents", PROBABLY),
+    "batch": (only("bam", config={"trainer.batch_rows": 512}), "trainer.batch_rows: none (adamw); 512 (bam).", PROBABLY),
+    "micro-batch": (differing("trainer.micro_batch_tokens", 8, 16), "Different speed settings: trainer.micro", TOLD),
+    "auxiliary": (only("bam", config={"auxiliary.lr": 0.01}), "Different auxiliary settings: auxiliary.lr: ", PROBABLY),
+    "decay of the auxiliary": (only("bam", config={"auxiliary.weight_decay": 1}), "auxiliary.weight_decay", PROBABLY),
+    "schedule": (only("bam", config={"schedule.lr.cooldown_fraction": 0.2}), "schedule.lr.cooldown_", PROBABLY),
     "schedule choice": (
-        only("bam", choices={"schedule": "x"}, config={"schedule.lr.a": 1}),
-        "schedule: wsd (adamw); x (bam)",
+        only("bam", choices={"schedule": "x"}, config={"schedule.lr.a": 1}), "schedule: wsd (adamw); x (bam)", PROBABLY,
     ),
-    "shape": (only("bam", config={"model.dim": 256}), "Different model settings: model.dim: 128 (adamw); 256 (bam)."),
-    "mlp": (
-        only("bam", choices={"mlp": "nff"}, config={"mlp.a": 1}),
-        "Different mlp settings: mlp: relu2 (adamw); nff (bam).",
+    "windows": (differing("long_window_schedule.end", 1, 2), "Different long_window_schedule settings", PROBABLY),
+    "window": (only("bam", config={"attention.window_tokens": 64}), "Different attention settings: ", PROBABLY),
+    "clipping": (differing("trainer.grad_clip", 1.0, None), "trainer.grad_clip: 1 (adamw); none (bam)", PROBABLY),
+    "shape": (only("bam", config={"model.dim": 256}), "Different model settings: model.dim: 128 (a", PROBABLY),
+    "mlp": (only("bam", choices={"mlp": "nff"}, config={"mlp.a": 1}), "mlp: relu2 (adamw); nff (bam).", PROBABLY),
+    "tied": (
+        lambda o, lr, s: {"choices": {"embedding": "tied" if o == "bam" else "untied"}, "config": {"embedding.a": o}},
+        "Different embedding settings: embedding: untied (adamw); tied (bam)", PROBABLY,
     ),
-    "sequence": (only("bam", config={"data.sequence_length": 512}), "Different sequence length"),
-    "batch": (
-        only("bam", config={"trainer.batch_rows": 512}),
-        "Different trainer settings: trainer.batch_rows: none (adamw); 512 (bam).",
-    ),
-    "precision": (
-        only("bam", config={"precision": "fp32"}),
-        "Different precision: bf16 (adamw); fp32 (bam)",
-    ),
-    "device": (only("bam", environment={"device": "Other"}), "Different devices"),
-    "found precision": (
-        lambda o, lr, seed: {"environment": {"precision": "bfloat16" if o == "bam" else "float32"}},
-        "Different precision: float32 (adamw); bfloat16 (bam)",
-    ),
-    "commit": (
-        only("bam", environment={"git_commit": "b" * 40}),
-        "Different git commits: aaaaaaaaaa (adamw); bbbbbbbbbb",
-    ),
+    "routing": (only("bam", config={"routing.embedding.lr_scale": 3.0}), "Different routing settings: ", PROBABLY),
     "size": (
-        only("bam", summary={"parameters_without_embeddings": 1_030_000}),
-        "Different numbers of parameters (without embeddings): 1,000,000 (adamw); 1,030,000 (bam).",
+        differing("parameters_without_embeddings", 1_000_000, 1_030_000, "summary"),
+        "Different numbers of parameters (without embeddings): 1,000,000 (adamw); 1,030,000 (bam).", PROBABLY,
+    ),
+    "embeddings": (only("bam", summary={"parameters": 1_030_000}), "Different numbers of parameters: 1,000,0", PROBABLY),
+    "work": (differing("flops_per_token", 1000, 1100, "summary"), "Different FLOPs a token: 1,000 (a", TOLD),
+    "asked precision": (only("bam", config={"precision": "fp32"}), "Different precision: bf16 (adamw); fp32 (b", PROBABLY),
+    "precision": (differing("precision", "float32", "bfloat16", "environment"), "precision: float32 (ada", PROBABLY),
+    "device": (only("bam", environment={"device": "Other"}), "Different devices (seconds and throughput do not", TOLD),
+    "threads": (differing("threads", 1, 2, "environment"), "Different numbers of threads: 1 (adamw); 2 (bam).", TOLD),
+    "torch": (differing("versions", {"torch": "2"}, {"torch": "3"}, "environment"), "Different torch versions: 2", TOLD),
+    "ramen": (differing("versions", {"ramen": "2"}, {"ramen": "3"}, "environment"), "Different ramen versions", TOLD),
+    "backend": (differing("attention_backend", "flex", "sdpa", "summary"), "Different attention backends: flex", TOLD),
+    "compiled": (differing("compile", "on", "off", "summary"), "Different compilation: on (adamw); off (bam).", TOLD),
+    "asked to compile": (
+        lambda o, lr, s: {"config": {"compile": o}, "summary": {"compile": o}}, "Different compilation: adamw", TOLD,
+    ),
+    "diagnostics": (
+        lambda o, lr, s: {"choices": {"diagnostics": "on" if o == "bam" else "off"}}, "Different diagnostics: off", TOLD,
+    ),
+    "evaluations": (differing("trainer.evaluate_every_steps", 10, 50), "Different evaluation intervals in steps", TOLD),
+    "decay": (differing("optimizer.cautious", True, False), "Different weight decay: cautious (adamw); plain (b", TOLD),
+    "commit": (only("bam", environment={"git_commit": "b" * 40}), "Different git commits: aaaaaaaaaa (adamw); bb", TOLD),
+    "edited": (
+        lambda o, lr, s: {"environment": {"git_diff": str(s)} if o == "bam" else {}},
+        "Different code within a method", "no verdict: runs of different code",
+    ),
+    "skipped": (
+        only("bam", summary={"skipped_steps": 2}), "Skipped steps (not finite): 6 (bam)", "probably better (skipped steps)",
     ),
     "speed": (
         lambda o, lr, seed: {"summary": {"tokens_per_second": 1000.0 * (1 + seed) if o == "bam" else 1000.0}},
-        "Seconds and throughput do not compare: a seed was faster than another by 3.0 times (bam).",
+        "Seconds and throughput do not compare: a seed was faster than another by 3.0 times (bam).", TOLD,
     ),
-    "routing": (
-        only("bam", config={"routing.embedding.lr_scale": 3.0}),
-        "Different routing settings: routing.embedding.lr_scale",
-    ),
-    "identical": (lambda o, lr, s: {"final": 3 + s / 10 + abs(lr - 0.01)}, "exactly the same final_val_loss"),
-}
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PLANTED)
+def test_planted_alone_is_told_once_and_stands_in_the_verdict(tmp_path, write_sweep, warnings, methods, name):
+    plant, text, said = PLANTED[name]
+    write_sweep(tmp_path, {"adamw": 3.3, "bam": 3.0}, plant=plant, noise=0.001)
+    (finding,) = unfairness(methods(), ["optimizer"], lr_curves(methods()))
+    assert text in finding.text
+    row = ranking_table(methods(), methods()[0], [finding]).set_index("method").loc["bam"]
+    assert row["verdict"] == said.format(short=finding.short)
+    assert pd.isna([row["difference"], row["p"], row["low"]]).all() == said.startswith("no verdict")
+
+
+def test_identical_methods_are_one_run_under_two_names(tmp_path, write_sweep, warnings):
+    write_sweep(tmp_path, {"adamw": 3.3, "bam": 3.0}, plant=lambda o, lr, s: {"final": 3 + s / 10 + abs(lr - 0.01)})
+    (line,) = warnings()
+    assert "exactly the same final_val_loss" in line
+
+
+def test_losses_of_other_tokenizers_are_compared_by_bits_per_byte(tmp_path, write_sweep):
+    def plant(o, lr, seed):  # a byte has little loss; by bits per byte bam is the worst
+        final = 3 + seed / 100 + abs(lr - 0.01) - (1.5 if o == "bam" else 0)
+        per_byte = 1 + seed / 100 + abs(lr - 0.01) + (0.5 + seed / 1000 if o == "bam" else 0)
+        tokenizer = "byte" if o == "bam" else "gpt2"
+        summary = {"final_val_bits_per_byte": per_byte, "data_hash": tokenizer}
+        return {"final": final, "config": {"data.tokenizer": tokenizer}, "summary": summary}
+
+    report = compare(write_sweep(tmp_path, {"adamw": 3.3, "bam": 3.2}, plant=plant))
+    assert (report.metric, list(report.ranking["method"])) == ("final_val_bits_per_byte", ["adamw", "bam"])
+    assert report.ranking.iloc[1]["verdict"] == "worse"
+    assert report.warnings == [
+        "Different tokenizers (so methods are ranked by bits per byte): gpt2 (adamw); byte (bam)."
+    ]
+    asked = compare(tmp_path, metric="final_val_loss")
+    assert asked.answer == "No verdict against adamw on bam (different tokenizers)."
+
+
+def test_a_metric_of_speed_compares_on_one_machine_only(tmp_path, write_sweep):
+    def plant(o, lr, seed):
+        speed = {"tokens_per_second": 1000.0 + seed + (100 + seed % 2) * (o == "bam"), "tokens": 5 if o == "bam" else 6}
+        return {"summary": speed, "environment": {"device": o if other_device else "one"}}
+
+    for other_device, said in ((False, "better"), (True, "no verdict: different devices")):
+        top = write_sweep(tmp_path / str(other_device), {"adamw": 3.3, "bam": 3.2}, plant=plant, lrs=(0.01,))
+        assert compare(top, metric="tokens_per_second").ranking.set_index("method")["verdict"]["bam"] == said
+
+
+def test_under_a_budget_of_seconds_tokens_are_a_result_and_the_machine_matters(tmp_path, write_sweep):
+    def plant(o, lr, seed):
+        timed = {"trainer.seconds": 60, "trainer.steps": None, "trainer.tokens": None}
+        more = {"summary": {"tokens": 9999}} if o == "bam" else {}
+        return {"config": timed, "environment": {"device": o if other_device else "one"}, **more}
+
+    for other_device, said in ((False, "better"), (True, "no verdict: different devices")):
+        top = write_sweep(tmp_path / str(other_device), {"adamw": 3.3, "bam": 3.0}, plant=plant, noise=0.001)
+        assert compare(top).ranking.set_index("method")["verdict"]["bam"] == said
+
+
+def test_what_every_method_was_tuned_over_is_no_difference(tmp_path, write_run, warnings):
+    for optimizer in ("adamw", "bam"):
+        for rate in (0.1, 0.2):
+            for seed in range(3):
+                better = 0.1 * ((rate == 0.1) == (optimizer == "bam"))
+                final = 3 + seed / 100 - better + (seed % 2) / 1000 * (optimizer == "bam")
+                more = {"seed": seed, "final": final, "config": {"auxiliary.lr": rate}}
+                write_run(tmp_path / f"{optimizer}-{rate}-{seed}", optimizer, **more)
+    assert not any(line.startswith("Different") for line in warnings())
 
 
 def test_fair_sweep_has_no_warning(tmp_path, write_sweep, warnings):
     write_sweep(tmp_path, {"adamw": 3.3, "bam": 3.2})
     assert warnings() == []
-
-
-@pytest.mark.parametrize("name", PLANTED)
-def test_planted_alone(tmp_path, write_sweep, warnings, name):
-    plant, text = PLANTED[name]
-    write_sweep(tmp_path, {"adamw": 3.3, "bam": 3.2}, plant=plant)
-    (line,) = warnings()
-    assert text in line
 
 
 def test_difference_within_one_method(tmp_path, write_sweep, warnings):

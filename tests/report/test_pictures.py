@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 
 from ramen.report import compare
-from ramen.report.canvas import spread_labels
-from ramen.report.figures import band
+from ramen.report.canvas import literal, spaced_ticks, spread_labels
+from ramen.report.figures import band, difference_figure
 
 
 @pytest.fixture
@@ -78,3 +78,41 @@ def test_training_loss_is_drawn_where_nothing_was_evaluated(tmp_path, write_run)
         path = folder / "metrics.jsonl"
         path.write_text(path.read_text().replace('"val_loss"', '"other"'))
     assert "loss_by_steps" in compare(tmp_path, out=tmp_path).paths
+
+
+def test_end_labels_are_the_final_losses_whatever_the_axis(tmp_path, write_run, methods):
+    """Seeds of other speeds: at one time their losses differ from those at their ends."""
+    for seed, pace in ((0, 1.0), (1, 3.0)):
+        curve = [(0, 6.0), (10, 4.0 + seed), (20, 3.0 + seed)]
+        write_run(tmp_path / str(seed), seed=seed, curve=curve, seconds_per_step=pace)
+    (method,) = methods()
+    by_step, by_second = band(method, "step", "val_loss"), band(method, "seconds", "val_loss")
+    assert by_second.mean.tolist() == by_step.mean.tolist() == [6.0, 4.5, 3.5]
+    assert by_second.x.tolist() == [0, 20, 40]
+    assert by_second.final == by_step.final == 3.5
+
+
+def test_ticks_keep_apart_and_the_rates_that_are_shown_come_first():
+    texts = ["0.005", "0.0055", "0.01", "0.02"]
+    assert spaced_ticks([0.0, 0.04, 0.5, 1.0], texts, [1]) == [1, 2, 3]
+    assert spaced_ticks([0.0, 0.3, 0.6, 1.0], texts, []) == [0, 1, 2, 3]
+
+
+def test_every_character_of_a_label_can_be_drawn():
+    assert literal("测 $a$\n\x1b é") == r"\u6d4b \$a\$ \x1b é"
+    assert len(literal("x" * 99)) < 50
+
+
+def test_the_table_and_the_picture_of_differences_agree(tmp_path, write_sweep):
+    """An interval excludes 0 exactly where the corrected p is below 0.05; the picture draws the table's numbers."""
+    report = compare(write_sweep(tmp_path, {"adamw": 3.3, **{f"m{i}": 3.3 - i / 150 for i in range(6)}}))
+    rows = report.ranking[report.ranking["verdict"] != "baseline"]
+    significant = (rows["p_holm"] < 0.05).tolist()
+    assert ((rows["low"] > 0) | (rows["high"] < 0)).tolist() == significant
+    assert 0 < sum(significant) < len(significant)
+    methods = {method.label: method for method in report.methods}
+    shown = [row for row in rows.itertuples() if abs(row.difference) > 0]
+    figure = difference_figure(shown, methods, methods["adamw"], dict.fromkeys(methods, "k"))
+    bars = [line.get_xdata() for line in figure.axes[0].lines if line.get_linewidth() == 2.4]
+    drawn = {tuple(bar) for bar in bars if len(bar) == 2}
+    assert {(row.low, row.high) for row in shown} == drawn

@@ -155,3 +155,20 @@ def test_a_thousand_runs(tmp_path, write_run):
     assert len(report.runs) == 1000
     assert report.ranking["n"].tolist() == [10] * 20
     assert any("8 best methods and the baseline, of 20" in note for note in report.notes)
+
+
+def test_no_name_runs_as_a_formula_or_steers_a_terminal(tmp_path, write_run):
+    """From a folder that was received: a method's name, a config value, an error."""
+    evil = '=HYPERLINK("http://x","y")'
+    for i, name in enumerate((evil, "+1", "-1", "@x", "\t=1", "bam\x1b[31m\u202e", "<b>|`$")):
+        config = {"mlp.activation": f" {name}", f"mlp.{name}": 1}
+        write_run(tmp_path / str(i), name, seed=i, config=config, status="failed" if i else "finished", error=name)
+    report = compare(tmp_path, by="optimizer,mlp.activation", out=tmp_path / "out")
+    table = pd.read_csv(report.paths["runs"], dtype=str, keep_default_na=False)
+    cells = {*table.columns, *table.to_numpy().ravel()}
+    assert not [cell for cell in cells if cell.lstrip()[:1] in tuple("=+@\t\r\x1b")]
+    assert f"'{evil}" in cells
+    runs, markdown, page = (report.paths[name].read_text(encoding="utf-8") for name in ("runs", "markdown", "report"))
+    for text in (runs, markdown, page, report.answer, *report.warnings, *report.notes, *report.setup):
+        assert not {"\x1b", "\u202e"} & set(text)
+    assert "<b>" not in markdown.replace(r"\<b>", "") + page

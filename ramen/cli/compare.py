@@ -1,0 +1,60 @@
+"""`ramen compare`: compare runs: `ramen compare outputs/my_sweep --by optimizer --baseline optimizer=adamw`."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from ramen.errors import printable
+from ramen.report import Report, compare
+from ramen.report.formatting import ranking_text
+
+MOST_WARNINGS = 12  # printed; the report has them all
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Write a report, and print its table and its answer."""
+    parser = argparse.ArgumentParser(
+        prog="ramen compare", description="Compare runs and write report.html, report.md, runs.csv and pictures."
+    )
+    add = parser.add_argument
+    add("folders", nargs="+", type=Path, help="run folders, or folders that hold runs at any depth")
+    add("--by", action="append", help="config group or dotted key to group by; repeat or use commas")
+    add("--baseline", help="method to measure against, e.g. optimizer=adamw or just adamw")
+    add("--out", type=Path, help="folder for the report (default: the first folder)")
+    add("--metric", help="number of the summaries to rank by (final_val_loss; bits per byte where tokenizers differ)")
+    add("--target", type=float, help="validation loss to reach (default: the baseline's final one)")
+    options = parser.parse_args(arguments)  # named as the parameters of compare
+    options.out = options.out or options.folders[0]
+    report = compare(**vars(options))
+    console = Console()
+    _print(report, console if console.is_terminal else Console(width=120))  # a log has no edge to wrap at
+    return 0
+
+
+def _print(report: Report, console: Console) -> None:
+    text = ranking_text(report.ranking, report.metric)
+    text = text.drop(columns=["", "p"])  # the page has them all
+    table = Table(
+        title=printable(f"{report.metric} by {', '.join(report.by)}"),
+        title_justify="left",
+        box=SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
+    for title in text.columns:
+        table.add_column(title.replace(f"{report.metric} (mean ± sd)", "mean ± sd").replace("95 % ", "95%\u00a0"))
+    for row in text.itertuples(index=False):
+        table.add_row(*map(escape, row))
+    console.print(table)
+    console.print(report.answer, markup=False)
+    for warning in report.warnings[:MOST_WARNINGS]:
+        console.print(f"warning: {warning}", style="yellow", markup=False, highlight=False)
+    if (more := len(report.warnings) - MOST_WARNINGS) > 0:
+        console.print(f"... and {more} more warnings in the report", style="yellow")
+    for path in (report.paths["report"], report.picture):
+        if path is not None:
+            console.print(printable(path), markup=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,187 @@
+"""The jobs of a sweep, checked before the first of them runs."""
+
+import copy
+import math
+from collections.abc import Iterable
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.types import IntervalSweep, Override, OverrideType, RangeSweep
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from ramen.cli.command import CommandLine, quoted
+from ramen.config.compose import plain
+from ramen.config.diagnosis import Composer, located, sweep_values
+from ramen.config.kinds import COMPOSITIONS
+from ramen.errors import ConfigError
+
+MOST_JOBS = 1000
+
+
+def planned(command: CommandLine, composer: Composer) -> tuple[CommandLine, Path]:
+    """The command of a sweep as Hydra is to run it, and its folder. ConfigError tells all that is wrong with its values."""
+    from ramen.config.check import NO_TEXT, is_text
+
+    given = composer.parse(command.overrides)
+    _refuse_unclear(given)
+    constant = [override for override in given if not override.is_sweep_override()]
+    chosen = composer.compose(_words(o for o in constant if o.is_hydra_override() or "." not in _place(o)))
+    params = chosen.hydra.sweeper.get("params") or {}  # of the file that `sweep=NAME` names
+    overrides = {o.get_key_element(): o for o in (*composer.parse([f"{k}={v}" for k, v in params.items()]), *given)}
+    swept = {key: override for key, override in overrides.items() if override.is_sweep_override()}
+    _refuse_too_many(swept.values())
+    # Hydra first composes the config that all jobs share, where the keys of swept options are not there yet. A choice of one
+    # value waits for the jobs.
+    sections = {_section(override) for override in swept.values()}
+    late = [o for o in constant if "." in _place(o) and {_section(o), *COMPOSITIONS} & sections and not o.is_delete()]
+    config = composer.compose(_words(o for o in constant if o not in late))
+    folder = str(config.hydra.sweep.dir)
+    if not is_text(folder):
+        raise ConfigError(f"hydra.sweep.dir: {NO_TEXT}, got {folder!r}")
+    if config.hydra.sweeper._target_.endswith("BasicSweeper"):
+        _refuse_intervals(swept.values())
+    jobs = _check_values(overrides, composer)
+    if config.hydra.launcher._target_.endswith("BasicLauncher"):  # else the jobs may run on another kind of machine
+        _refuse_for_all(jobs)
+    words = [_late(override) if override in late else override.input_line or "" for override in given]
+    if swept:  # what all jobs share is left out of the names of their folders
+        names = [
+            *config.hydra.job.config.override_dirname.exclude_keys,
+            *(o.get_key_element().lstrip("+~") for o in constant),
+        ]
+        words.append(f"hydra.job.config.override_dirname.exclude_keys=[{','.join(names)}]")
+    return replace(command, overrides=(*words, f"hydra.sweep.dir={quoted(Path(folder))}")), Path(folder)
+
+
+def _words(overrides: Iterable[Override]) -> list[str]:
+    return [override.input_line or "" for override in overrides]
+
+
+def _place(override: Override) -> str:
+    """The key that an override sets, or the place of its option."""
+    return override.package or override.key_or_group
+
+
+def _section(override: Override) -> str:
+    return _place(override).partition(".")[0]
+
+
+def _late(override: Override) -> str:
+    return f"{override.get_key_element()}=choice({override.get_value_element_as_str()})"
+
+
+def _refuse_unclear(given: list[Override]) -> None:
+    """ConfigError for words of which Hydra would run less than they say."""
+    problems = []
+    by_key: dict[str, list[Override]] = {}
+    for override in given:
+        by_key.setdefault(override.get_key_element(), []).append(override)
+    for key, same in by_key.items():
+        swept = any(override.is_sweep_override() for override in same)
+        if swept and len(same) > 1:
+            problems.append(f"{key}: is given twice in a sweep, got {' '.join(_words(same))}; leave out all but one")
+        if swept and key == "sweep":
+            problems.append(f"{key}: names one sweep, got {same[0].input_line}; start them one by one")
+        if swept and same[0].is_hydra_override():
+            problems.append(f"{key}: is the same for all jobs, got {same[0].input_line}; give one value")
+    if problems:
+        raise ConfigError(*problems)
+
+
+def _refuse_too_many(swept: Iterable[Override]) -> None:
+    """ConfigError for more than MOST_JOBS jobs, counted without a list of them, or for none."""
+    jobs = 1
+    for override in swept:
+        try:
+            count = _count(override.value(), override)
+        except (ArithmeticError, ValueError) as error:  # a step of 0, an end without end
+            raise ConfigError(
+                f"{override.input_line}: is no range, got {error}; write range(START,STOP,STEP)"
+            ) from error
+        if count < 1:
+            raise ConfigError(f"{override.input_line}: holds no value; at least one is needed")
+        jobs *= count
+    if jobs > MOST_JOBS:
+        raise ConfigError(
+            f"hydra.sweep: has too many jobs, got {jobs:,}; allowed are {MOST_JOBS:,}; start parts in one hydra.sweep.dir"
+        )
+
+
+def _count(values: Any, override: Override) -> int:
+    if isinstance(values, RangeSweep):
+        start, stop, step = (Fraction(str(number)) for number in (values.start, values.stop, values.step))
+        return math.ceil((stop - start) / step)
+    return 1 if isinstance(values, IntervalSweep) else len(sweep_values(override))
+
+
+def _refuse_intervals(swept: Iterable[Override]) -> None:
+    intervals = [override.input_line for override in swept if isinstance(override.value(), IntervalSweep)]
+    if intervals:
+        raise ConfigError(
+            *(
+                f"{word}: an interval is for a search; add sweep=optuna, or give values or range(a,b,step)"
+                for word in intervals
+            )
+        )
+
+
+def _check_values(overrides: dict[str, Override], composer: Composer) -> list[dict[str, Any]]:
+    """The config of the first job, and of one job for every other value. ConfigError tells all that is wrong with them."""
+    from ramen.config.check import check, config_hash
+
+    first = {key: sweep_values(override)[0] for key, override in overrides.items()}
+    config = composer.compose(list(first.values()))
+    variants = [(key, word) for key, override in overrides.items() for word in sweep_values(override)[1:]]
+    problems: dict[str, None] = {}
+    jobs: list[dict[str, Any]] = []
+    seen: dict[tuple[str, str], str] = {}  # (key, hash of the config) -> the value that led to it
+    for key, word in [("", ""), *variants]:
+        try:
+            values = plain(_with_value(word, config, first | {key: word}, composer) if word else config)
+            check(values)
+        except ConfigError as error:
+            problems |= dict.fromkeys(error.problems)
+            continue
+        jobs.append(values)
+        digest = config_hash(values)
+        twin = first.get(key) if ("", digest) in seen else seen.get((key, digest))
+        seen[key, digest] = word
+        if twin:
+            problems[
+                f"{key}: does not change the result, got {twin} and {word}, which would be one job; leave out one"
+            ] = None
+    if problems:
+        raise ConfigError(*problems)
+    return jobs
+
+
+def _with_value(word: str, config: DictConfig, words: dict[str, str], composer: Composer) -> DictConfig:
+    """The first job's config with another value; composed anew where that can change other values."""
+    [override] = composer.parse([word])
+    if override.type is not OverrideType.CHANGE or composer.options(override.key_or_group):
+        return composer.compose(list(words.values()))
+    config = copy.deepcopy(config)
+    try:
+        OmegaConf.update(config, override.key_or_group, override.value(), merge=True)
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{word}: {located(error)}") from error
+    return config
+
+
+def _refuse_for_all(jobs: list[dict[str, Any]]) -> None:
+    """ConfigError for what is wrong with every job: it is the constant part of the command. Others fail alone."""
+    from ramen.build.run import validate
+
+    problems = None
+    for job in jobs:
+        try:
+            validate(job)
+        except ConfigError as error:
+            if problems in (None, error.problems):
+                problems = error.problems
+                continue
+        return
+    raise ConfigError(*problems or ())

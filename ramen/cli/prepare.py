@@ -1,0 +1,55 @@
+"""`ramen prepare`: tokenize or fetch data ahead of a run: `ramen prepare data=fineweb10b data.shards=9`.
+
+A run does the same by itself; this is for large corpora, and for a look at their numbers. Stopped or killed, the same command
+continues.
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from ramen.cli.command import parse
+from ramen.cli.train import print_config
+from ramen.config.compose import plain
+
+if TYPE_CHECKING:
+    from ramen.data.dataset import Dataset
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Prepare `data` of a config, given by overrides, and print what it holds."""
+    from ramen.config.check import check
+    from ramen.config.registry import build
+
+    command = parse(arguments)
+    if command.prints:
+        return print_config(command)
+    with command.composer().open() as composer:
+        config = plain(composer.compose(command.overrides))
+    check(config)
+    _print(build(config["data"], allow=config["allow_targets"]).dataset())
+    return 0
+
+
+def _print(dataset: "Dataset") -> None:
+    """Print a row for each split."""
+    from rich.console import Console
+    from rich.table import Table
+
+    columns = ("split", "documents", "tokens", "share", "bytes / token", "shards")
+    table = Table(*columns, title=f"{dataset.tokenizer.vocabulary} ids, {dataset.hash}")
+    total = dataset.train_tokens + dataset.validation_tokens
+    for split, documents, tokens, size, shards in (
+        ("train", dataset.train_documents, dataset.train_tokens, dataset.train_bytes, dataset.train),
+        (
+            "validation",
+            dataset.validation_documents,
+            dataset.validation_tokens,
+            dataset.validation_bytes,
+            dataset.validation,
+        ),
+    ):
+        shares = (f"{tokens / total:.1%}", f"{size / tokens:.2f}", str(len(shards)))
+        table.add_row(split, f"{documents:,}", f"{tokens:,}", *shares)
+    console = Console(markup=False)
+    console.print(table)
+    console.print(str(dataset.folder), soft_wrap=True)

@@ -1,0 +1,35 @@
+"""`ramen sample`: write text with a trained model: `ramen sample outputs/NAME/DATE/0-... --prompt "ROMEO."`."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Print text that continues the prompt; Ctrl-C ends it."""
+    parser = argparse.ArgumentParser(
+        prog="ramen sample", description="Write text with the model of a run folder, token by token."
+    )
+    add = parser.add_argument
+    add("run_folder", type=Path)
+    add("--prompt", default="", help="text to continue; empty opens a new document")
+    add("--tokens", type=int, default=200, help="tokens to write, at most (%(default)s)")
+    add("--temperature", type=float, default=0.8, help="0 takes the likeliest token every time (%(default)s)")
+    add("--top-k", type=int, help="draw from the k likeliest tokens only (default: from all)")
+    add("--seed", type=int, default=0, help="the same seed writes the same text (%(default)s)")
+    add("--step", help="a step, or best (default: the newest)")
+    add("--device", default="auto", help="auto, cpu, cuda, cuda:N (%(default)s)")
+    options = vars(parser.parse_args(arguments))
+
+    from ramen.inference.load import open_run
+    from ramen.inference.sample import sample
+
+    run = open_run(*(options.pop(name) for name in ("run_folder", "device", "step")))
+    print(options["prompt"], end="", flush=True)
+    try:
+        for piece in sample(run.model, run.tokenizer, **options):
+            print(piece, end="", flush=True)
+    except KeyboardInterrupt:
+        pass
+    print(flush=True)
+    return 0
