@@ -44,7 +44,7 @@ class SplitStats:
         """ConfigError when one of the splits has no document."""
         if self.lowest >= self.highest:
             raise ConfigError(
-                f"data: the corpus has too little text, got {self.documents} documents, alike if more than one; "
+                f"data: the corpus has too little text, got {self.documents} documents{' that are alike' * (self.documents > 1)}; "
                 "needed are two different ones, to train on and to hold out, or one that can be cut"
             )
         if not self.lowest < fraction <= self.highest:

@@ -17,7 +17,7 @@ def test_a_yaml_builds(path):
     node = yaml.safe_load(path.read_text())
     source = build(node | DEMANDED.get(path.stem, {}))
     assert isinstance(source, Source)
-    assert source.vocabulary == (2048 if path.stem in ("shakespeare", "text") else 50257)
+    assert source.vocabulary == {"shakespeare": 2048, "text": 2048, "python": 4096}.get(path.stem, 50257)
 
 
 @pytest.mark.parametrize(
