@@ -8,6 +8,7 @@ B batch (rows), T time (tokens of a row), D model width, H heads, K head width, 
 S residual streams, L layers, N matrices of one shape stacked into a bank, m rows and n columns of a matrix.
 """
 
+from collections.abc import Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -21,11 +22,11 @@ if TYPE_CHECKING:
 __version__ = "0.2.0"
 
 
-def load(run_folder: Any, device: Any = "cpu", step: Any = None) -> "Run":
+def load(run_folder: Any, device: Any = "cpu", step: Any = None, allow_targets: Sequence[str] = ()) -> "Run":
     """A trained run, opened again: config, model, tokenizer; encode, generate, loss (see ramen.inference.load)."""
     from ramen.inference.load import open_run
 
-    return open_run(run_folder, device, step)
+    return open_run(run_folder, device, step, allow_targets)
 
 
 def component(kind: str, name: str, *runtime: Any, **changes: Any) -> Any:

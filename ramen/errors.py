@@ -1,11 +1,12 @@
 """What a user can mend: an error here is printed as its message alone, without a traceback, and the process ends with code 2."""
 
 import contextlib
+import difflib
 import errno
 import io
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TextIO
 
 EXIT_CODE = 2
@@ -26,6 +27,14 @@ class ConfigError(RamenError):
 
 class DataError(RamenError):
     """A file of tokens, a corpus or a run folder that is missing, damaged or of another kind."""
+
+
+def suggest(wrong: object, known: Iterable[str]) -> str:
+    """'; did you mean X? allowed are A, B' for a name that is not among the known ones."""
+    if not (known := sorted(known)):
+        return "; there are none"
+    close = difflib.get_close_matches(str(wrong), known, n=1)
+    return (f"; did you mean '{close[0]}'?" if close else ";") + f" allowed are {', '.join(known)}"
 
 
 @contextlib.contextmanager

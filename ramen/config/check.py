@@ -5,14 +5,13 @@ parameter's annotation. All problems are told at once. A key `<hyperparameter>_s
 of that hyperparameter over the run's progress (methods declare theirs in their own yaml).
 """
 
-import difflib
 import hashlib
 import inspect
 import json
 import math
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from enum import IntEnum
 from typing import Any, Literal, get_type_hints
@@ -20,7 +19,7 @@ from typing import Any, Literal, get_type_hints
 from ramen.config import secret
 from ramen.config.kinds import SECTIONS
 from ramen.config.registry import locate, of_python
-from ramen.errors import ConfigError
+from ramen.errors import ConfigError, suggest
 
 SCHEDULE_SUFFIX = "_schedule"
 NO_TEXT = "must be text that a file can be named by, without NUL and lone surrogates"
@@ -50,14 +49,6 @@ class Settings:
 def settings(config: Mapping[str, Any]) -> Settings:
     """The root's own keys of a checked config."""
     return Settings(**{field.name: config[field.name] for field in fields(Settings)})
-
-
-def suggest(wrong: object, known: Iterable[str]) -> str:
-    """'; did you mean X? allowed are A, B' for a name that is not among the known ones."""
-    if not (known := sorted(known)):
-        return "; there are none"
-    close = difflib.get_close_matches(str(wrong), known, n=1)
-    return (f"; did you mean '{close[0]}'?" if close else ";") + f" allowed are {', '.join(known)}"
 
 
 def check(config: dict[str, Any]) -> None:

@@ -5,10 +5,10 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from ramen.config.check import SCHEDULE_SUFFIX, check_node, suggest, without_schedules
+from ramen.config.check import SCHEDULE_SUFFIX, check_node, without_schedules
 from ramen.config.kinds import KINDS
 from ramen.config.registry import CONF, options
-from ramen.errors import ConfigError
+from ramen.errors import ConfigError, suggest
 
 
 def describe(kind: str | None = None, name: str | None = None) -> str:

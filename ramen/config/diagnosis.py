@@ -14,10 +14,10 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ramen.config.check import check, suggest
+from ramen.config.check import check
 from ramen.config.compose import plain
 from ramen.config.registry import CONF
-from ramen.errors import ConfigError
+from ramen.errors import ConfigError, suggest
 
 SEARCH = "hydra.searchpath"
 PLUGINS = {"hydra/sweeper/optuna": "optuna", "hydra/launcher/submitit": "slurm"}  # option -> the extra that brings it

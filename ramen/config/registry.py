@@ -1,15 +1,14 @@
-"""The face of the config groups: from a config node to an object, and from a kind to its options.
+"""From a config node to an object, and from a kind to its options.
 
-`_target_` is data read from a file, so only ramen's own components (what some yaml of conf/ names), torch's optimizers, the
-packages of EXTRAS and what the user opts in (`allow_targets`) are ever built. A node is never built recursively: a nested
-`_target_` would make one object shared by every layer, which silently ties weights. What that leaves of Hydra's instantiate is
-functools.partial, at a hundredth of its cost a call.
+`_target_` is data read from a file: only ramen's components (what a yaml of conf/ names), optimizers of torch and of the packages
+of EXTRAS, and what the user opts in by `allow_targets` are imported and built, each only for a section of its kind. A node is
+never built recursively: a nested `_target_` would make one object shared by every layer, which ties weights silently.
 """
 
 import functools
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -18,40 +17,56 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from ramen.config.kinds import KINDS
-from ramen.errors import ConfigError
+from ramen.errors import ConfigError, suggest
 
 EXTRAS = {"pytorch_optimizer": "pytorch-optimizer>=4.1,<5"}  # package -> what to install for it
-TRUSTED = ("ramen", "torch.optim", *EXTRAS)
-_HOME = Path(__file__).resolve().parents[1]  # ramen/
-CONF = _HOME / "conf" if (_HOME / "conf").is_dir() else _HOME.parent / "conf"  # in a wheel it lies in the package
-OPTIMIZER = ("torch.optim.optimizer", "Optimizer")
+FOREIGN = ("torch.optim", *EXTRAS)  # packages of optimizers
 OPTIMIZERS = tuple(name for name, kind in KINDS.items() if kind.package == KINDS["optimizer"].package)
+_PACKAGE = Path(__file__).resolve().parents[1]
+CONF = (
+    _PACKAGE / "conf" if (_PACKAGE / "conf").is_dir() else _PACKAGE.parent / "conf"
+)  # in a wheel it is in the package
 
 
-def locate(target: str, allow: Sequence[str] = (), kind: str | None = None) -> Callable[..., Any]:
-    """The class or function a `_target_` names, for a section of this kind.
+def locate(target: Any, allow: Sequence[str] = (), kind: str | None = None) -> Callable[..., Any]:
+    """The class or function a `_target_` names, for a section of this kind. Nothing is imported that the kind does not allow.
 
-    ConfigError when it may not be imported or built, or cannot be: with the real reason.
+    ConfigError when it may not be built or cannot be imported, with the reason.
     """
-    allowed = (*TRUSTED, *(name for name in allow if not of_python(name)))
-    if not isinstance(target, str) or not any(target.startswith(f"{prefix}.") for prefix in allowed):
+    packages = [name for name in allow if not of_python(name)]
+    shipped, opted_in = isinstance(target, str) and target in components(kind), _below(target, packages)
+    if not shipped and not opted_in and not (kind in (*OPTIMIZERS, None) and _below(target, FOREIGN)):
+        known = components(kind) if kind else ()
         raise ConfigError(
-            f"_target_: may not be built, got {target!r}; allowed are {', '.join(p + '.*' for p in allowed)}"
+            f"_target_: may not be built for {kind or 'a config'}, got {target!r}{suggest(target, known)}"
         )
-    module, _, name = target.rpartition(".")
+    module, _, attribute = target.rpartition(".")
     try:
-        found = getattr(import_module(module), name)
+        found: Any = getattr(import_module(module), attribute)
     except Exception as error:  # whatever a module raises while it is imported is the user's answer
-        problem = f"cannot be imported: {type(error).__name__}: {error}"
+        problem: str | None = f"cannot be imported: {type(error).__name__}: {error}"
         if isinstance(error, ModuleNotFoundError) and error.name in EXTRAS:
             problem = f"needs a package that is not installed: pip install '{EXTRAS[error.name]}'"
         raise ConfigError(f"_target_: {target!r} {problem}") from error
-    home = str(getattr(found, "__module__", ""))
-    if not callable(found) or not any(f"{home}.".startswith(f"{prefix}.") for prefix in allowed):
-        raise ConfigError(f"_target_: {target!r} is not a class or function of {' or '.join(allowed)}")
-    if misplaced := _misplaced(found, target, kind, allow):
-        raise ConfigError(f"_target_: {target!r} {misplaced}")
+    if not shipped:
+        optimizer = kind in OPTIMIZERS or not opted_in
+        if problem := _unfit(found, packages if opted_in else FOREIGN, optimizer, kind == "schedule"):
+            raise ConfigError(f"_target_: {target!r} {problem}")
     return found
+
+
+def _unfit(found: Any, packages: Iterable[str], optimizer: bool, function: bool) -> str | None:
+    """Why an object of other packages is no component: it must be a class of theirs, or a function where schedules stand."""
+    if not callable(found) or not _below(f"{getattr(found, '__module__', '')}.", packages):
+        return "is not a class or function of that package"
+    bases = {f"{base.__module__}.{base.__name__}" for base in getattr(found, "__mro__", ())}
+    if optimizer and "torch.optim.optimizer.Optimizer" not in bases:
+        return "is not a torch.optim.Optimizer"
+    return None if bases or function else "is not a class"
+
+
+def _below(target: Any, packages: Iterable[str]) -> bool:
+    return isinstance(target, str) and any(target.startswith(f"{package}.") for package in packages)
 
 
 def of_python(name: str) -> bool:
@@ -59,29 +74,11 @@ def of_python(name: str) -> bool:
     return name.partition(".")[0] in ("", *sys.stdlib_module_names)
 
 
-def _misplaced(found: Callable[..., Any], target: str, kind: str | None, allow: Sequence[str]) -> str | None:
-    """Why this is no component for a section of this kind: a function that deletes a folder is in ramen, too."""
-    if target.startswith("ramen."):
-        own = components(kind)
-        return (
-            None if target in own else f"is no component for {kind or 'a config'}; allowed are {', '.join(sorted(own))}"
-        )
-    opted_in = any(target.startswith(f"{name}.") for name in allow)
-    if kind in OPTIMIZERS or not opted_in:
-        if kind not in (*OPTIMIZERS, None):
-            return f"is no component for {kind}"
-        if not any((base.__module__, base.__name__) == OPTIMIZER for base in getattr(found, "__mro__", ())):
-            return "is not a torch.optim.Optimizer"
-    elif kind != "schedule" and not isinstance(found, type):
-        return "is not a class"
-    return None
-
-
 @functools.cache
 def components(kind: str | None = None) -> frozenset[str]:
-    """The targets of ramen's own that a section may name: those that the yamls of its kind do; without a kind those of all."""
-    of = KINDS if kind is None else OPTIMIZERS if kind in OPTIMIZERS else (kind,)
-    return frozenset(option.target for one in of for option in options(one).values() if option.target)
+    """The targets that yamls of conf/ name for a kind, or for all kinds: ramen's components, and other packages' by name."""
+    same = [name for name, one in KINDS.items() if kind is None or one.package == KINDS[kind].package]
+    return frozenset(option.target for name in same for option in options(name).values() if option.target)
 
 
 def factory(node: Mapping[str, Any], allow: Sequence[str] = ()) -> Callable[..., Any]:

@@ -1,5 +1,6 @@
 """A trained run, opened again: `ramen.load("outputs/NAME/DATE/0-...")` for notebooks and scripts."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -90,8 +91,16 @@ class Run:
             return evaluate(self.model, tokens, targets, rows, self.device)
 
 
-def open_run(run_folder: str | Path, device: str | torch.device = "cpu", step: int | str | None = None) -> Run:
+def open_run(
+    run_folder: str | Path,
+    device: str | torch.device = "cpu",
+    step: int | str | None = None,
+    allow_targets: Sequence[str] = (),
+) -> Run:
     """Open a run folder at its newest checkpoint, at that of `step`, or at the "best" of those that were evaluated.
+
+    A folder is data: packages besides ramen and torch.optim are imported for it only where `allow_targets` names them here,
+    whatever its config allows itself.
 
     DataError when it is no run folder, has no such checkpoint, or its checkpoint is of another model.
     """
@@ -104,10 +113,12 @@ def open_run(run_folder: str | Path, device: str | torch.device = "cpu", step: i
         inside = next((str(path.parent) for path in sorted(folder.glob(f"[!.]*/{CONFIG}"))), None)
         hint = f"; it holds runs, give one of them, as {inside}" if inside else ""
         raise DataError(f"{folder}: is no run folder, got no or an empty {CONFIG} in it{hint}")
+    recorded, config["allow_targets"] = config.get("allow_targets"), list(allow_targets)
     try:
         check(config)
     except ConfigError as error:
-        raise DataError(f"{folder / CONFIG}: is of another version of ramen:\n{error}") from error
+        ignored = f"\nallow_targets: {recorded} of the file itself is ignored; give it to load if you trust them"
+        raise DataError(f"{folder / CONFIG}: cannot be opened:\n{error}{ignored if recorded else ''}") from error
     path = _checkpoint(folder, step)
     source = build_section(config, "data")
     model = build_model(

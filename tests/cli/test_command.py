@@ -44,7 +44,7 @@ def one_line(text: str) -> str:
              "model.heads: input should be a valid integer",
              "optimizer.lr: input should be a valid number, got 'fast'",
              "mlp.activation: no such choice; did you mean 'relu'?",
-             "attention._target_: may not be built, got 'os.system'",
+             "attention._target_: may not be built for attention, got 'os.system'",
              "hydra.rin: no such key; did you mean 'run'?",
              "batch_schedule: must be a section with a _target_, got 'stepped'; choose one by schedule@batch_schedule=",
              "optimizer.momentum_schedule: must be a schedule, got None"],

@@ -9,9 +9,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ramen.config import check as ramen_config
-from ramen.config.check import check, config_hash, flatten, parameters, schedules, suggest, without_schedules
+from ramen.config.check import check, config_hash, flatten, parameters, schedules, without_schedules
 from ramen.config.registry import locate
-from ramen.errors import ConfigError
+from ramen.errors import ConfigError, suggest
 
 DELETE = "<deleted>"
 
@@ -94,10 +94,22 @@ WRONG = [
     ("model.softcap", 15.0, "model.softcap: input should be a valid dictionary, got 15.0"),
     ("routing.matrix.to", "optimiser", "routing.matrix: no such choice; did you mean 'optimizer'?"),
     # a target
-    ("mlp._target_", "os.system", "mlp._target_: may not be built, got 'os.system'; allowed are ramen.*"),
-    ("mlp._target_", "ramen.nn.mlp.nothing.MLP", "mlp._target_: 'ramen.nn.mlp.nothing.MLP' cannot be imported: Module"),
-    ("mlp._target_", 3, "mlp._target_: may not be built, got 3"),
-    ("optimizer.momentum_schedule._target_", "os.system", "optimizer.momentum_schedule._target_: may not be built"),
+    (
+        "mlp._target_",
+        "os.system",
+        "mlp._target_: may not be built for mlp, got 'os.system'; allowed are ramen.nn.mlp.default.MLP",
+    ),
+    (
+        "mlp._target_",
+        "ramen.nn.mlp.nff.NFX",
+        "mlp._target_: may not be built for mlp, got 'ramen.nn.mlp.nff.NFX'; did you mean",
+    ),
+    ("mlp._target_", 3, "mlp._target_: may not be built for mlp, got 3"),
+    (
+        "optimizer.momentum_schedule._target_",
+        "os.system",
+        "optimizer.momentum_schedule._target_: may not be built for schedule",
+    ),
 ]
 
 
