@@ -40,17 +40,18 @@ def test_the_wheel_holds_all_that_a_run_reads(installed: Path) -> None:
 
 
 def test_a_run_needs_no_clone(installed: Path, tmp_path: Path, small: tuple[str, ...]) -> None:
-    script = f"""
-import ramen, sys, torch
-assert ramen.__file__.startswith({str(installed)!r}), ramen.__file__
-ramen.optimizer("normuon", [torch.nn.Parameter(torch.ones(2, 3))], lr=0.02)
-from ramen.cli.command import main
-main()
-"""
-    words = ["experiment=demo", "optimizer=bam", "mlp=nff", *small, "trainer.steps=3", "hydra.run.dir=run"]
     environment = {**os.environ, "PYTHONPATH": str(installed)}
-    command = [sys.executable, "-P", "-c", script, *words]
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "finished after 3 steps" in done.stdout + done.stderr
-    assert (tmp_path / "run" / "summary.json").is_file()
+
+    def python(*words: str) -> str:
+        command = [sys.executable, "-P", *words]
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout + done.stderr
+
+    ramen = str(installed / "bin" / "ramen")
+    told = python(ramen, "train", "experiment=demo", "optimizer=bam", "mlp=nff", *small, "hydra.run.dir=run")
+    assert "finished after 6 steps" in told
+    assert python(ramen, "sample", "run", "--tokens", "3") and python(ramen, "compare", "run")
+    weights = "[torch.nn.Parameter(torch.ones(2, 3))]"
+    script = f"import ramen, torch; ramen.optimizer('normuon', {weights}, lr=0.02); print(ramen.__file__)"
+    assert python("-c", script).startswith(str(installed))

@@ -71,12 +71,12 @@ def python(copy: Path, script: str, *words: str) -> subprocess.CompletedProcess[
 
 
 def test_a_new_kind_of_part_trains(copy: Path, small: tuple[str, ...]) -> None:
-    main = "from ramen.cli.command import main; main()"
-    done = python(copy, main, *small, "ending.start=0.5", "hydra.run.dir=run")
+    main = "from ramen.cli.main import main; raise SystemExit(main())"
+    done = python(copy, main, "train", *small, "ending.start=0.5", "hydra.run.dir=run")
     assert done.returncode == 0, done.stderr
     assert "finished after 6 steps" in done.stdout + done.stderr
     assert yaml.safe_load((copy / "run" / "config.yaml").read_text())["ending"]["start"] == 0.5
-    wrong = python(copy, main, *small, "ending.stard=0.5", "hydra.run.dir=wrong")
+    wrong = python(copy, main, "train", *small, "ending.stard=0.5", "hydra.run.dir=wrong")
     assert (wrong.returncode, "did you mean 'start'?" in wrong.stderr) == (2, True), wrong.stderr
 
 
