@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy.optimize import isotonic_regression
 
-from ramen.report.formatting import printable
+from ramen.report.formatting import one_line
 from ramen.report.method import MOST_DRAWN, Method
 
 BASELINE_COLOUR = "#222222"
@@ -51,7 +51,7 @@ def literal(text: str, longest: int = LONGEST_LABEL) -> str:
     """Text that shows as it is: no formula between dollars; characters that the font lacks (CJK) are escaped."""
     glyphs = font_manager.get_font(font_manager.findfont("DejaVu Sans")).get_charmap()
     text = text if len(text) <= longest else f"{text[: longest - 1]}…"
-    shown = (c if ord(c) in glyphs else c.encode("unicode_escape").decode() for c in printable(text))
+    shown = (c if ord(c) in glyphs else c.encode("unicode_escape").decode() for c in one_line(text))
     return "".join(shown).replace("$", r"\$")
 
 

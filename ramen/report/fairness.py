@@ -72,6 +72,7 @@ FACTS: tuple[tuple[str, Value, Gravity, Gravity], ...] = (
     ("Different tokenizers", _tokenizer, VOID, TOLD),
     ("Different sequence lengths", _setting("data.sequence_length"), VOID, GRAVE),
     ("Different validation tokens", _setting("data.validation_tokens"), VOID, TOLD),
+    ("Different validation rows", _setting("data.validation"), VOID, TOLD),
     ("Different precision", lambda run: run.precision or value_text(run.value("precision")), GRAVE, GRAVE),
     ("Different devices (seconds and throughput do not compare)", lambda run: run.device, TOLD, VOID),
     ("Different numbers of threads", _fact("threads"), TOLD, VOID),
@@ -88,6 +89,7 @@ FACTS: tuple[tuple[str, Value, Gravity, Gravity], ...] = (
 OF_FACTS = (  # settings that a fact tells of
     "precision", "compile", "trainer.steps", "trainer.tokens", "trainer.seconds", "trainer.default_steps",
     "data.tokenizer", "data.bpe_vocabulary", "data.sequence_length", "data.validation_tokens",
+    "data.validation",
 )  # fmt: skip
 HARMLESS = (  # settings that change speed and memory, and results to rounding
     "trainer.micro_batch_tokens", "trainer.activation_checkpointing", "trainer.cuda_graphs", "trainer.profile_steps",
@@ -104,7 +106,7 @@ MISSING = {
     "failed": "Failed runs, not ranked",
     "diverged": "Diverged runs (a result, but without a place in a mean)",
 }
-OF_THE_TOKENS = ("long_documents", "shard_tokens")  # not of the text
+OF_THE_TOKENS = ("long_documents", "shard_tokens", "batching")  # not of the text
 
 
 def unfairness(methods: list[Method], by: list[str], curves: list[LrCurve]) -> list[Finding]:

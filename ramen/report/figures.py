@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, FixedLocator, NullLocator
 
 from ramen.report import canvas
-from ramen.report.formatting import equals_p, loss, rows, signed, value_text
+from ramen.report.formatting import loss, p_text, rows, value_text
 from ramen.report.method import HIGHER_IS_BETTER, PER_BYTE, LrCurve, Method
 
 AXES = {"steps": "step", "tokens": "tokens", "seconds": "seconds"}
@@ -137,9 +137,9 @@ def difference_figure(
         else:
             right = row.difference >= high
             axes.plot([high if right else low], [y], ">" if right else "<", color=colour, markersize=9, clip_on=False)
-        certainty = "n = 1" if math.isnan(row.p_holm) else equals_p(row.p_holm)
+        certainty = "n = 1" if math.isnan(row.p_holm) else p_text(row.p_holm, "p")
         axes.annotate(
-            f"{signed(row.difference)}   {certainty}", (1.03, y), xycoords=("axes fraction", "data"), va="center",
+            f"{loss(row.difference, '+')}   {certainty}", (1.03, y), xycoords=("axes fraction", "data"), va="center",
             fontsize=10, color=canvas.INK,
         )  # fmt: skip
     axes.set_yticks(range(len(shown)), [canvas.literal(row.method) for row in reversed(shown)])
@@ -165,7 +165,7 @@ def learning_rate_figure(curves: list[LrCurve], metric: str, colours: dict[str, 
             ends.append((label, colours[curve.label], with_mean[-1].lr * aside, with_mean[-1].mean))
     canvas.label_ends(axes, ends)
     places = axes.transAxes.inverted().transform(axes.transData.transform([(rate, low) for rate in rates]))[:, 0]
-    chosen = [rates.index(curve.best.lr) for curve in curves if curve.best]
+    chosen = [rates.index(point.lr) for curve in curves for point in curve.points if point.chosen]
     texts = [value_text(rate) for rate in rates]
     axes.xaxis.set_major_locator(FixedLocator([rates[i] for i in canvas.spaced_ticks(list(places), texts, chosen)]))
     axes.xaxis.set_minor_locator(NullLocator())

@@ -1,13 +1,12 @@
 """Runs to methods: which config keys tell two runs apart, which make a method, and which method is the baseline."""
 
 import difflib
-from collections import Counter
 from collections.abc import Iterable
 
 from ramen.config.check import computed
 from ramen.config.kinds import COMPOSITIONS, KINDS
 from ramen.errors import DataError
-from ramen.report.formatting import value_text
+from ramen.report.formatting import listed, value_text
 from ramen.report.method import LEAST_SEEDS, LR, Method
 from ramen.runs.read import Run, Value
 
@@ -32,7 +31,7 @@ def group(runs: list[Run], by: list[str], metric: str) -> list[Method]:
     tuned = [method for method in methods if method.chosen is not None and len(method.tried) > 1]
     if tuned and all(len(method.fresh_runs) >= LEAST_SEEDS for method in tuned):
         for method in methods:
-            method.keep_fresh()
+            method.chosen_runs, method.only_fresh = method.fresh_runs, True
     return sorted(methods, key=lambda method: method.label)
 
 
@@ -125,17 +124,17 @@ def find_baseline(name: str | None, methods: list[Method], by: list[str]) -> tup
     if name is None:
         ranked = [method for method in methods if method.chosen is not None] or methods
         adamw = [method for method in ranked if "adamw" in map(str, method.values)]
-        if len(adamw) == 1:
-            return adamw[0], f"Baseline: {adamw[0].label} (the default)."
-        return ranked[0], f"Baseline: {ranked[0].label} (none was named and there is no single adamw: first by name)."
+        note = "the default" if len(adamw) == 1 else "none was named and there is no single adamw: first by name"
+        base = adamw[0] if len(adamw) == 1 else ranked[0]
+        return base, f"Baseline: {base.label} ({note})."
     matches = [method for method in methods if method.label == name] or _matching(name, methods, by)
     if len(matches) == 1:
         return matches[0], f"Baseline: {matches[0].label}."
-    labels = ", ".join(method.label for method in (matches or methods)[:12])
+    labels = [method.label for method in matches or methods]
     if matches:
-        raise DataError(f"--baseline: names {len(matches)} methods, got {name!r}; name one of {labels}")
-    hint = suggestion(name.split("=", 1)[-1], [method.label for method in methods])
-    raise DataError(f"--baseline: no such method, got {name!r}; {hint}; the methods are {labels}")
+        raise DataError(f"--baseline: names {len(matches)} methods, got {name!r}; name one of {listed(labels, 12)}")
+    hint = suggestion(name.split("=", 1)[-1], labels)
+    raise DataError(f"--baseline: no such method, got {name!r}; {hint}; the methods are {listed(labels, 12)}")
 
 
 def _matching(name: str, methods: list[Method], by: list[str]) -> list[Method]:
@@ -150,13 +149,11 @@ def _matching(name: str, methods: list[Method], by: list[str]) -> list[Method]:
 
 def _label(values: tuple[Value, ...], by: list[str], runs: list[Run]) -> str:
     """`bam`, `bam + nff`, `layers=4`: options by their own name, other values with the last word of their key."""
-    leaves = Counter(key.rsplit(".", 1)[-1] for key in by)
+    leaves = [key.rsplit(".", 1)[-1] for key in by]
     parts = []
-    for key, value in zip(by, values, strict=True):
-        leaf = key.rsplit(".", 1)[-1]
-        name = leaf if leaves[leaf] == 1 else key
-        is_option = any(key in run.choices for run in runs)
-        parts.append(value_text(value) if is_option and value is not None else f"{name}={value_text(value)}")
+    for key, leaf, value in zip(by, leaves, values, strict=True):
+        is_option = value is not None and any(key in run.choices for run in runs)
+        parts.append(f"{'' if is_option else f'{leaf if leaves.count(leaf) == 1 else key}='}{value_text(value)}")
     return " + ".join(parts) or "all runs"
 
 

@@ -59,10 +59,6 @@ class Method:
         seen = {run.pairing for run in self.runs if any(run.value(key) != value for key, value in self.chosen or ())}
         return {seed: run for seed, run in self.chosen_runs.items() if seed not in seen}
 
-    def keep_fresh(self) -> None:
-        """Show and compare the fresh runs alone."""
-        self.chosen_runs, self.only_fresh = self.fresh_runs, True
-
     def usable(self, run: Run) -> bool:
         return run.status == "finished" and math.isfinite(run.metric(self.metric))
 
@@ -126,18 +122,13 @@ class LrPoint(NamedTuple):
     chosen: bool  # the rate shown
 
 
-@dataclass(frozen=True)
-class LrCurve:
-    """Metric against learning rate; `remark` is one sentence on the tuning, `flaw` its short name, if it has one."""
+class LrCurve(NamedTuple):
+    """Metric against learning rate; `remark` is one sentence on the tuning, `flaw` "edge", "single" or nothing."""
 
     label: str
     points: list[LrPoint]  # by increasing learning rate
     remark: str
-    flaw: str = ""  # "edge", "single" or nothing
-
-    @property
-    def best(self) -> LrPoint | None:
-        return next((point for point in self.points if point.chosen), None)
+    flaw: str
 
 
 def lr_curves(methods: list[Method]) -> list[LrCurve]:
@@ -161,17 +152,14 @@ def _points(method: Method) -> list[LrPoint]:
 
 def _remark(method: Method, points: list[LrPoint]) -> tuple[str, str]:
     """Edge: the best rate is the smallest or largest tried, diverged rates included (divergence bounds the grid)."""
-    label, best = method.label, method.lr
-    if best is None:
-        return f"{label}: no learning rate led to a finished run.", ""
+    if method.lr is None:
+        return f"{method.label}: no learning rate led to a finished run.", ""
+    best, low, high = map(value_text, (method.lr, points[0].lr, points[-1].lr))
     if len(points) == 1:
-        text = f"{label}: only one learning rate tried ({value_text(best)}); whether it is tuned is unknown."
-        return text, "single"
-    tried = f"{len(points)} tried, {value_text(points[0].lr)} to {value_text(points[-1].lr)}"
-    if best in (points[0].lr, points[-1].lr):
-        side, direction = ("smallest", "lower") if best == points[0].lr else ("largest", "higher")
-        return (
-            f"{label}: best learning rate {value_text(best)} is on the edge of the grid ({side} of {tried}); "
-            f"a {direction} one may be better, so the method is not shown at its best."
-        ), "edge"
-    return f"{label}: best learning rate {value_text(best)} lies inside the grid ({tried}).", ""
+        return f"{method.label}: only one learning rate tried ({best}); whether it is tuned is unknown.", "single"
+    text, tried = f"{method.label}: best learning rate {best}", f"{len(points)} tried, {low} to {high}"
+    if best not in (low, high):
+        return f"{text} lies inside the grid ({tried}).", ""
+    side, direction = ("smallest", "lower") if best == low else ("largest", "higher")
+    text += f" is on the edge of the grid ({side} of {tried}); a {direction} one may be better,"
+    return f"{text} so the method is not shown at its best.", "edge"

@@ -10,9 +10,9 @@ from pathlib import Path
 import pandas as pd
 
 from ramen.errors import DataError
-from ramen.report import page, sentences, tables
+from ramen.report import page, tables
 from ramen.report.fairness import tokenizers_differ, unfairness
-from ramen.report.formatting import cell_of_csv, printable
+from ramen.report.formatting import cell_of_csv, one_line
 from ramen.report.grouping import default_by, find_baseline, group, parse_by, suggestion
 from ramen.report.method import LOSS, LR, PER_BYTE, LrCurve, Method, lr_curves
 from ramen.runs.find import read_runs
@@ -100,13 +100,13 @@ def compare(
     apart = set(ranking[~ranking["comparable"]]["method"])
     command = shlex.join(["ramen", "compare", *map(str, tops), *given])
     report = Report(
-        answer=printable(sentences.answer(ranking, base, base.metric, len(runs))),
-        setup=[*map(printable, sentences.setup(methods, command))],
-        warnings=[*map(printable, [*(finding.text for finding in findings), *skipped])],
+        answer=one_line(page.answer(ranking, base, len(runs))),
+        setup=[*map(one_line, page.setup(methods, command))],
+        warnings=[*map(one_line, [*(finding.text for finding in findings), *skipped])],
         by=keys,
         baseline=base.label,
         metric=base.metric,
-        target_text=sentences.target_text(base, target),
+        target_text=page.target_text(base, target),
         runs=tables.runs_table(methods, keys),
         ranking=ranking,
         targets=tables.targets_table([m for m in methods if m.label not in apart], base, target),

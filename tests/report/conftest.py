@@ -80,7 +80,9 @@ def run_folder(
     ]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     steps = points[-1][0] if points else 0
-    chosen = {"optimizer": optimizer, "mlp": "relu2", "schedule": "wsd", "model": "tiny"} | (choices or {})
+    chosen = {"optimizer": optimizer, "mlp": "relu2", "schedule": "wsd", "model": "tiny", "data": "corpus"} | (
+        choices or {}
+    )
     content = {
         "status": status,
         "error": error,
@@ -97,7 +99,10 @@ def run_folder(
         "data_hash": "d" * 64,
     } | (summary or {})
     (folder / "summary.json").write_text(json.dumps(content))
-    machine = {"git_commit": "a" * 40, "device": "Planted GPU", "choices": chosen} | (environment or {})
+    machine = {
+        "git_commit": "a" * 40, "device": "Planted GPU", "threads": 2, "versions": {"torch": "2.11"},
+        "started": "2026-01-01 12:00:00", "choices": chosen,
+    } | (environment or {})  # fmt: skip
     (folder / "environment.json").write_text(json.dumps(machine))
     return folder
 

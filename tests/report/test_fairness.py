@@ -32,6 +32,7 @@ PLANTED = {  # name: (what to plant, warning, short name in the verdict, verdict
     "tokenizer": (differing("data.tokenizer", "gpt2", "byte"), "Different tokenizers: gpt2 (adamw); byte (bam)", NO_VERDICT),
     "sequence": (only("bam", config={"data.sequence_length": 512}), "Different sequence lengths: 256", NO_VERDICT),
     "validation": (differing("data.validation_tokens", None, 4096), "Different validation tokens: none (a", NO_VERDICT),
+    "validation rows": (differing("data.validation", "spread", "first"), "Different validation rows: spread", NO_VERDICT),
     "crop": (differing("data.long_documents", "split", "crop"), "Different data settings: data.long_documents", PROBABLY),
     "batch": (only("bam", config={"trainer.batch_rows": 512}), "trainer.batch_rows: none (adamw); 512 (bam).", PROBABLY),
     "micro-batch": (differing("trainer.micro_batch_tokens", 8, 16), "Different speed settings: trainer.micro", TOLD),

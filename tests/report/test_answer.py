@@ -4,7 +4,7 @@ import pytest
 
 from ramen.report import compare
 from ramen.report.formatting import p_text
-from ramen.report.sentences import answer
+from ramen.report.page import answer
 from ramen.report.tables import ranking_table
 
 
@@ -16,7 +16,7 @@ def told(methods):
         found = methods()
         base = next(method for method in found if method.label == "adamw")
         ranking = ranking_table(found, base, [])
-        return answer(ranking, base, "final_val_loss", 9), ranking.iloc[0]
+        return answer(ranking, base, 9), ranking.iloc[0]
 
     return told
 
