@@ -15,7 +15,7 @@ from itertools import combinations
 from ramen.report.formatting import listed, value_text
 from ramen.report.grouping import matters, varying
 from ramen.report.method import COST_METRICS, LEAST_SEEDS, LR, LrCurve, Method
-from ramen.runs.read import Run
+from ramen.runs.read import STATUSES, Run
 
 SAME_SIZE, SAME_BUDGET = 1.02, 1.01  # largest over smallest: a width and a number of steps are whole numbers
 STEADY = 1.3  # fastest over slowest run of one method on a machine that does nothing else
@@ -100,12 +100,6 @@ SIZES = (  # the first that differs is told; embeddings, which a choice of model
     ("numbers of parameters", "parameters", GRAVE),
     ("FLOPs a token", "flops_per_token", TOLD),
 )
-MISSING = {
-    "unfinished": "Unfinished runs (still going, or killed), not ranked",
-    "stopped": "Runs stopped before their end, not ranked",
-    "failed": "Failed runs, not ranked",
-    "diverged": "Diverged runs (a result, but without a place in a mean)",
-}
 OF_THE_TOKENS = ("long_documents", "shard_tokens", "batching")  # not of the text
 
 
@@ -241,9 +235,9 @@ def _tuning(methods: list[Method], curves: list[LrCurve]) -> Iterator[Finding]:
 
 
 def _missing(methods: list[Method]) -> Iterator[Finding]:
-    for status, meaning in MISSING.items():
-        if counts := [f"{method.label} {n}" for method in methods if (n := method.count(status))]:
-            yield Finding(f"{meaning}: {listed(counts, 12, 'methods')}.")
+    unranked = [f"{m.label} {n} {status}" for status in STATUSES[1:] for m in methods if (n := m.count(status))]
+    if unranked:
+        yield Finding(f"Runs without a place in a mean: {listed(unranked, 12)}.")
     for method in methods:
         at_chosen = [run for run in method.runs if all(run.value(key) == value for key, value in method.chosen or ())]
         if method.chosen is not None and (lost := sum(run.status == "diverged" for run in at_chosen)):

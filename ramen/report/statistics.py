@@ -13,7 +13,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-CONFIDENCE, POWER = 0.95, 0.8
+CONFIDENCE = 0.95
+POWER = 0.85  # of a plan: the allowance for the luck of a choice may take five percent of it
 NAN = math.nan
 
 

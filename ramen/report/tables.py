@@ -23,12 +23,7 @@ def runs_table(methods: list[Method], by: list[str]) -> pd.DataFrame:
         chosen = {id(run) for run in method.chosen_runs.values()}
         keys = dict.fromkeys([*by, *(key for setting in method.tried for key, _ in setting)])
         for run in method.runs:
-            row: dict[str, object] = {
-                "folder": run.place,
-                "method": method.label,
-                "seed": run.seed,
-                "status": run.status,
-            }
+            row: dict[str, object] = {"folder": run.place, "method": method.label, "seed": None, "status": run.status}
             row |= {key: run.value(key) for key in keys}
             row |= {"ranked": id(run) in chosen, **run.summary, "seed": run.seed, "reason": run.reason}
             rows.append(row | {"data_hash": run.data_hash, "commit": run.commit, "device": run.device})
@@ -144,12 +139,9 @@ def crossing(x: np.ndarray, loss: np.ndarray, target: float) -> float:
 
 
 def _reasons(method: Method, baseline: Method, findings: list[Finding]) -> Reasons:
-    """Names of the findings that concern these two, by gravity."""
-    reasons: Reasons = {VOID: [], GRAVE: []}
-    for finding in findings:
-        if finding.gravity in reasons and finding.concerns(method.label, baseline.label):
-            reasons[finding.gravity].append(finding.short)
-    return reasons
+    """Short names of the findings that concern these two, by gravity."""
+    concern = [finding for finding in findings if finding.concerns(method.label, baseline.label)]
+    return {gravity: [finding.short for finding in concern if finding.gravity == gravity] for gravity in (VOID, GRAVE)}
 
 
 def _row(method: Method, d: Difference, p_holm: float, verdict: str, compared: int) -> dict[str, object]:

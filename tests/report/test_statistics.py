@@ -115,7 +115,7 @@ def test_seeds_needed_is_the_least_with_that_power(effect, comparisons):
         bound = stats.t.isf(0.025 / comparisons, n - 1)
         return stats.nct.sf(bound, n - 1, effect * math.sqrt(n))
 
-    assert power(n - 1) < 0.8 <= power(n)
+    assert power(n - 1) < 0.85 <= power(n)
 
 
 def test_spread():
