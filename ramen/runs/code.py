@@ -5,7 +5,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from ramen.config.secret import scrub
+from ramen.config.secret import scrub_code
 
 
 @functools.cache  # later jobs of a sweep run what was imported for the first
@@ -21,4 +21,4 @@ def describe_code() -> dict[str, Any]:
         return done.stdout.strip() if done.returncode == 0 else None
 
     changed = git("diff", "HEAD", "--", "*.py", "*.yaml")
-    return {"git_commit": git("rev-parse", "HEAD"), "git_diff": None if changed is None else scrub(changed)}
+    return {"git_commit": git("rev-parse", "HEAD"), "git_diff": None if changed is None else scrub_code(changed)}

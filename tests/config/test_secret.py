@@ -22,6 +22,8 @@ SECRETS = [
     ("logger.WANDB_API_KEY", "0123"),
     ("data.hf-token", "x"),
     ("password", "x"),
+    ("data.db_pass", "x"),
+    ("data.headers", "Bearer 0123abcd4567"),
     ("data.dataset", HF),
     ("logger.project", f"x{GITHUB[:0]} {GITHUB}"),
     ("logger.tags", ["a", OPENAI]),
@@ -36,6 +38,10 @@ INNOCENT = [
     ("data.revision", "0123456789abcdef" * 2 + "01234567"),
     ("attention.key_offset", True),
     ("data.files", "https://host:8080/file.txt"),
+    ("attention.per_token", True),
+    ("data.mask_token", 3),
+    ("data.mask_token", "<mask>"),
+    ("trainer.first_pass", "short"),
     ("data.files", ["hf://datasets/owner/name@main/x.parquet", "/a b/c@d"]),
 ]
 
@@ -53,11 +59,13 @@ def test_what_is_no_secret_is_let_through(key: str, value: Any) -> None:
 
 
 def test_the_value_of_a_secret_environment_variable_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SOME_SERVICE_TOKEN", "quiet-word")
-    assert secret.problems([("name", "a-quiet-word-b")])
-    assert secret.scrub("said quiet-word twice: quiet-word") == f"said {secret.REMOVED} twice: {secret.REMOVED}"
-    monkeypatch.setenv("SOME_SERVICE_TOKEN", "no")  # too short to tell from a word
-    assert not secret.problems([("name", "snow")])
+    monkeypatch.setenv("SOME_SERVICE_TOKEN", "quiet-w0rd")
+    (problem,) = secret.problems([("name", "a-quiet-w0rd-b")])
+    assert problem.startswith("name: holds the value of the environment variable SOME_SERVICE_TOKEN")
+    assert secret.scrub("said quiet-w0rd twice: quiet-w0rd") == f"said {secret.REMOVED} twice: {secret.REMOVED}"
+    for word in ("no", "constant", "shakespeare"):  # in too many values of a config to tell
+        monkeypatch.setenv("SOME_SERVICE_TOKEN", word)
+        assert not secret.problems([("schedule._target_", f"ramen.{word}.{word}")])
 
 
 def test_no_key_of_any_option_is_named_like_a_secret() -> None:
@@ -67,20 +75,48 @@ def test_no_key_of_any_option_is_named_like_a_secret() -> None:
     assert [key for key in keys if secret.NAME.search(key)] == []
 
 
-def test_a_diff_loses_its_secrets_and_nothing_else() -> None:
-    diff = f"""+token: {"aZ09" * 5}
-+API_KEY = "0123456789abcdef"
-+url = https://me:pass@host/x
-+key = {HF}
-+    token = self.tokenizer.encode(text)
-+    tokens = 4096
-+    lr: 0.02
-"""
-    found = secret.scrub(diff)
-    for hidden in ("aZ09aZ09", "0123456789abcdef", "me:pass", HF):
+HEX, BODY = "da39a3ee5e6b4b0d3255bfef95601890afd80709", "MIIEpAIBAAKCAQEA1c7zXv"
+HIDDEN = [
+    f"+token: {'aZ09' * 5}",
+    '+API_KEY = "0123456789abcdef"',
+    "+url = https://me:pass@host/x",
+    f"+key = {HF}",
+    f"+Authorization: Bearer {HEX[:24]}",
+    f'+headers = {{"Authorization": "bearer {HEX[:24]}"}}',
+    f"+key = '{HEX}'",
+    f"+WANDB = {HEX}",
+    f'+PASSWORD: str = "{BODY}"',
+    f"+db_pass = '{BODY}'",
+    f"+db_pass: {BODY}",
+    f"-export ADMIN_PASSWORD={BODY}",
+    f"+{BODY * 3}",  # the middle of a key file
+    f"+-----BEGIN RSA PRIVATE KEY-----\n+{BODY}\n+aBc\n+-----END RSA PRIVATE KEY-----",
+    f"+-----BEGIN OPENSSH PRIVATE KEY-----\n+{BODY}\n+aBc",  # cut short
+]
+SHOWN = [
+    "    token = self.tokenizer.encode(text)",
+    "+tokens = 4096",
+    "+mask_token: 3",
+    "+lr: 0.02",
+    '+api_key = os.environ["API_KEY"]',
+    "+password = getpass()",
+    f"index {HEX}..{HEX[::-1]} 100644",
+    "+from ramen.training.gradient_accumulator import GradientAccumulator  # 2 of 3",
+]
+
+
+@pytest.mark.parametrize("line", HIDDEN)
+def test_a_diff_loses_its_secrets(line: str) -> None:
+    found = secret.scrub_code(f"diff --git a/x b/x\n{line}\ndiff --git a/y b/y\n+y = 3\n")
+    assert secret.REMOVED in found and found.endswith("diff --git a/y b/y\n+y = 3\n")
+    for hidden in ("aZ09aZ09", "0123456789abcdef", "me:pass", HF, HEX[:24], BODY, "aBc"):
         assert hidden not in found
-    assert found.splitlines()[4:] == diff.splitlines()[4:]
-    assert secret.scrub(found) == found
+    assert secret.scrub_code(found) == found
+
+
+@pytest.mark.parametrize("line", SHOWN)
+def test_a_diff_keeps_what_is_no_secret(line: str) -> None:
+    assert secret.scrub_code(line) == line
 
 
 def test_a_config_with_a_secret_is_refused(compose: Callable[..., dict[str, Any]]) -> None:
