@@ -1,8 +1,4 @@
-"""A prepared data set, and the manifest.json of its folder: contents and settings, checked at each opening.
-
-The header of every shard is compared with its size and the manifest at each opening, its bytes whenever the file is not
-in the state in which they were last read (checksum.py).
-"""
+"""A prepared data set: shards of both splits and their tokenizer, checked at each opening."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -10,14 +6,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ramen.data.checksum import ChecksumCache, read_sealed, record_from, sha256_of, write_sealed
+from ramen.data.index import MANIFEST, ShardIndex, sha256_of
 from ramen.data.shard import ShardRecord, open_shard
-from ramen.data.tokenizer import REMEDY, Tokenizer, load_tokenizer
-from ramen.errors import DataError, told
+from ramen.data.tokenizer import REMEDY, TOKENIZER, Tokenizer, load_tokenizer
+from ramen.errors import DataError
 
-FORMAT = 3
-MANIFEST = "manifest.json"
-TOKENIZER = "tokenizer.json"
+FORMAT = 4  # raise it when what is prepared from equal settings changes
 
 
 @dataclass(frozen=True)
@@ -35,11 +29,6 @@ class Dataset:
     validation_documents: int
     train_bytes: int  # of UTF-8 text
     validation_bytes: int
-
-    @property
-    def bytes_per_token(self) -> float:
-        """Of the validation split. Bits per byte = mean loss in nats / ln 2 / bytes_per_token."""
-        return self.validation_bytes / self.validation_tokens
 
 
 def dataset_of(
@@ -63,50 +52,25 @@ def settings_digest(settings: Mapping[str, Any]) -> str:
     return sha256_of({"format": FORMAT, **settings})[:8]
 
 
-def write_manifest(
-    folder: Path,
-    settings: Mapping[str, Any],
-    origin: str | None,
-    tokenizer: Tokenizer,
-    splits: Mapping[str, Sequence[ShardRecord]],
-) -> None:
-    """Write `manifest.json`, the last file of a preparation."""
-    records = {split: [asdict(record) for record in shards] for split, shards in splits.items()}
-    about = {"format": FORMAT, "settings": dict(settings), "origin": origin, "tokenizer_sha256": tokenizer.hash}
-    write_sealed(folder / MANIFEST, about | records)
-
-
 def open_dataset(folder: Path, settings: Mapping[str, Any] | None = None) -> Dataset:
     """The Dataset of a prepared folder. DataError when it is incomplete, damaged, or of other settings than asked."""
-    path = folder / MANIFEST
-    try:
-        content = read_sealed(path)
-        if content["format"] != FORMAT:
-            raise ValueError(f"format {content['format']!r}; allowed is {FORMAT}")
-        train, validation = ([record_from(record) for record in content[split]] for split in ("train", "validation"))
-        stated, sha256 = content["settings"], content["tokenizer_sha256"]
-        if not train or not validation:
-            raise ValueError("no shard of a split; each needs one")
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path}: is no manifest of prepared data, got {told(error)}; {REMEDY}") from error
+    path, index = folder / MANIFEST, ShardIndex(folder)
+    if index.problem or not {"settings", "tokenizer_sha256"} <= index.about.keys():
+        problem = index.problem or f"no settings in {index.about}"
+        raise DataError(f"{path}: is no manifest of prepared data, got {problem}; {REMEDY}")
+    stated = index.about["settings"]
     if settings is not None and stated != json.loads(json.dumps(dict(settings))):
         raise DataError(f"{path}: is of other settings, got {stated}; asked are {dict(settings)}; {REMEDY}")
-    tokenizer = load_tokenizer(folder / TOKENIZER, sha256)
-    _check_shards(folder, [*train, *validation], tokenizer)
-    return dataset_of(folder, tokenizer, train, validation)
-
-
-def _check_shards(folder: Path, stated: Sequence[ShardRecord], tokenizer: Tokenizer) -> None:
-    records = {folder / record.file: record for record in stated}
-    for path in records:
-        open_shard(path)  # all headers before any contents
-    cache = ChecksumCache(folder)
-    for path, found in cache.records([*records], tokenizer).items():
-        if isinstance(found, DataError):
-            raise DataError(f"{found}; {REMEDY}")
-        if found != (wanted := records[path]):
-            raise DataError(
-                f"{path}: is not the shard of the manifest, got {found.tokens} tokens, sha256 {found.sha256}; "
-                f"stated are {wanted.tokens}, {wanted.sha256}; {REMEDY}"
-            )
-    cache.save()
+    tokenizer = load_tokenizer(folder / TOKENIZER, index.about["tokenizer_sha256"])
+    train, validation = ([folder / name for name in index.names(split)] for split in ("train_", "validation_"))
+    if not train or not validation:
+        raise DataError(f"{path}: lists no shard of a split; each needs one; {REMEDY}")
+    for shard in [*train, *validation]:
+        open_shard(shard)  # all headers before any contents
+    records, errors = index.records([*train, *validation], tokenizer)
+    for error in errors.values():
+        raise DataError(f"{error}; {REMEDY}")
+    index.save()
+    return dataset_of(
+        folder, tokenizer, [records[path.name] for path in train], [records[path.name] for path in validation]
+    )

@@ -12,83 +12,56 @@ nanogpt's tokenization does), and the last document of every shard counts as unf
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ramen.data.batches import IGNORED, Batch, Batches, LongDocuments, Row, open_ids
+from ramen.data.batches import IGNORED, Batch, Batches, Row
 from ramen.data.shard import open_shard
 from ramen.errors import DataError
 
+LongDocuments = Literal["split", "crop"]
 SCAN_TOKENS = 2**22  # looked at together when BOS is sought: bounds the memory
 
 
 class DocumentBatches(Batches):
-    """Rows without end: the same however they are grouped into batches, and after a resumption."""
+    """Rows without end: the same however they are grouped into batches, and after a resumption.
+
+    The position is (epoch, shard, document, offset): `shard` and `document` count in this epoch's order, `offset` counts
+    the tokens of the document that have been taken. Orders are drawn from (seed, epoch) and (seed, epoch, shard) alone, in
+    bits that numpy promises to keep.
+    """
 
     def __init__(self, shards: Sequence[Path], *, shuffle: bool, long_documents: LongDocuments, **base: Any):
-        super().__init__(shards, **base)
         self.shuffle, self.crop = shuffle, long_documents == "crop"
-        self._stream = DocumentStream(self.shards, bos=self.bos, seed=self.seed, shuffle=shuffle)
-
-    @property
-    def epoch(self) -> int:  # type: ignore[override]
-        """The number of times the shards have been read to the end."""
-        return self._stream.epoch
+        super().__init__(shards, shuffle=int(self.shuffle), crop=int(self.crop), **base)
+        self.whole = all(open_shard(path)[0] == self.bos for path in self.shards)
+        self._path: Path | None = None
+        self.seek(0, 0, 0, 0)
 
     def take(self, rows: int) -> Batch:
         """The next rows."""
         tokens = np.empty((rows, self.sequence_length), dtype=np.int64)  # (B, T)
         targets = np.empty_like(tokens)
         for row, labels in zip(tokens, targets, strict=True):
-            self.tokens_dropped += _fill_row(self._stream, row, labels, self.crop)
+            self._fill_row(row, labels)
         return self.batch_of(tokens, targets)
 
     def every_row(self) -> Iterator[Row]:
-        """The rows of one epoch; the last one is filled up with BOS that has no label."""
-        stream = DocumentStream(self.shards, bos=self.bos, seed=self.seed, shuffle=False)
+        """The rows of one epoch, if this is not shuffled; the last one is filled up with BOS that has no label."""
         row, labels = np.empty((2, self.sequence_length), dtype=np.int64)
-        while stream.epoch == 0:
-            _fill_row(stream, row, labels, self.crop, epochs=1)
+        self.seek(0, 0, 0, 0)
+        while self.epoch == 0:
+            self._fill_row(row, labels, epochs=1)
             yield row, labels
 
     def position(self) -> dict[str, int]:
-        """Of the stream of documents."""
-        stream = self._stream
-        return {"epoch": stream.epoch, "shard": stream.shard, "document": stream.document, "offset": stream.offset}
+        """The place of the next token."""
+        return {"epoch": self.epoch, "shard": self.shard, "document": self.document, "offset": self.offset}
 
-    def seek(self, **position: int) -> None:
+    def seek(self, epoch: int, shard: int, document: int, offset: int) -> None:  # type: ignore[override]
         """Go to a position. DataError when there is none such."""
-        self._stream.seek(**position)
-
-    def identity(self) -> dict[str, int]:
-        """All that a position depends on, in integers."""
-        return {**super().identity(), "shuffle": int(self.shuffle), "crop": int(self.crop)}
-
-
-def document_starts(tokens: NDArray[np.uint16], bos: int) -> NDArray[np.int64]:
-    """The places of BOS in `tokens` (N,), in order."""
-    blocks = [np.flatnonzero(tokens[at : at + SCAN_TOKENS] == bos) + at for at in range(0, len(tokens), SCAN_TOKENS)]
-    return np.concatenate(blocks)
-
-
-class DocumentStream:
-    """Walks the documents epoch after epoch.
-
-    The position is (epoch, shard, document, offset): `shard` and `document` count in this epoch's order, `offset`
-    counts the tokens of the document that have been taken. Orders are drawn from (seed, epoch) and (seed, epoch, shard)
-    alone, in bits that numpy promises to keep.
-    """
-
-    def __init__(self, shards: Sequence[Path], *, bos: int, seed: int, shuffle: bool):
-        self.shards, self.bos, self.seed, self.shuffle = shards, bos, seed, shuffle
-        self.whole = all(open_shard(path)[0] == bos for path in shards)
-        self._path: Path | None = None
-        self.seek(0, 0, 0, 0)
-
-    def seek(self, epoch: int, shard: int, document: int, offset: int) -> None:
-        """Go to a position, as read from the attributes of the same names. DataError when there is none such."""
         if epoch < 0 or not 0 <= shard < len(self.shards):
             raise DataError(f"data position: got epoch {epoch}, shard {shard}; there are {len(self.shards)} shards")
         self.epoch, self.shard = epoch, shard
@@ -100,20 +73,38 @@ class DocumentStream:
             raise DataError(f"data position: got offset {offset}; the document has {len(self._text)} tokens")
         self.offset = offset
 
-    def rest(self) -> NDArray[np.uint16]:
-        """The tokens of the present document that have not been taken: never empty."""
-        return self._text[self.offset :]
+    def _fill_row(self, row: NDArray[np.int64], labels: NDArray[np.int64], epochs: int | None = None) -> None:
+        """Fill one row (T,) and its labels, no further than the end of `epochs`."""
+        filled = 0
+        label = IGNORED
+        unknown = []  # ends that may be none
+        if self.offset:
+            row[0] = self.bos
+            filled = 1
+        while filled < len(row) and (epochs is None or self.epoch < epochs):
+            rest = self._text[self.offset :]
+            piece = rest[: len(row) - filled]
+            row[filled : filled + len(piece)] = piece
+            filled += len(piece)
+            label = IGNORED
+            if len(piece) == len(rest):
+                if self.whole or int(self._order[self.document]) < len(self._starts) - 1:
+                    label = self.bos
+                else:
+                    unknown.append(filled - 1)
+                self._next_document()
+            elif self.crop:
+                self.tokens_dropped += len(rest) - len(piece)
+                self._next_document()
+            else:
+                self.offset += len(piece)
+        row[filled:] = self.bos
+        labels[:-1] = row[1:]
+        labels[filled - 1 :] = IGNORED
+        labels[filled - 1] = label
+        labels[unknown] = IGNORED
 
-    @property
-    def finished(self) -> bool:
-        """True if the document is known to end where its tokens do."""
-        return self.whole or int(self._order[self.document]) < len(self._starts) - 1
-
-    def take(self, tokens: int) -> None:
-        """Count that many tokens as taken; fewer than the rest."""
-        self.offset += tokens
-
-    def skip(self) -> None:
+    def _next_document(self) -> None:
         """Go to the start of the next document, which may be in the next shard or epoch."""
         if self.document + 1 < len(self._order):
             self._go_to(self.document + 1)
@@ -130,7 +121,7 @@ class DocumentStream:
         index = self._draw(len(self.shards), 0)[self.shard]
         path = self.shards[index]
         if path != self._path:
-            tokens = open_ids(path, self.bos)
+            tokens = self.open_ids(path)
             starts = document_starts(tokens, self.bos)
             if not len(starts):
                 raise DataError(
@@ -155,36 +146,7 @@ class DocumentStream:
         return np.argsort(bits.random_raw(count), kind="stable")
 
 
-def _fill_row(
-    stream: DocumentStream, row: NDArray[np.int64], labels: NDArray[np.int64], crop: bool, epochs: int | None = None
-) -> int:
-    """Fill one row (T,) and its labels, no further than the end of `epochs`. Returns the number of tokens dropped."""
-    filled = dropped = 0
-    label = IGNORED
-    unknown = []  # ends that may be none
-    if stream.offset:
-        row[0] = stream.bos
-        filled = 1
-    while filled < len(row) and (epochs is None or stream.epoch < epochs):
-        rest = stream.rest()
-        piece = rest[: len(row) - filled]
-        row[filled : filled + len(piece)] = piece
-        filled += len(piece)
-        label = IGNORED
-        if len(piece) == len(rest):
-            if stream.finished:
-                label = stream.bos
-            else:
-                unknown.append(filled - 1)
-            stream.skip()
-        elif crop:
-            dropped += len(rest) - len(piece)
-            stream.skip()
-        else:
-            stream.take(len(piece))
-    row[filled:] = stream.bos
-    labels[:-1] = row[1:]
-    labels[filled - 1 :] = IGNORED
-    labels[filled - 1] = label
-    labels[unknown] = IGNORED
-    return dropped
+def document_starts(tokens: NDArray[np.uint16], bos: int) -> NDArray[np.int64]:
+    """The places of BOS in `tokens` (N,), in order."""
+    blocks = [np.flatnonzero(tokens[at : at + SCAN_TOKENS] == bos) + at for at in range(0, len(tokens), SCAN_TOKENS)]
+    return np.concatenate(blocks)

@@ -18,20 +18,18 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from ramen.data.bpe import train_bpe
-from ramen.data.checksum import ChecksumCache, read_sealed, write_sealed
-from ramen.data.dataset import TOKENIZER, write_manifest
 from ramen.data.gpt2 import gpt2_tokenizer
+from ramen.data.index import ShardIndex
 from ramen.data.shard import MOST_TOKENS, ShardRecord, header_of
 from ramen.data.split import Document, SplitStats, split
 from ramen.data.tokenize import TokenizedDocuments, tokenize_all
-from ramen.data.tokenizer import Tokenizer, byte_tokenizer, char_tokenizer
+from ramen.data.tokenizer import TOKENIZER, Tokenizer, byte_tokenizer, char_tokenizer
 from ramen.errors import ConfigError, DataError, RamenError
 from ramen.runs.lock import LOCK, discard, exclusive
 
 if TYPE_CHECKING:
     from ramen.data.source import TextSource
 
-PROGRESS = "progress.json"  # of which source and tokenizer the shards are; how many are there is seen
 UNFINISHED = ".part"
 
 
@@ -57,20 +55,18 @@ def prepare(source: "TextSource", folder: Path, progress: bool) -> None:
 def _prepare(source: "TextSource", folder: Path, progress: bool) -> None:
     """Fill the folder; an error that a later run would meet again removes it."""
     try:
-        settings, origin = source.settings(), source.origin()
+        settings, stats = source.settings(), SplitStats()
         tokenizer = _tokenizer(source, progress)
-        _continue_or_clear(folder, {"origin": origin, "tokenizer_sha256": tokenizer.hash})
+        index = _continue_or_clear(folder, {"origin": source.origin(), "tokenizer_sha256": tokenizer.hash})
         tokenizer.save(folder / TOKENIZER)
-        stats = SplitStats()
         documents = split(source.documents, source.holdout, source.validation_fraction, stats)
-        splits = write_shards(
-            documents, folder, tokenizer, source.shard_tokens, source.workers, source.name if progress else None
-        )
+        title = source.name if progress else None
+        write_shards(documents, index, tokenizer, source.shard_tokens, source.workers, title)
         stats.check(source.validation_fraction)
         if source.settings() != settings:
             raise DataError("data: the texts changed while they were read; start again when nothing writes to them")
-        write_manifest(folder, settings, origin, tokenizer, splits)
-        (folder / PROGRESS).unlink()
+        index.about["settings"] = settings
+        index.write()
     except (RamenError, OSError) as error:
         if not isinstance(error, PausedError) or not any(folder.glob("*.bin")):
             discard(folder)
@@ -93,15 +89,17 @@ def _tokenizer(source: "TextSource", progress: bool) -> Tokenizer:
         raise
 
 
-def _continue_or_clear(folder: Path, about: dict) -> None:
-    """Leave the shards in the folder if they are of this source and tokenizer, else remove them."""
-    with suppress(OSError, ValueError):
-        if read_sealed(folder / PROGRESS) == about:
-            return
-    for path in folder.iterdir():
-        if path.name != LOCK:
-            path.unlink()
-    write_sealed(folder / PROGRESS, about)
+def _continue_or_clear(folder: Path, about: dict[str, str | None]) -> ShardIndex:
+    """The index of the folder, with the shards in it if they are of this source and tokenizer, else emptied."""
+    index = ShardIndex(folder)
+    if not about.items() <= index.about.items():
+        for path in folder.iterdir():
+            if path.name != LOCK:
+                path.unlink()
+        index = ShardIndex(folder)
+    index.about = {**about}
+    index.write()
+    return index
 
 
 def validation_shards(source: "TextSource", tokenizer: Tokenizer, folder: Path, whole: bool) -> list[ShardRecord]:
@@ -111,32 +109,30 @@ def validation_shards(source: "TextSource", tokenizer: Tokenizer, folder: Path, 
     else:
         both = split(source.documents, source.holdout, source.validation_fraction, SplitStats())
         documents = ((text, True) for text, is_held_out in both if is_held_out)
-    return write_shards(documents, folder, tokenizer, source.shard_tokens)["validation"]
+    return write_shards(documents, ShardIndex(folder), tokenizer, source.shard_tokens)[1]
 
 
 def write_shards(
     documents: Iterable[Document],
-    folder: Path,
+    index: ShardIndex,
     tokenizer: Tokenizer,
     shard_tokens: int,
     workers: int = 1,
     title: str | None = None,
-) -> dict[str, list[ShardRecord]]:
-    """Tokenize documents into shards of both splits, behind those finished in the folder. `title`: of a progress bar."""
-    cache = ChecksumCache(folder)
+) -> tuple[list[ShardRecord], list[ShardRecord]]:
+    """Tokenize documents into shards of both splits (training, validation), behind those that the index lists.
+    `title`: of a progress bar."""
     seconds = 0.2 if sys.stderr.isatty() else 60
     bar = tqdm(desc=f"preparing {title}", unit=" tokens", unit_scale=True, mininterval=seconds, disable=title is None)
     with bar, ExitStack() as files:
-        train = files.enter_context(SplitWriter(folder, "train", 1, tokenizer, shard_tokens, cache))
-        validation = files.enter_context(SplitWriter(folder, "validation", 0, tokenizer, shard_tokens, cache))
+        train = files.enter_context(SplitWriter("train", 1, index, tokenizer, shard_tokens))
+        validation = files.enter_context(SplitWriter("validation", 0, index, tokenizer, shard_tokens))
         finished = [sum(record.documents for record in writer.records) for writer in (train, validation)]
         for new_train, new_validation in tokenize_all(_behind(documents, finished), tokenizer, workers):
             train.write(new_train)
             validation.write(new_validation)
             bar.update(len(new_train.ids) + len(new_validation.ids))
-        records = {"train": train.finish(), "validation": validation.finish()}
-    cache.save()
-    return records
+        return train.finish(), validation.finish()
 
 
 def _behind(documents: Iterable[Document], finished: list[int]) -> Iterator[Document]:
@@ -155,19 +151,18 @@ class SplitWriter:
     shard or a document. A shard gets its name when all of it is on disk.
     """
 
-    def __init__(
-        self, folder: Path, split: str, first: int, tokenizer: Tokenizer, shard_tokens: int, cache: ChecksumCache
-    ):
-        self.folder, self.split, self.first = folder, split, first
-        self.tokenizer, self.shard_tokens, self.cache = tokenizer, shard_tokens, cache
+    def __init__(self, split: str, first: int, index: ShardIndex, tokenizer: Tokenizer, shard_tokens: int):
+        self.folder, self.split, self.first = index.path.parent, split, first
+        self.index, self.tokenizer, self.shard_tokens = index, tokenizer, shard_tokens
         self.records: list[ShardRecord] = []
         self.tokens = 0  # in the shard that is being filled
         self.file: BinaryIO | None = None
-        with suppress(DataError):
-            while self.path.exists():
-                self.records.append(cache.record(self.path, tokenizer))
-        for path in folder.glob(f"{split}_*"):
+        with suppress(DataError):  # the first that is not there or damaged, and those behind it, are written again
+            while self.path in index:
+                self.records.append(index.record(self.path, tokenizer))
+        for path in self.folder.glob(f"{split}_*"):
             if path.name not in {record.file for record in self.records}:
+                index.forget(path)
                 path.unlink()
 
     @property
@@ -213,7 +208,8 @@ class SplitWriter:
         os.fsync(self.file.fileno())
         self.file.close()
         self.path.with_suffix(UNFINISHED).rename(self.path)
-        self.records.append(self.cache.record(self.path, self.tokenizer))
+        self.records.append(self.index.record(self.path, self.tokenizer))
+        self.index.write()
         self.tokens, self.file = 0, None
 
     def __enter__(self) -> "SplitWriter":

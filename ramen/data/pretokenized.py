@@ -2,39 +2,42 @@
 
 A repository holds `<prefix>_val_000000.bin` and `<prefix>_train_000001.bin`, `..._000002.bin` and so on, each of 100
 million tokens. The files lie under their own names in `<folder>/<owner>_<repository>`, where they may also be put by hand.
+What is missing is fetched by huggingface_hub. A file counts when its size and sha256 are those that the hub states and a
+shard is in it; a broken one is fetched once more. Whole files stay, whatever happens to the rest.
 Sources: https://github.com/KellerJordan/modded-nanogpt (data/cached_fineweb10B.py), repositories kjj0/fineweb10B-gpt2,
 kjj0/fineweb100B-gpt2, kjj0/finewebedu10B-gpt2. Differs from the source: files are checked, not only counted.
 """
 
 import re
+import shutil
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ramen.data.checksum import ChecksumCache
+from tqdm import tqdm
+
 from ramen.data.dataset import Dataset, dataset_of
-from ramen.data.fetch import fetch
 from ramen.data.gpt2 import gpt2_tokenizer
-from ramen.data.shard import ShardRecord, read_record
+from ramen.data.index import ShardIndex
+from ramen.data.prepare import PausedError
+from ramen.data.shard import ShardRecord
 from ramen.data.source import FIXED_VOCABULARIES, Source, check_range
 from ramen.data.tokenizer import Tokenizer
-from ramen.errors import ConfigError, DataError
+from ramen.errors import ConfigError, DataError, told
 from ramen.runs.lock import exclusive
+
+if TYPE_CHECKING:
+    from huggingface_hub.hf_api import RepoFile
+
+SPARE_BYTES = 2**26  # of disk, to leave free
 
 
 class Pretokenized(Source):
     """The validation shard and the first training shards of a repository."""
 
-    def __init__(
-        self,
-        *,
-        repo: str,
-        prefix: str,
-        available: int | None,
-        shards: int,
-        downloads: int,
-        **base: Any,
-    ):
+    def __init__(self, *, repo: str, prefix: str, available: int | None, shards: int, downloads: int, **base: Any):
         super().__init__(**base)
         check_range("shards", shards, 1, 999_999 if available is None else available)
         check_range("downloads", downloads, 1, 64)
@@ -60,8 +63,10 @@ class Pretokenized(Source):
         if len(records) < len(names):
             try:
                 with exclusive(self.home):
-                    records = self._present(names, tokenizer)  # another process may have fetched them in the meantime
-                    records |= self._fetched([name for name in names if name not in records], tokenizer, progress)
+                    present = self._present(names, tokenizer)  # another process may have fetched them in the meantime
+                    if missing := [name for name in names if name not in present]:
+                        self._fetch(missing, tokenizer, progress)
+                    records = self._present(names, tokenizer)
             except OSError as error:
                 raise DataError(
                     f"{self.home}: cannot be written, got {error}; data.folder needs to be writable, with room"
@@ -70,32 +75,93 @@ class Pretokenized(Source):
 
     def _present(self, names: list[str], tokenizer: Tokenizer) -> dict[str, ShardRecord]:
         """The records of the files that are there. DataError for a damaged one that was put there by hand."""
-        checksums = ChecksumCache(self.home)
-        present = {}
-        paths = [path for path in (self.home / name for name in names) if path.exists()]
-        for path, found in checksums.records(paths, tokenizer).items():
-            if isinstance(found, ShardRecord):
-                present[path.name] = found
-            elif path not in checksums:  # one that was whole before is fetched again
-                raise DataError(f"{found}; delete it to have it fetched") from found
-        checksums.save()
-        return present
+        index = ShardIndex(self.home)
+        records, errors = index.records([self.home / name for name in names if (self.home / name).exists()], tokenizer)
+        for path, error in errors.items():
+            if path not in index:  # one that was whole before is fetched again
+                raise DataError(f"{error}; delete it to have it fetched") from error
+        index.save()
+        return records
 
-    def _fetched(self, names: list[str], tokenizer: Tokenizer, progress: bool) -> dict[str, ShardRecord]:
-        checksums = ChecksumCache(self.home)
-        records: dict[str, ShardRecord] = {}
+    def _fetch(self, names: list[str], tokenizer: Tokenizer, progress: bool) -> None:
+        """Fetch files, replacing what is there."""
+        files = self._stated_by_hub(names)
+        needed, free = sum(file.size for file in files) + SPARE_BYTES, shutil.disk_usage(self.home).free
+        if needed > free:
+            raise DataError(
+                f"{self.home}: has too little room for {len(names)} files of {self.repo}, got {free / 1e9:.2f} GB free; "
+                f"needed are {needed / 1e9:.2f} GB: a smaller data.shards or another data.folder"
+            )
+        if progress:  # huggingface_hub shows how far it is on a terminal
+            tqdm.write(f"fetching {needed / 1e9:.2f} GB, {_listed(names)} of {self.repo}, into {self.home}", sys.stderr)
+        index = ShardIndex(self.home)
+        pool = ThreadPoolExecutor(self.downloads)
+        try:
+            for done in [pool.submit(self._fetch_one, file, index, tokenizer) for file in files]:
+                done.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+            index.save()
 
-        def read(path: Path) -> ShardRecord:
-            records[path.name] = read_record(path, tokenizer)
-            checksums.note(path, records[path.name])
-            return records[path.name]
+    def _stated_by_hub(self, names: list[str]) -> "list[RepoFile]":
+        """Size and, of large files, sha256 of each. DataError that says what to do by hand when the hub does not answer."""
+        from huggingface_hub import HfApi
+        from huggingface_hub.hf_api import RepoFile
 
         try:
-            if names:
-                fetch(self.repo, names, self.home, read, self.downloads, progress)
-        finally:
-            checksums.save()
-        return records
+            entries = HfApi().get_paths_info(self.repo, names, repo_type="dataset")
+        except Exception as error:  # the hub's own errors and those of whichever http client it uses
+            raise self._by_hand(names, error) from error
+        files = [entry for entry in entries if isinstance(entry, RepoFile)]
+        if absent := sorted({*names} - {file.path for file in files}):
+            raise DataError(
+                f"{self.repo}: has no {_listed(absent)}; "
+                "a smaller data.shards, another data.prefix or another data.repo is needed"
+            )
+        return files
+
+    def _fetch_one(self, file: "RepoFile", index: ShardIndex, tokenizer: Tokenizer) -> None:
+        """Fetch and read a file, twice if need be."""
+        from huggingface_hub import hf_hub_download
+
+        path, sha256 = self.home / file.path, file.lfs and file.lfs.sha256
+        for last in (False, True):
+            path.unlink(missing_ok=True)
+            index.forget(path)
+            try:
+                hf_hub_download(self.repo, file.path, repo_type="dataset", local_dir=self.home)
+                record = index.record(path, tokenizer)
+                if path.stat().st_size == file.size and sha256 in (None, record.sha256):
+                    return
+                problem = DataError(
+                    f"{path}: is not what the hub states, got sha256 {record.sha256}; stated is {sha256}"
+                )
+            except DataError as error:
+                problem = error
+            except Exception as error:  # the hub's own errors and those of whichever http client it uses
+                if isinstance(error, OSError) and error.errno is not None:  # of this machine: a full disk
+                    raise
+                if last:
+                    raise self._by_hand([file.path], error) from error
+                continue
+            if last:
+                path.unlink(missing_ok=True)
+                index.forget(path)
+                raise DataError(f"{problem}; it was fetched twice from {self.repo}, and removed")
+
+    def _by_hand(self, names: Sequence[str], error: Exception) -> PausedError:
+        """What to do where the hub cannot be reached."""
+        return PausedError(
+            f"{self.repo}: the Hugging Face data set cannot be fetched, got {told(error)}; needed in {self.home}: "
+            f"{_listed(names)}. Run this again with a network, or place these files there by hand: elsewhere, "
+            f"`hf download {self.repo} --repo-type dataset --local-dir FOLDER {' '.join(names[:2])} ...` fetches them"
+        )
+
+
+def _listed(names: Sequence[str]) -> str:
+    """The names of files; of many, the first, the last and how many."""
+    some = [*names[:2], "...", names[-1]] if len(names) > 4 else list(names)
+    return f"{', '.join(some)} ({len(names)} file{'s' * (len(names) > 1)})"
 
 
 @cache

@@ -7,8 +7,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ramen.data.batches import Batch, Batches, LongDocuments
-from ramen.data.documents import DocumentBatches
+from ramen.data.batches import Batch, Batches
+from ramen.data.documents import DocumentBatches, LongDocuments
 from ramen.data.windows import ContiguousBatches, RandomBatches
 from ramen.errors import DataError
 
@@ -33,11 +33,11 @@ class RowSettings:
         return self.batching == "documents"
 
     def batches(self, shards: Sequence[Path], bos: int, seed: int, shuffle: bool = True) -> Batches:
-        """Rows of these shards without end, in an order drawn from the seed."""
+        """Rows of these shards without end, in an order drawn from the seed, or in file order."""
         base: dict[str, Any] = {"bos": bos, "sequence_length": self.sequence_length, "seed": seed}
         if self.batching == "documents":
             return DocumentBatches(shards, shuffle=shuffle, long_documents=self.long_documents, **base)
-        windows = ContiguousBatches if self.batching == "contiguous" else RandomBatches
+        windows = RandomBatches if self.batching == "random" and shuffle else ContiguousBatches
         return windows(shards, skip=self.first_bos, **base)
 
     def validation_batch(self, shards: Sequence[Path], bos: int) -> Batch:

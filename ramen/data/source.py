@@ -12,8 +12,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from ramen.data.batches import LongDocuments
 from ramen.data.dataset import TOKENIZER, Dataset, open_dataset, settings_digest
+from ramen.data.documents import LongDocuments
 from ramen.data.prepare import prepare
 from ramen.data.rows import Batching, RowSettings, Validation
 from ramen.data.shard import LARGEST_ID, MOST_TOKENS

@@ -37,6 +37,7 @@ PATTERNS = {
     "gpt2": r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s",
 }
 NAMES = {pattern: name for name, pattern in PATTERNS.items()}
+TOKENIZER = "tokenizer.json"
 REMEDY = "delete the folder to prepare it again"
 BOS_NAME = "<|bos|>"  # in the file, for other programs
 PRINTABLE = (*range(33, 127), *range(161, 173), *range(174, 256))  # bytes that stand for themselves in GPT-2's files

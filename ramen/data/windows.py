@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ramen.data.batches import IGNORED, Batch, Batches, Row, open_ids
+from ramen.data.batches import IGNORED, Batch, Batches, Row
 from ramen.errors import DataError
 
 
@@ -25,7 +25,7 @@ class WindowBatches(Batches):
     document_mask = False
 
     def __init__(self, shards: Sequence[Path], *, skip: int, **base: Any):
-        super().__init__(shards, **base)
+        super().__init__(shards, skip=skip, **base)
         self.skip = skip
 
     def every_row(self) -> Iterator[Row]:
@@ -41,12 +41,8 @@ class WindowBatches(Batches):
                 labels[length - short :] = IGNORED
                 yield window[:-1], labels
 
-    def identity(self) -> dict[str, int]:
-        """All that a position depends on, in integers."""
-        return {**super().identity(), "skip": self.skip}
-
     def _ids(self, number: int) -> NDArray[np.uint16]:
-        ids = open_ids(self.shards[number], self.bos)
+        ids = self.open_ids(self.shards[number])
         return ids[self.skip :] if number == 0 else ids
 
 

@@ -14,13 +14,12 @@ from ramen.build.objects import build_section
 from ramen.config.check import check
 from ramen.config.compose import plain
 from ramen.config.diagnosis import Composer
-from ramen.data.checksum import CHECKSUMS
-from ramen.data.dataset import TOKENIZER
 from ramen.data.gpt2 import gpt2_tokenizer
+from ramen.data.index import MANIFEST
 from ramen.data.prepare import validation_shards
 from ramen.data.shard import ShardRecord, read_record
 from ramen.data.source import Source, TextSource
-from ramen.data.tokenizer import Tokenizer, load_tokenizer
+from ramen.data.tokenizer import TOKENIZER, Tokenizer, load_tokenizer
 from ramen.errors import ConfigError, DataError
 from ramen.inference.load import Run
 from ramen.training.evaluate import bits_per_byte
@@ -151,7 +150,7 @@ def _of_shards(paths: list[Path], tokenizer: Tokenizer) -> _Part:
     for folder in {path.parent for path in paths}:
         if (folder / TOKENIZER).exists():
             _check_tokenizer(load_tokenizer(folder / TOKENIZER), tokenizer, folder)
-        elif (folder / CHECKSUMS).exists():  # of shards that others tokenized
+        elif (folder / MANIFEST).exists():  # of shards that others tokenized
             _check_tokenizer(gpt2_tokenizer(), tokenizer, folder)
         else:
             known = False

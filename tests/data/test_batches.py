@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from ramen.data import documents
 from ramen.data.batches import IGNORED
-from ramen.data.documents import DocumentBatches, DocumentStream, document_starts
+from ramen.data.documents import DocumentBatches, document_starts
 from ramen.data.rows import RowSettings
 from ramen.errors import DataError
 
@@ -280,9 +280,3 @@ def test_bos_is_found_across_the_blocks_of_the_scan(monkeypatch):
     monkeypatch.setattr(documents, "SCAN_TOKENS", 7)
     tokens = np.random.default_rng(0).integers(0, 3, 100).astype(np.uint16)
     assert document_starts(tokens, 1).tolist() == [at for at, token in enumerate(tokens) if token == 1]
-
-
-def test_orders_of_shards_and_documents_are_drawn_apart(write):
-    stream = DocumentStream(write(*TWO), bos=BOS, seed=0, shuffle=True)
-    draws = [tuple(stream._draw(50, purpose)) for purpose in range(3)]
-    assert len(set(draws)) == 3

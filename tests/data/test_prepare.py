@@ -8,8 +8,8 @@ import pytest
 
 from ramen.data import prepare as preparation
 from ramen.data.bpe import train_bpe
-from ramen.data.checksum import read_sealed, write_sealed
 from ramen.data.dataset import open_dataset
+from ramen.data.index import sha256_of
 from ramen.data.shard import open_shard
 from ramen.data.split import SplitStats, position
 from ramen.errors import ConfigError, DataError
@@ -122,16 +122,16 @@ def _edit(name, change):
 def _manifest(change):
     """Changed by someone who seals it again."""
 
-    def damage(folder):
-        content = read_sealed(folder / "manifest.json")
+    def seal(content):
+        del content["sha256"]
         change(content)
-        write_sealed(folder / "manifest.json", content)
+        content["sha256"] = sha256_of(content)
 
-    return damage
+    return _edit("manifest.json", seal)
 
 
 def _train(**changed):
-    return _manifest(lambda m: m["train"][0].update(changed))
+    return _manifest(lambda m: m["shards"]["train_000001.bin"][1].update(changed))
 
 
 @pytest.mark.parametrize(
@@ -140,26 +140,27 @@ def _train(**changed):
         (lambda folder: (folder / "manifest.json").unlink(), r"manifest\.json: is no manifest .* FileNotFoundError"),
         (lambda folder: (folder / "manifest.json").write_text("{"), r"manifest\.json: is no manifest"),
         (lambda folder: (folder / "manifest.json").write_text("[" * 50_000), r"manifest\.json: is no manifest"),
-        (lambda folder: (folder / "tokenizer.json").write_text("[" * 50_000), r"tokenizer\.json: is no tokenizer"),
-        (lambda folder: (folder / "manifest.json").write_text("[]"), "a list in place of a mapping"),
-        (_manifest(lambda m: m.update(format=0)), "format 0; allowed is 3"),
-        (_manifest(lambda m: m.pop("train")), "KeyError: 'train'"),
-        (_manifest(lambda m: m["train"].clear()), "no shard of a split"),
-        (_manifest(lambda m: m["train"][0].pop("file")), "TypeError"),
-        (_train(tokens=5), r"train_000001\.bin: is not the shard"),
-        (_train(sha256="0" * 64), r"train_000001\.bin: is not the shard of the manifest, got \d+ tokens, sha256"),
+        (lambda folder: (folder / "manifest.json").write_text("[]"), r"manifest\.json: is no manifest"),
+        (_manifest(lambda m: m["about"].clear()), "no settings in"),
+        (_manifest(lambda m: m.pop("shards")), "KeyError: 'shards'"),
+        (
+            _manifest(lambda m: [m["shards"].pop(name) for name in [*m["shards"]] if name[0] == "v"]),
+            "no shard of a split",
+        ),
+        (_manifest(lambda m: m["shards"]["train_000001.bin"][1].pop("file")), "TypeError"),
+        (_manifest(lambda m: m["about"]["settings"].update(shard_tokens=5)), "other settings"),
+        (_manifest(lambda m: m["about"].update(tokenizer_sha256="0")), r"tokenizer\.json: was changed"),
         (_train(tokens="many"), "TypeError"),
         (_train(file="../train_000001.bin"), "no name of a file in this folder"),
         (_train(file="a\0b"), "no name of a file in this folder"),
-        (_manifest(lambda m: m["validation"][0].update(bytes=5)), r"validation_000000\.bin: is not the shard"),
-        (_edit("manifest.json", lambda m: m["train"][0].update(bytes=5)), r"manifest\.json: .* it was changed"),
-        (_manifest(lambda m: m["settings"].update(shard_tokens=5)), "other settings"),
-        (lambda folder: (folder / "train_000001.bin").unlink(), r"train_000001\.bin: there is no such file"),
-        (lambda folder: (folder / "validation_000000.bin").write_bytes(b""), "is cut short"),
+        (_edit("manifest.json", lambda m: m["shards"]["train_000001.bin"][1].update(bytes=5)), "it was changed"),
+        (lambda folder: (folder / "tokenizer.json").write_text("[" * 50_000), r"tokenizer\.json: is no tokenizer"),
         (lambda folder: (folder / "tokenizer.json").unlink(), "is no tokenizer"),
         (_edit("tokenizer.json", lambda t: t["model"]["vocab"].update(a=1)), "is no tokenizer, got ValueError"),
         (_edit("tokenizer.json", lambda t: t["model"]["vocab"].update(a=98, b=97)), "was changed, got sha256"),
         (_edit("tokenizer.json", lambda t: t.update(pre_tokenizer=None)), "is no tokenizer"),
+        (lambda folder: (folder / "train_000001.bin").unlink(), r"train_000001\.bin: there is no such file"),
+        (lambda folder: (folder / "validation_000000.bin").write_bytes(b""), "is cut short"),
     ],
 )
 def test_a_damaged_folder_is_told(text_source, jsonl, damage, told):

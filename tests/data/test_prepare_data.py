@@ -15,13 +15,10 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture
 def run(tmp_path):
-    config = tmp_path / "conf" / "config.yaml"
-    config.parent.mkdir()
-    config.write_text(f"defaults: [{{data: text}}, _self_]\nhydra: {{searchpath: ['file://{ROOT / 'conf'}']}}\n")
     (tmp_path / "work").mkdir()
 
     given = {"cwd": tmp_path / "work", "text": True}
-    begin = [sys.executable, str(ROOT / "scripts" / "prepare_data.py"), "--config-path", str(config.parent)]
+    begin = [sys.executable, str(ROOT / "scripts" / "prepare_data.py"), "data=text"]
 
     def prepare(*overrides):
         return subprocess.run([*begin, *overrides], capture_output=True, timeout=120, **given)
@@ -45,10 +42,8 @@ def test_prints_a_table_and_leaves_only_the_data(run, jsonl, tmp_path):
 
 
 def test_another_process_in_the_folder_is_no_hindrance(run, jsonl, tmp_path):
-    """With the callbacks of a run, which claims its folder."""
-    own = ["--config-path", str(ROOT / "conf"), "data=text"]
     with exclusive(tmp_path / "work"):
-        done = run(*own, f"data.files={jsonl}", "data.tokenizer=byte", "data.validation_fraction=0.3")
+        done = run(f"data.files={jsonl}", "data.tokenizer=byte", "data.validation_fraction=0.3")
     assert done.returncode == 0, done.stderr
 
 
@@ -59,7 +54,7 @@ def test_another_process_in_the_folder_is_no_hindrance(run, jsonl, tmp_path):
         ([], "data.files: must be given"),
         (["data=fineweb10b", "data.shards=104"], "data.shards: out of range, got 104; allowed is 1 to 103"),
         (["data=nothing"], "data: no such option, got 'nothing'; allowed are fineweb100b"),
-        (["data=text", "data.fils=nothing.txt"], "data.fils: no such key; did you mean 'files'?"),
+        (["data.fils=nothing.txt"], "data.fils: no such key; did you mean 'files'?"),
         (["data.files=nothing.txt", "data.sequence_length=short"], "data.sequence_length: "),
         (["data.files=nothing.txt", "data.sequence_length=1"], "data.sequence_length: out of range"),
     ],
@@ -75,9 +70,9 @@ def test_ctrl_c_with_workers_is_one_line_and_the_next_run_continues(run, tmp_pat
     corpus = tmp_path / "corpus.jsonl"
     corpus.write_text("".join(f'{{"text": "{number} {"some words " * 200}"}}\n' for number in range(10_000)))
     process = run.start(f"data.files={corpus}", "data.tokenizer=gpt2", "data.workers=2")
-    while process.poll() is None and not list((tmp_path / "work").glob("outputs/data/.*.partial/progress.json")):
+    while process.poll() is None and not list((tmp_path / "work").glob("outputs/data/.*.partial/manifest.json")):
         time.sleep(0.02)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does, to the workers too
-    assert process.communicate(timeout=60)[1] == "stopped; the same command continues\n"
+    assert process.communicate(timeout=60)[1] == "interrupted\n"
     assert process.returncode == 130
-    assert list((tmp_path / "work").glob("outputs/data/.*.partial/progress.json"))
+    assert list((tmp_path / "work").glob("outputs/data/.*.partial/manifest.json"))

@@ -12,7 +12,7 @@ from urllib.parse import unquote
 import pytest
 from huggingface_hub import constants
 
-from ramen.data import fetch
+from ramen.data import pretokenized
 from ramen.data.pretokenized import Pretokenized, _tokenizer
 from ramen.errors import ConfigError, DataError
 
@@ -127,7 +127,7 @@ def test_shards_are_fetched_once_and_are_what_the_hub_has(hub, source, tmp_path,
     assert data.folder == tmp_path / "data" / "someone_fineweb-gpt2"
     assert made.vocabulary == data.tokenizer.vocabulary == 50257
     told = capsys.readouterr().err
-    assert "(3 files)" in told and f"of {REPO} into {data.folder}" in told
+    assert "(3 files)" in told and f"of {REPO}, into {data.folder}" in told
     before = dict(hub.served)
     assert made.dataset() == data and hub.served == before == dict.fromkeys(before, 1)
     rows = made.rows.validation_batch(data.validation, BOS)
@@ -140,7 +140,6 @@ def test_bytes_are_those_of_the_text(hub, source):
     texts = [f"{text} 0".encode() for text in TEXTS * 2]
     assert data.validation_bytes == sum(heads) + sum(map(len, texts))
     assert data.validation_documents == 6
-    assert data.bytes_per_token == data.validation_bytes / data.validation_tokens
 
 
 def test_more_shards_fetch_only_what_is_new(hub, source):
@@ -204,13 +203,13 @@ def test_files_put_there_by_hand_are_taken_without_a_network(hub, source):
 
 def test_a_start_reads_no_shard(hub, source, monkeypatch):
     data = source().dataset(progress=False)
-    monkeypatch.setattr("ramen.data.checksum.read_record", None)
+    monkeypatch.setattr("ramen.data.index.read_record", None)
     assert source().dataset(progress=False) == data
 
 
 def test_too_little_room_is_refused_before_anything_is_fetched(hub, source, monkeypatch):
     usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr(fetch.shutil, "disk_usage", lambda path: usage(10**9, 10**9, 10**6))
+    monkeypatch.setattr(pretokenized.shutil, "disk_usage", lambda path: usage(10**9, 10**9, 10**6))
     with pytest.raises(DataError, match=r"too little room for 3 files .*got 0\.00 GB free; needed are 0\.07 GB"):
         source().dataset(progress=False)
     assert not hub.served
@@ -237,7 +236,7 @@ def test_without_a_network_it_is_told_what_to_do_by_hand(source, monkeypatch):
 
 def test_damaged_notes_cost_a_reading(hub, source):
     data = source(shards=1).dataset(progress=False)
-    path = data.folder / "checksums.json"
+    path = data.folder / "manifest.json"
     content = path.read_text()
     for damaged in ("{", "[]", '{"repo": "x"}', content.replace('"bytes": ', '"bytes": 1')):
         path.write_text(damaged)

@@ -78,10 +78,10 @@ def test_wherever_it_dies_it_is_continued(source, whole, tmp_path, number):
     assert all((data.folder / path.name).stat().st_mtime_ns == time for path, time in finished.items())
     assert list((tmp_path / "prepared").iterdir()) == [data.folder]
     names = {path.name for path in data.folder.iterdir()} - {path.name for path in data.train + data.validation}
-    assert names == {"manifest.json", "tokenizer.json", "checksums.json"}
+    assert names == {"manifest.json", "tokenizer.json"}
 
 
-@pytest.mark.parametrize("damage", ["truncate", "remove", "progress", "tokenizer", "origin", "junk"])
+@pytest.mark.parametrize("damage", ["truncate", "remove", "manifest", "tokenizer", "origin", "junk"])
 def test_what_cannot_be_relied_on_is_begun_again(source, whole, tmp_path, damage):
     with pytest.raises(KilledError):
         fails_at(source(), 790, KilledError()).dataset(progress=False)
@@ -121,12 +121,11 @@ def test_killed_again_and_again_it_ends_with_the_same_bytes(source, whole, corpu
     for _ in range(4):
         before = finished()
         process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT)
-        while process.poll() is None and finished() == before:
+        while process.poll() is None and finished() <= before:
             time.sleep(WAIT)
         time.sleep(rng.random() * 0.02)
         process.kill()
         process.wait()
-    assert finished()
     data = interrupted.dataset(progress=False)
     assert data.hash == whole.hash and shards(data.folder) == shards(whole.folder)
 
@@ -185,4 +184,4 @@ def test_an_unfinished_shard_has_no_shards_name(source, tmp_path):
         fails_at(source(shard_tokens=10**8), 790, KilledError()).dataset(progress=False)
     (left,) = (tmp_path / "prepared").iterdir()
     assert {path.name for path in left.glob("*_*")} == {"train_000001.part", "validation_000000.part"}
-    assert json.loads((left / "progress.json").read_text())["origin"] is None
+    assert json.loads((left / "manifest.json").read_text())["about"]["origin"] is None

@@ -93,13 +93,13 @@ def test_shards_of_another_tokenizer_are_refused(text_source, jsonl, write):
         DocumentBatches([path], bos=256, sequence_length=4, seed=0, shuffle=False, long_documents="split")
     byte = text_source(str(jsonl)).dataset(progress=False)
     bpe = text_source(str(jsonl), tokenizer="bpe").dataset(progress=False)
-    for name in ("manifest.json", "checksums.json", byte.train[0].name):
+    for name in ("manifest.json", byte.train[0].name):
         (byte.folder / name).write_bytes((bpe.folder / name).read_bytes())
     with pytest.raises(DataError, match=r"tokenizer.json: was changed|other settings"):
         open_dataset(byte.folder)
 
 
-@pytest.mark.parametrize("name", ["manifest.json", "tokenizer.json", "checksums.json"])
+@pytest.mark.parametrize("name", ["manifest.json", "tokenizer.json"])
 def test_a_mutated_file_of_the_folder_is_told_or_harmless(text_source, jsonl, name):
     data = text_source(str(jsonl)).dataset(progress=False)
     path = data.folder / name

@@ -22,7 +22,7 @@ def test_the_bytes_are_the_same_for_any_number_of_workers(text_source, megabytes
         settings = {"folder": str(tmp_path / str(workers)), "shard_tokens": 300_000, "workers": workers}
         made[workers] = text_source(str(megabytes), tokenizer=tokenizer, **settings).dataset(progress=False)
     contents = [
-        {path.name: path.read_bytes() for path in data.folder.iterdir() if path.name != "checksums.json"}
+        {path.name: path.read_bytes() for path in data.folder.iterdir() if path.name != "manifest.json"}
         for data in made.values()
     ]
     assert contents[0] == contents[1] == contents[2] and len(made[1].train) > 1

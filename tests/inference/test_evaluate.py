@@ -122,7 +122,7 @@ def test_a_shard_of_another_tokenizer_is_refused(run: Run, tmp_path: Path, write
     with pytest.raises(DataError, match="another tokenizer"):
         evaluate_on(run, str(shard))  # ids out of range
     write_shard(shard, [256, 1, 2, 3, 4])
-    (tmp_path / "checksums.json").write_text("{}")  # of a repository of GPT-2 shards
+    (tmp_path / "manifest.json").write_text("{}")  # of a repository of GPT-2 shards
     with pytest.raises(DataError, match="is of another tokenizer, got gpt2 of 50257 ids"):
         evaluate_on(run, str(shard))
 

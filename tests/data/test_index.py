@@ -1,12 +1,13 @@
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 
-from ramen.data import checksum
-from ramen.data.checksum import CHECKSUMS, read_sealed, write_sealed
+from ramen.data import index
 from ramen.data.dataset import open_dataset
+from ramen.data.index import MANIFEST, ShardIndex, sha256_of
 from ramen.data.shard import read_record
 from ramen.errors import DataError
 
@@ -17,7 +18,7 @@ def prepared(text_source, jsonl, monkeypatch):
     data = text_source(str(jsonl)).dataset(progress=False)
     read = []
     monkeypatch.setattr(
-        checksum, "read_record", lambda path, tokenizer: read.append(path.name) or read_record(path, tokenizer)
+        index, "read_record", lambda path, tokenizer: read.append(path.name) or read_record(path, tokenizer)
     )
     return data, read
 
@@ -34,15 +35,14 @@ def test_a_touched_shard_is_read_once(prepared):
     assert read == [data.train[1].name]
 
 
-def test_without_notes_all_shards_are_read_once(prepared):
+def test_shards_in_another_folder_are_all_read_once(prepared, tmp_path):
     data, read = prepared
-    path = data.folder / CHECKSUMS
-    whole = path.read_text()
-    for content in ("{", "[]", '{"train_000001.bin": 3}', whole.replace('"bytes": ', '"bytes": 1'), None):
-        read.clear()
-        path.unlink() if content is None else path.write_text(content)
-        assert open_dataset(data.folder) == open_dataset(data.folder) == data
-        assert sorted(read) == sorted(path.name for path in data.train + data.validation)
+    copied = tmp_path / "copied"
+    shutil.copytree(data.folder, copied)
+    for shard in copied.glob("*.bin"):
+        shard.touch()
+    assert open_dataset(copied).hash == open_dataset(copied).hash == data.hash
+    assert sorted(read) == sorted(path.name for path in data.train + data.validation)
 
 
 def test_a_changed_shard_is_refused_even_with_its_old_time(prepared):
@@ -56,9 +56,6 @@ def test_a_changed_shard_is_refused_even_with_its_old_time(prepared):
     for _ in range(2):
         with pytest.raises(DataError, match=r"train_000001\.bin: was changed, got sha256"):
             open_dataset(data.folder)
-    (data.folder / CHECKSUMS).unlink()
-    with pytest.raises(DataError, match="is not the shard of the manifest"):
-        open_dataset(data.folder)
 
 
 def test_a_folder_that_cannot_be_written_to_is_read_each_time(prepared, monkeypatch, caplog):
@@ -67,25 +64,31 @@ def test_a_folder_that_cannot_be_written_to_is_read_each_time(prepared, monkeypa
     def refuse(path, content):
         raise DataError(f"{path}: cannot be written")
 
-    monkeypatch.setattr(checksum, "write_sealed", refuse)
+    monkeypatch.setattr(index, "write_atomically", refuse)
     data.train[0].touch()
     assert open_dataset(data.folder) == open_dataset(data.folder) == data
     assert read == [data.train[0].name] * 2 and "every start will read" in caplog.text
 
 
-def test_notes_are_of_states_and_records(prepared):
+def test_a_manifest_states_files_and_records(prepared):
     data, _ = prepared
-    notes = json.loads((data.folder / CHECKSUMS).read_text())["shards"]
+    shards = json.loads((data.folder / MANIFEST).read_text())["shards"]
     state = data.train[0].stat()
-    assert notes[data.train[0].name][0] == [state.st_size, state.st_mtime_ns, state.st_ctime_ns]
-    assert notes.keys() == {path.name for path in data.train + data.validation}
+    assert shards[data.train[0].name][0] == [state.st_size, state.st_mtime_ns, state.st_ctime_ns]
+    assert shards.keys() == {path.name for path in data.train + data.validation}
 
 
-@pytest.mark.parametrize("damage", ["", "{", "[]", '{"a": 1}', '{"a": 2, "sha256": "STATED"}'])
-def test_a_sealed_file_tells_a_change(tmp_path: Path, damage):
-    path = tmp_path / "a.json"
-    write_sealed(path, {"a": 1})
-    assert read_sealed(path) == {"a": 1}
-    path.write_text(damage.replace("STATED", json.loads(path.read_text())["sha256"]))
-    with pytest.raises(ValueError):
-        read_sealed(path)
+@pytest.mark.parametrize(
+    "damage", ["", "{", "[]", "3", '{"about": {}}', '{"about": {"a": 2}, "shards": {}, "sha256": "STATED"}']
+)
+def test_a_change_of_a_manifest_is_seen(tmp_path: Path, damage):
+    whole = ShardIndex(tmp_path)
+    assert whole.problem and not whole.about
+    whole.about = {"a": 1}
+    whole.write()
+    again = ShardIndex(tmp_path)
+    assert again.about == {"a": 1} and again.problem is None
+    stated = sha256_of({"about": {"a": 1}, "shards": {}})
+    (tmp_path / MANIFEST).write_text(damage.replace("STATED", stated))
+    changed = ShardIndex(tmp_path)
+    assert changed.problem and not changed.about
