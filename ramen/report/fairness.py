@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import IntEnum
+from functools import partial
 from itertools import combinations
 
 from ramen.report.formatting import listed, value_text
@@ -48,49 +49,30 @@ class Finding:
         return len(values) > 1 or not self.labels.isdisjoint((one, other))
 
 
-def _fact(name: str) -> Value:
-    return lambda run: run.fact(name)
-
-
-def _setting(key: str) -> Value:
-    return lambda run: value_text(run.value(key)) if key in run.config else None
-
-
-def _tokenizer(run: Run) -> str | None:
-    """The tokenizer; shards that come tokenized have GPT-2's."""
-    name = run.value("data.tokenizer") or ("gpt2" if run.value("data.repo") else None)
-    return f"bpe of {run.value('data.bpe_vocabulary')}" if name == "bpe" else name and str(name)
-
-
-def _decay(run: Run) -> str | None:
-    return ("cautious" if run.value("optimizer.cautious") else "plain") if run.value("optimizer.weight_decay") else None
-
-
-# Facts that all runs should share: title, value, and gravity where methods are ranked by a loss and by a cost (speed, time,
-# memory), which also counts under a budget of seconds.
-FACTS: tuple[tuple[str, Value, Gravity, Gravity], ...] = (
-    ("Different tokenizers", _tokenizer, VOID, TOLD),
-    ("Different sequence lengths", _setting("data.sequence_length"), VOID, GRAVE),
-    ("Different validation tokens", _setting("data.validation_tokens"), VOID, TOLD),
-    ("Different validation rows", _setting("data.validation"), VOID, TOLD),
-    ("Different precision", lambda run: run.precision or value_text(run.value("precision")), GRAVE, GRAVE),
-    ("Different devices (seconds and throughput do not compare)", lambda run: run.device, TOLD, VOID),
-    ("Different numbers of threads", _fact("threads"), TOLD, VOID),
-    ("Different attention backends", _fact("attention_backend"), TOLD, GRAVE),
-    ("Different kernels", _fact("kernels"), TOLD, GRAVE),
-    ("Different compilation", _fact("compile"), TOLD, GRAVE),
-    ("Different diagnostics", lambda run: run.choices.get("diagnostics"), TOLD, GRAVE),
-    ("Different torch versions", _fact("versions.torch"), TOLD, GRAVE),
-    ("Different ramen versions", _fact("versions.ramen"), TOLD, TOLD),
-    ("Different git commits", lambda run: run.commit and run.commit[:10], TOLD, TOLD),
-    ("Different evaluation intervals in steps", _setting("trainer.evaluate_every_steps"), TOLD, TOLD),
-    ("Different weight decay", _decay, TOLD, TOLD),
+# Facts that all runs should share: title, name in the summary, environment or config, and gravity where methods are ranked
+# by a loss and by a cost (speed, time, memory); that of a cost counts under a budget of seconds, too.
+FACTS = (
+    ("Different tokenizers", "data.tokenizer", VOID, TOLD),
+    ("Different sequence lengths", "data.sequence_length", VOID, GRAVE),
+    ("Different validation tokens", "data.validation_tokens", VOID, TOLD),
+    ("Different validation rows", "data.validation", VOID, TOLD),
+    ("Different precision", "precision", GRAVE, GRAVE),
+    ("Different devices (seconds and throughput do not compare)", "device", TOLD, VOID),
+    ("Different numbers of threads", "threads", TOLD, VOID),
+    ("Different attention backends", "attention_backend", TOLD, GRAVE),
+    ("Different kernels", "kernels", TOLD, GRAVE),
+    ("Different compilation", "compile", TOLD, GRAVE),
+    ("Different diagnostics", "diagnostics", TOLD, GRAVE),
+    ("Different torch versions", "versions.torch", TOLD, GRAVE),
+    ("Different ramen versions", "versions.ramen", TOLD, TOLD),
+    ("Different git commits", "git_commit", TOLD, TOLD),
+    ("Different evaluation intervals in steps", "trainer.evaluate_every_steps", TOLD, TOLD),
+    ("Different weight decay", "optimizer.weight_decay", TOLD, TOLD),
 )
-OF_FACTS = (  # settings that a fact tells of
-    "precision", "compile", "trainer.steps", "trainer.tokens", "trainer.seconds", "trainer.default_steps",
-    "data.tokenizer", "data.bpe_vocabulary", "data.sequence_length", "data.validation_tokens",
-    "data.validation",
-)  # fmt: skip
+OF_FACTS = {  # settings that a fact or a budget tells of
+    "data.bpe_vocabulary", "trainer.steps", "trainer.tokens", "trainer.seconds", "trainer.default_steps",
+    *(name for _, name, *_ in FACTS),
+}  # fmt: skip
 HARMLESS = (  # settings that change speed and memory, and results to rounding
     "trainer.micro_batch_tokens", "trainer.activation_checkpointing", "trainer.cuda_graphs", "trainer.profile_steps",
     "allow_targets",
@@ -111,12 +93,13 @@ def unfairness(methods: list[Method], by: list[str], curves: list[LrCurve]) -> l
     by_cost, per_byte = ranked[0].metric in COST_METRICS, "per_byte" in ranked[0].metric
     timed = any(_is_timed(run) for method in ranked for run in method.chosen_runs.values())
     findings = []
-    for title, value, of_loss, of_cost in FACTS:
+    for title, name, of_loss, of_cost in FACTS:
         gravity = of_cost if by_cost else max(of_loss, of_cost) if timed else of_loss
-        if per_byte and value is _tokenizer:
+        if name == "data.tokenizer" and per_byte:
             title, gravity = f"{title} (so methods are ranked by bits per byte)", TOLD
-        findings.append(_differing(ranked, title, value, gravity))
-    of_data = _corpus if findings[0] else lambda run: run.data_hash and run.data_hash[:12]
+        if name not in by or gravity == VOID:  # what does not compare does not by being asked for
+            findings.append(_differing(ranked, title, partial(_fact, name), gravity))
+    of_data = _corpus if tokenizers_differ(ranked) else lambda run: run.data_hash and run.data_hash[:12]
     data = _differing(ranked, "Different data", of_data, TOLD if by_cost else VOID)
     checks = (
         _budgets(ranked, TOLD if by_cost else VOID),
@@ -133,7 +116,20 @@ def unfairness(methods: list[Method], by: list[str], curves: list[LrCurve]) -> l
 
 def tokenizers_differ(methods: list[Method]) -> bool:
     """True if the ranked runs do not share one tokenizer: their losses a token do not compare, bits per byte may."""
-    return bool(_differing([method for method in methods if method.chosen is not None], "", _tokenizer))
+    ranked = [method for method in methods if method.chosen is not None]
+    return bool(_differing(ranked, "", partial(_fact, "data.tokenizer")))
+
+
+def _fact(name: str, run: Run) -> str | None:
+    """A fact of a run in words; None if it is not known."""
+    if name == "data.tokenizer":  # shards that come tokenized have GPT-2's
+        tokenizer = run.value(name) or ("gpt2" if run.value("data.repo") else None)
+        return f"bpe of {run.value('data.bpe_vocabulary')}" if tokenizer == "bpe" else tokenizer and str(tokenizer)
+    if name == "optimizer.weight_decay":
+        return ("cautious" if run.value("optimizer.cautious") else "plain") if run.value(name) else None
+    if name == "git_commit":
+        return run.commit and run.commit[:10]
+    return run.fact(name) or (value_text(run.value(name)) if name in (*run.config, *run.choices) else None)
 
 
 def _budgets(methods: list[Method], gravity: Gravity) -> Iterator[Finding]:

@@ -96,15 +96,13 @@ def luck_of_choice(chosen: Mapping[Any, float], others: Sequence[Mapping[Any, fl
     It is that of the best of k equal settings (Blom's formula for the extreme of k normal values): `chosen` and the
     `others` (values by seed) within two standard errors of it. 0 where nothing else came near.
     """
-    near, variances = 1, []
-    for other in others:
-        gaps = np.array([other[seed] - chosen[seed] for seed in chosen if seed in other])
-        if len(gaps) >= 2:
-            variances.append(float(gaps.var(ddof=1)))
-            near += abs(gaps.mean()) <= 2 * gaps.std(ddof=1) / math.sqrt(len(gaps))
+    gaps = [np.array([other[seed] - chosen[seed] for seed in chosen if seed in other]) for other in others]
+    gaps = [gap for gap in gaps if len(gap) >= 2]
+    near = 1 + sum(bool(abs(gap.mean()) <= 2 * gap.std(ddof=1) / math.sqrt(len(gap))) for gap in gaps)
     if near == 1:
         return 0.0
-    noise = math.sqrt(np.mean(variances) / 2 / len(chosen))  # of a mean; a gap has the variance of two values
+    # A gap has the variance of two values; the choice was made on the seeds that the settings share.
+    noise = math.sqrt(np.mean([gap.var(ddof=1) for gap in gaps]) / 2 / min(map(len, gaps)))
     return float(stats.norm.ppf((near - 0.375) / (near + 0.25))) * noise
 
 

@@ -145,6 +145,21 @@ def test_under_a_budget_of_seconds_tokens_are_a_result_and_the_machine_matters(t
         assert compare(top).ranking.set_index("method")["verdict"]["bam"] == said
 
 
+def test_what_is_compared_is_no_unfairness_unless_losses_do_not_compare_by_it(tmp_path, write_sweep):
+    for key, one, other, said in (
+        ("precision", "bf16", "fp32", "better"),
+        ("data.sequence_length", 8, 16, "no verdict"),
+    ):
+
+        def plant(o, lr, seed, key=key, one=one, other=other):
+            config = {"optimizer._target_": "adamw", key: one if o == "a" else other}
+            return {"choices": {"optimizer": "adamw"}, "config": config}
+
+        top = write_sweep(tmp_path / key, {"a": 3.3, "b": 3.0}, plant=plant, noise=0.001)
+        base = f"{key.rsplit('.')[-1]}={one}"
+        assert compare(top, by=key, baseline=base).ranking["verdict"].str.startswith(said).any()
+
+
 def test_what_every_method_was_tuned_over_is_no_difference(tmp_path, write_run, warnings):
     for optimizer in ("adamw", "bam"):
         for rate in (0.1, 0.2):
