@@ -261,9 +261,9 @@ def steps(words: tuple[str, ...], rounds: int) -> Found:
     step = Step(config, here, VOCABULARY)
     torch.cuda.synchronize(DEVICE)
     first = time.perf_counter() - started
-    machine.forget_peak_memory(DEVICE)
+    memory = machine.PeakMemory(DEVICE)
     step()
-    peak = machine.peak_memory(DEVICE)
+    peak = memory.bytes()
     product, flops = matmul(here)
     tasks: dict[str, Callable[[], object]] = {"step": step, "update": step.update, "product": product}
     times = here.rounds({name: _repeated(task) for name, task in tasks.items()}, rounds)

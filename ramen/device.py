@@ -114,8 +114,8 @@ def prepare(device: torch.device, threads: int | None) -> None:
 
 def _keep_freed_memory() -> None:
     """Let glibc keep freed blocks: returned to the system and faulted in again they cost up to 10 % of a small model's step."""
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
+    with suppress(AttributeError):  # another libc
+        mallopt = ctypes.CDLL(None).mallopt
         trim_threshold, mmap_max, arena_max = -1, -4, -8
         mallopt(mmap_max, 0)  # a threshold above 32 MB is refused, and a head's logits are larger
         mallopt(trim_threshold, (1 << 31) - 1)
@@ -208,27 +208,26 @@ def _version(package: str) -> str | None:
     return None
 
 
-_before: dict[str, int] = {}  # bytes the process held when its peak was last forgotten
+class PeakMemory:
+    """Bytes at the peak since this was made: of tensors on a GPU; on a CPU what the process has grown by."""
 
+    def __init__(self, device: torch.device):
+        self.device, self.before = device, 0
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+        elif sys.platform == "linux":
+            with suppress(AttributeError):  # another libc
+                ctypes.CDLL(None).malloc_trim(0)
+                _ask_for_huge_pages()  # again: the heap that was asked for is gone
+            self.before = _process_bytes("VmRSS")
+            with suppress(OSError):  # where it is forbidden the old peak stays
+                Path("/proc/self/clear_refs").write_text("5")
 
-def forget_peak_memory(device: torch.device) -> None:
-    """Let the peak be of what comes from now on."""
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-    elif sys.platform == "linux":
-        with suppress(AttributeError):  # another libc
-            ctypes.CDLL(None).malloc_trim(0)
-            _ask_for_huge_pages()  # again: the heap that was asked for is gone
-        _before["cpu"] = _process_bytes("VmRSS")
-        with suppress(OSError):  # where it is forbidden the old peak stays
-            Path("/proc/self/clear_refs").write_text("5")
-
-
-def peak_memory(device: torch.device) -> int | None:
-    """Bytes at the peak: of tensors on a GPU; on a CPU what the process has grown by since its peak was forgotten."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    return _process_bytes("VmHWM") - _before.get("cpu", 0) if sys.platform == "linux" else None
+    def bytes(self) -> int | None:
+        """None where the system does not say."""
+        if self.device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self.device)
+        return _process_bytes("VmHWM") - self.before if sys.platform == "linux" else None
 
 
 def free_memory(device: torch.device) -> int:

@@ -22,9 +22,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from ramen.build.objects import build_groups, build_model, build_optimizers, build_schedules, build_section
-from ramen.config.check import schedules
-from ramen.config.registry import factory
+from ramen.build.objects import (
+    build_groups,
+    build_model,
+    build_optimizers,
+    build_schedules,
+    build_section,
+    check_hyperparameter,
+)
 from ramen.device import DryRunMode
 from ramen.errors import ConfigError
 from ramen.nn.gpt import DataSpec
@@ -82,8 +87,7 @@ def dry_run(
         groups = build_groups(config, model)
         optimizers = build_optimizers(config, groups)
         _check_phases(model, groups, optimizers, run_schedules)
-        for owner in ("optimizer", "auxiliary"):
-            _check_schedules(config, owner, groups)
+        _check_hyperparameters(config, optimizers, run_schedules, trainer)
         matrix_flops = count_matrix_flops(model)
         flops = matrix_flops + _mean_attention_flops(model, run_schedules)
         memory = StepMemory(model, optimizers, precision, trainer.activation_checkpointing)
@@ -124,17 +128,24 @@ def _check_phases(model: Any, groups: list[ParamGroup], optimizers: Optimizers, 
             )
 
 
-def _check_schedules(config: Mapping[str, Any], owner: str, groups: list[ParamGroup]) -> None:
+def _check_hyperparameters(
+    config: Mapping[str, Any], optimizers: Optimizers, run_schedules: RunSchedules, trainer: TrainerConfig
+) -> None:
     """A hyperparameter must be in its range wherever its schedule takes it."""
-    for key, node in schedules(config[owner]).items():
-        where = f"{owner}.{key}_schedule"
-        base = config[owner][key]
-        curve = factory(node, config["allow_targets"])
-        for value in sorted({base * curve(point) for point in turning_points(curve)}):
+    rates = [*map(run_schedules.lr, turning_points(run_schedules.lr))]
+    factors = [trainer.lr_factor(trainer.rows(run_schedules.batch(point))) for point in run_schedules.points]
+    for s in optimizers.scheduled:
+        multipliers = (
+            [s.curve(point) for point in turning_points(s.curve)]
+            if s.curve
+            else [rate * factor for rate in (min(rates), max(rates)) for factor in (min(factors), max(factors))]
+        )
+        for value in sorted({s.base * multiplier for multiplier in multipliers}):
             try:
-                build_optimizers({**config, owner: {**config[owner], key: value}}, groups)
-            except ConfigError as error:
-                raise ConfigError(f"{where}: takes {owner}.{key} to {value:g}: {error}") from error
+                check_hyperparameter(config, optimizers, s, value)
+            except ValueError as error:
+                where = f"{s.owner}.{s.key}_schedule" if s.curve else "schedule"
+                raise ConfigError(f"{where}: takes {s.owner}.{s.key} to {value:g}: {error}") from error
 
 
 def count_matrix_flops(model: nn.Module) -> float:
@@ -231,7 +242,7 @@ class StepMemory:
 
 
 def peak_bytes(sizes: Sizes, device_type: str) -> int:
-    """What ramen.device.peak_memory will say of tensors of these sizes."""
+    """What ramen.device.PeakMemory will say of tensors of these sizes."""
     total = sum(sizes.values())
     return int(total * (1 + RESIDENT_SHARE)) + RESIDENT_BYTES if device_type == "cpu" else total
 

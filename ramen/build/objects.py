@@ -20,8 +20,9 @@ from ramen.errors import ConfigError
 from ramen.nn.contracts import ComponentFactories
 from ramen.nn.gpt import DataSpec
 from ramen.ops.attention import choose
+from ramen.optimizer.base import Optimizer
 from ramen.optimizer.external import ExternalOptimizer
-from ramen.optimizer.optimizers import Curve, Optimizers, ParamGroup
+from ramen.optimizer.optimizers import Curve, Optimizers, ParamGroup, Scheduled
 from ramen.schedule.base import turning_points
 from ramen.training.setup import RunSchedules
 
@@ -92,6 +93,16 @@ def build_optimizers(config: Mapping[str, Any], groups: list[ParamGroup]) -> Opt
         return Optimizers(by_name, curves)
     except ValueError as error:
         raise ConfigError(str(error)) from error
+
+
+def check_hyperparameter(config: Mapping[str, Any], optimizers: Optimizers, scheduled: Scheduled, value: float) -> None:
+    """ValueError unless the method allows this value; one of another package is asked by its constructor, with one number."""
+    optimizer, key = optimizers.by_name[scheduled.owner], scheduled.key
+    if isinstance(optimizer, Optimizer):
+        optimizer.check({**optimizer.param_groups[scheduled.group], key: value})
+    elif scheduled.curve:  # constructors may take a learning rate of 0 for an error, which the end of a schedule is not
+        node, number = {**config[scheduled.owner], key: value}, nn.Parameter(torch.zeros(1, 1))
+        build_optimizer(node, [{"params": [number]}], config["allow_targets"])
 
 
 def build_schedule(config: Mapping[str, Any], name: str) -> Curve:

@@ -3,7 +3,6 @@
 validate (check, device, dry run on fake tensors) -> data -> table -> objects (model, optimizers, trainer) -> train -> summary.
 """
 
-import functools
 import gc
 import logging
 import time
@@ -23,9 +22,7 @@ from ramen.build.objects import build_groups, build_model, build_optimizers, bui
 from ramen.build.start_table import start_table
 from ramen.config.check import Settings, check, config_hash, flatten, settings
 from ramen.config.kinds import KINDS, PARTS
-from ramen.data.batches import Batch
 from ramen.data.dataset import Dataset
-from ramen.data.rows import RowSettings
 from ramen.data.source import Source
 from ramen.errors import ConfigError, RamenError
 from ramen.logger.base import Logger, Loggers
@@ -144,7 +141,6 @@ def _train(command: Command) -> dict[str, Any]:
     environment = _environment(command, valid, dataset) | {"run_id": facts["run_id"]}
     loggers = Loggers(FileLogger(command.folder, environment, resumed_step), screen, service)
 
-    machine.forget_peak_memory(device)
     setup = build_training(command, valid, dataset, loggers)
     trainer = Trainer(setup, valid.dry_run.trainer)
     if resume_from:
@@ -175,11 +171,12 @@ def _train(command: Command) -> dict[str, Any]:
 def build_training(command: Command, valid: ValidatedRun, dataset: Dataset, logger: Logger) -> TrainingSetup:
     """The objects of a run, with the weights it starts from."""
     config, seed, data = command.config, valid.settings.seed, valid.data
+    memory = machine.PeakMemory(valid.device)
     model = build_model(config, data)
     initialise(model, seed)
     model.after_step()  # type: ignore[operator]  # what holds after a step holds before the first
     model.to(valid.device)
-    validation = _validation(valid.source.rows, dataset)
+    validation = valid.source.rows.validation_batch(dataset.validation, data.bos)
     groups = build_groups(config, model)
     diagnostics = build_section(config, "diagnostics")
     if diagnostics:
@@ -192,6 +189,7 @@ def build_training(command: Command, valid: ValidatedRun, dataset: Dataset, logg
         validation=validation,
         bytes_per_token=dataset.tokenizer.bytes_per_target(validation.targets.numpy()),
         device=valid.device,
+        memory=memory,
         precision=valid.precision,
         compile=valid.compile,
         matrix_flops=valid.dry_run.matrix_flops,
@@ -212,11 +210,6 @@ def _environment(command: Command, valid: ValidatedRun, dataset: Dataset) -> dic
 
 def _name(precision: torch.dtype) -> str:
     return str(precision).removeprefix("torch.")
-
-
-@functools.lru_cache(maxsize=2)  # the jobs of a sweep share it
-def _validation(rows: RowSettings, dataset: Dataset) -> Batch:
-    return rows.validation_batch(dataset.validation, dataset.tokenizer.bos)
 
 
 def _identity(config: dict[str, Any]) -> dict[str, Any]:
@@ -265,7 +258,7 @@ def _ending(status: Status, trainer: Trainer) -> dict[str, Any]:
         "evaluation_seconds": p.evaluation_seconds,
         "compile_seconds": p.compile_seconds,
         "tokens_per_second": p.tokens / p.seconds if p.seconds else 0.0,
-        "peak_memory": machine.peak_memory(setup.device),
+        "peak_memory": setup.memory.bytes(),
     }
 
 

@@ -34,14 +34,14 @@ class ParamGroup:
 
 
 @dataclass(frozen=True)
-class _Scheduled:
+class Scheduled:
     """A hyperparameter of a group. The group is named by its index: loading a state replaces the dict itself."""
 
     owner: str
     group: int
     key: str
     base: float
-    curve: Callable[[float], float] | None  # None: the learning rate's, given each step
+    curve: Curve | None  # None: the learning rate's, given each step
 
 
 class Optimizers:
@@ -53,7 +53,7 @@ class Optimizers:
     def __init__(self, by_name: dict[str, torch.optim.Optimizer], curves: dict[str, dict[str, Curve]]):
         """`curves`: of each optimizer's hyperparameters that follow a schedule. ValueError where that cannot be."""
         self.by_name = by_name
-        self._scheduled = [s for name in by_name for s in _scheduled(name, by_name[name], curves.get(name, {}))]
+        self.scheduled = [s for name in by_name for s in _scheduled(name, by_name[name], curves.get(name, {}))]
         self._numbers: list[float] = []  # present values of what is scheduled
         self._tensor: torch.Tensor | None = None  # the same on the device
         self._steps: dict[str, Callable[[], object]] = {name: built.step for name, built in by_name.items()}
@@ -63,7 +63,7 @@ class Optimizers:
 
     def place(self, device: torch.device) -> None:
         """Keep scheduled hyperparameters on this device."""
-        self._tensor = torch.zeros(len(self._scheduled), device=device)
+        self._tensor = torch.zeros(len(self.scheduled), device=device)
 
     def use_cuda_graphs(self, capture: Callable[..., Replay] = capture) -> None:
         """Replay the launches of steps from now on, of each optimizer that separates them from what Python does."""
@@ -75,21 +75,21 @@ class Optimizers:
 
     def _host_numbers(self, name: str) -> tuple[float, ...]:
         """The present values of that optimizer's scheduled hyperparameters that are numbers."""
-        current = zip(self._scheduled, self._numbers, strict=True)
+        current = zip(self.scheduled, self._numbers, strict=True)
         return tuple(number for s, number in current if s.owner == name and not self._may_be_tensor(s))
 
-    def _may_be_tensor(self, scheduled: _Scheduled) -> bool:
+    def _may_be_tensor(self, scheduled: Scheduled) -> bool:
         optimizer = self.by_name[scheduled.owner]
         return isinstance(optimizer, Optimizer) and scheduled.key in optimizer.tensors
 
     def schedule(self, progress: float, lr_multiplier: float) -> dict[str, float]:
         """Set what follows a schedule for this step; return the values of the first group of each optimizer, by name."""
         values = {}
-        self._numbers = [s.base * (lr_multiplier if s.curve is None else s.curve(progress)) for s in self._scheduled]
+        self._numbers = [s.base * (lr_multiplier if s.curve is None else s.curve(progress)) for s in self.scheduled]
         if self._tensor is not None:
             pinned = self._tensor.is_cuda  # from where a copy does not make the loop wait
             self._tensor.copy_(torch.tensor(self._numbers, pin_memory=pinned), non_blocking=True)
-        for index, (s, number) in enumerate(zip(self._scheduled, self._numbers, strict=True)):
+        for index, (s, number) in enumerate(zip(self.scheduled, self._numbers, strict=True)):
             value = number if self._tensor is None or not self._may_be_tensor(s) else self._tensor[index]
             self.by_name[s.owner].param_groups[s.group][s.key] = value
             if s.group == 0:
@@ -109,7 +109,7 @@ class Optimizers:
 
     def state_dict(self) -> dict[str, Any]:
         state = {name: built.state_dict() for name, built in self.by_name.items()}
-        for s, number in zip(self._scheduled, self._numbers, strict=False):  # there are none before the first step
+        for s, number in zip(self.scheduled, self._numbers, strict=False):  # there are none before the first step
             state[s.owner]["param_groups"][s.group][s.key] = number
         return state
 
@@ -118,13 +118,13 @@ class Optimizers:
             built.load_state_dict(state[name])
 
 
-def _scheduled(name: str, built: torch.optim.Optimizer, curves: dict[str, Curve]) -> Iterator[_Scheduled]:
+def _scheduled(name: str, built: torch.optim.Optimizer, curves: dict[str, Curve]) -> Iterator[Scheduled]:
     for index, group in enumerate(built.param_groups):
         if "lr" in group:
-            yield _Scheduled(name, index, "lr", float(group["lr"]), None)
+            yield Scheduled(name, index, "lr", float(group["lr"]), None)
         for key, curve in curves.items():
             if key not in group:
                 raise ValueError(f"{name}.{key}_schedule: {type(built).__name__} has no hyperparameter {key}")
             if not isinstance(group[key], int | float) or isinstance(group[key], bool):
                 raise ValueError(f"{name}.{key}_schedule: only a number can follow a schedule, got {group[key]!r}")
-            yield _Scheduled(name, index, key, float(group[key]), curve)
+            yield Scheduled(name, index, key, float(group[key]), curve)

@@ -3,12 +3,12 @@
 from dataclasses import KW_ONLY, dataclass, replace
 from typing import Literal
 
+from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
+
 from ramen.errors import ConfigError
 from ramen.training.nonfinite import Policy
 from ramen.training.profiling import BEFORE
 from ramen.training.progress import Budget
-
-NEVER_OFF = ("default_steps", "batch_tokens", "micro_batch_tokens", "record_every_steps", "keep_checkpoints")
 
 
 @dataclass(frozen=True)
@@ -17,45 +17,39 @@ class TrainerConfig:
 
     sequence_length: int  # tokens of a row
     _: KW_ONLY
-    steps: int | None
-    tokens: int | None
-    seconds: float | None
-    default_steps: int
-    stop_after_steps: int | None
-    batch_tokens: int
-    micro_batch_tokens: int | Literal["auto"]
+    steps: PositiveInt | None
+    tokens: PositiveInt | None
+    seconds: PositiveFloat | None
+    default_steps: PositiveInt
+    stop_after_steps: PositiveInt | None
+    batch_tokens: PositiveInt
+    micro_batch_tokens: PositiveInt | Literal["auto"]
     activation_checkpointing: bool
     cuda_graphs: bool
-    profile_steps: int | None
-    prefetch_batches: int | Literal["auto"]
-    batch_lr_power: float | None
-    freeze_scalar_steps: int | None
-    grad_clip: float | None
-    record_every_steps: int
-    evaluate_every_steps: int | None
-    checkpoint_every_steps: int | None
+    profile_steps: PositiveInt | None
+    prefetch_batches: NonNegativeInt | Literal["auto"]
+    batch_lr_power: PositiveFloat | None
+    freeze_scalar_steps: PositiveInt | None
+    grad_clip: PositiveFloat | None
+    record_every_steps: PositiveInt
+    evaluate_every_steps: PositiveInt | None
+    checkpoint_every_steps: PositiveInt | None
     checkpoint_at_end: bool
-    keep_checkpoints: int
+    keep_checkpoints: PositiveInt
     keep_best: bool
     nonfinite: Policy
-    most_skipped_steps: int
+    most_skipped_steps: NonNegativeInt
 
     def __post_init__(self) -> None:
-        wrong = []
-        for key, value in vars(self).items():
-            if key in ("most_skipped_steps", "prefetch_batches") and not isinstance(value, str):
-                wrong += [f"trainer.{key}: must be >= 0, got {value}"] if value < 0 else []
-            elif isinstance(value, bool | str) or value is None:
-                continue
-            elif value <= 0:
-                wrong.append(f"trainer.{key}: must be > 0{'' if key in NEVER_OFF else ' or null'}, got {value}")
-            elif key in ("batch_tokens", "micro_batch_tokens") and value < self.sequence_length:
-                wrong.append(
-                    f"trainer.{key}: must be at least data.sequence_length = {self.sequence_length}, got {value}"
-                )
-        if self.profile_steps and self.budget.steps is not None and self.budget.steps < self.profile_steps + BEFORE:
+        wrong = [
+            f"trainer.{key}: must be at least data.sequence_length = {self.sequence_length}, got {value}"
+            for key, value in (("batch_tokens", self.batch_tokens), ("micro_batch_tokens", self.micro_batch_tokens))
+            if value != "auto" and value < self.sequence_length
+        ]
+        steps, needed = self.budget.steps, BEFORE + (self.profile_steps or 0)
+        if self.profile_steps and steps is not None and steps < needed:
             wrong.append(
-                f"trainer.profile_steps: needs {BEFORE} steps before it, got {self.profile_steps} of {self.budget.steps} steps"
+                f"trainer.profile_steps: needs {BEFORE} steps before it, got {self.profile_steps} of {steps} steps"
             )
         if wrong:
             raise ConfigError(*wrong)
@@ -79,3 +73,7 @@ class TrainerConfig:
     def rows(self, multiplier: float) -> int:
         """Rows of a step's batch under a multiplier: the last micro-batch of a step may be a smaller one."""
         return max(1, round(self.batch_tokens * multiplier / self.sequence_length))
+
+    def lr_factor(self, rows: int) -> float:
+        """What the learning rate is multiplied by in a step of so many rows."""
+        return (rows / self.rows(1.0)) ** (self.batch_lr_power or 0.0)

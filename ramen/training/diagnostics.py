@@ -1,9 +1,9 @@
-"""What a step does to the weights: sizes, spectra and angles of updates, measured at every N-th step (docs/diagnostics.md).
+"""Sizes, spectra and angles of the updates of the weights, measured at every N-th step (docs/diagnostics.md).
 
 An update is the weight after a step less the weight before it, whatever made it: the learning rate, decay and what a model does
 after a step included. So the measures mean the same for every optimizer.
 Cost: nothing but at a step that is due: then two copies of the weights (before it and before the last step), 4 s m n FLOPs for the
-Gram matrices of update and weight (m x n, short side s), 8 power_steps s^2 for their norms, and one read-back.
+Gram matrices of update and weight (m x n, short side s), 8 power_steps s^2 for their norms, and some read-backs a parameter.
 """
 
 import math
@@ -29,7 +29,7 @@ def off() -> None:
 
 
 class Diagnostics:
-    """Copies weights around the steps that are due, and tells what those steps were."""
+    """Copies weights around the steps that are due, and measures what changed."""
 
     def __init__(self, *, every_steps: int, by: list[Cut], power_steps: int):
         for key, value in (("every_steps", every_steps), ("power_steps", power_steps)):
@@ -39,29 +39,34 @@ class Diagnostics:
             raise ValueError(f"by: must name cuts, each once, got {by}; allowed are role, layer, kind, parameter")
         self.every_steps, self.by, self.power_steps = every_steps, by, power_steps
         self._weights: dict[int, list[Tensor]] = {}  # step -> the weights before it
-        self._held: list[tuple[str, ParamGroup, nn.Parameter]] = []
-        self._tell: Callable[[dict[str, Any]], None] = lambda line: None
+        self._watched: list[tuple[str, ParamGroup, nn.Parameter]] = []
+        self._write: Callable[[dict[str, Any]], None] = lambda line: None
 
-    def watch(self, groups: Iterable[ParamGroup], tell: Callable[[dict[str, Any]], None]) -> None:
-        """Measure the parameters of these groups; `tell` is given one flat line a measured step."""
-        self._held = [(n, group, p) for group in groups for n, p in zip(group.names, group.parameters, strict=True)]
-        self._tell = tell
+    def watch(self, groups: Iterable[ParamGroup], write: Callable[[dict[str, Any]], None]) -> None:
+        """Measure the parameters of these groups; `write` is given one flat line a measured step."""
+        self._watched = [(n, group, p) for group in groups for n, p in zip(group.names, group.parameters, strict=True)]
+        self._write = write
 
     @torch.no_grad()
     def before(self, step: int) -> None:
         """To be called before step number `step` (the first is 1) changes a weight."""
         if self._due(step) or self._due(step + 1):
-            self._weights[step] = [p.clone() for _, _, p in self._held]
+            self._weights[step] = [p.clone() for _, _, p in self._watched]
 
     @torch.no_grad()
     def after(self, step: int) -> float:
         """To be called after it, while the gradients are there. Returns the seconds it took."""
         seconds = 0.0
         if self._due(step):
-            if self._held[0][2].is_cuda:
-                torch.cuda.synchronize(self._held[0][2].device)  # the step's own time is not ours
+            if self._watched[0][2].is_cuda:
+                torch.cuda.synchronize(self._watched[0][2].device)  # the step's own time is not ours
             started = time.perf_counter()
-            self._tell({"step": step} | line(self._measure(step), self.by))
+            before, older = self._weights[step], self._weights.get(step - 1)
+            measured = [
+                _measure(*watched, before[k], None if older is None else older[k], self.power_steps)
+                for k, watched in enumerate(self._watched)
+            ]
+            self._write({"step": step} | _line(measured, self.by))
             seconds = time.perf_counter() - started
         self._weights = {k: weights for k, weights in self._weights.items() if k == step and self._due(step + 1)}
         return seconds
@@ -72,51 +77,12 @@ class Diagnostics:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._weights = {
-            step: [w.to(p.device) for w, (_, _, p) in zip(weights, self._held, strict=True)]
+            step: [w.to(p.device) for w, (_, _, p) in zip(weights, self._watched, strict=True)]
             for step, weights in state.get("weights", {}).items()
         }
 
     def _due(self, step: int) -> bool:
         return step % self.every_steps == 0
-
-    def _measure(self, step: int) -> "list[Measured]":
-        before, older = self._weights[step], self._weights.get(step - 1)
-        sums, grams = [], []
-        for k, (_, _, p) in enumerate(self._held):
-            weight = upcast(before[k])
-            update = upcast(p) - weight
-            gradient = torch.zeros_like(update) if p.grad is None else upcast(p.grad)
-            previous = torch.zeros_like(update) if older is None else weight - upcast(older[k])
-            pairs = [(x, x) for x in (update, weight, gradient, previous)] + [(update, gradient), (update, previous)]
-            sums.append(torch.stack([torch.vdot(a.flatten(), b.flatten()) for a, b in pairs]))
-            if p.ndim >= 2:
-                grams.append(torch.stack([_gram(update), _gram(weight)]))  # (2, N, s, s)
-        spectra = self._spectra(grams)
-        flat = torch.cat([x.double().flatten() for x in (*sums, *spectra)]).tolist()  # the one read-back
-        told, rest = flat[: 6 * len(sums)], iter(flat[6 * len(sums) :])
-        measured = []
-        for k, (name, group, p) in enumerate(self._held):
-            matrices = math.prod(p.shape[:-2]) if p.ndim >= 2 else 0
-            spectrum = [[next(rest) for _ in range(matrices)] for _ in range(6)]
-            orthogonal = group.to == "optimizer"
-            measured.append(Measured(_labels(name, group), p, told[6 * k : 6 * k + 6], spectrum, orthogonal))
-        return measured
-
-    def _spectra(self, grams: list[Tensor]) -> list[Tensor]:
-        """Of each parameter's update and weight: squared norm, largest squared singular value and sum of fourth powers (6, N).
-
-        The latter two are of matrices at norm 1.
-        """
-        found: dict[int, Tensor] = {}
-        for side in {gram.shape[-1] for gram in grams}:  # one iteration for all of a size
-            which = [k for k, gram in enumerate(grams) if gram.shape[-1] == side]
-            bank = torch.cat([grams[k] for k in which], dim=1)  # (2, N, s, s)
-            trace = bank.diagonal(dim1=-2, dim2=-1).sum(dim=-1)
-            bank = bank / trace.clamp_min(torch.finfo(bank.dtype).tiny)[..., None, None]
-            largest, _ = spectral_norm(bank, start_vector(bank), steps=self.power_steps)
-            figures = torch.stack([trace, largest, bank.square().sum(dim=(-2, -1))]).flatten(0, 1)
-            found |= dict(zip(which, figures.split([grams[k].shape[1] for k in which], dim=1), strict=True))
-        return [found[k] for k in range(len(grams))]
 
 
 @dataclass(frozen=True)
@@ -124,25 +90,39 @@ class Measured:
     """One parameter at one step."""
 
     labels: dict[str, str]  # cut -> where it belongs
-    parameter: nn.Parameter
+    elements: int
     sums: list[float]  # of squares of update, weight, gradient, last update; of products of update and the latter two
-    spectrum: list[list[float]]  # the rows of _spectra, one value a matrix
-    orthogonal: bool  # a matrix optimizer's
-
-    def spectra(self) -> "dict[str, list[float]]":
-        """Measure -> one value a matrix that has one."""
-        u2, w2, u_top, w_top, u4, _ = self.spectrum
-        side = min(self.parameter.shape[-2:]) if u2 else 0
-        made = {}
-        for name, squares, tops in (("update", u2, u_top), ("weight", w2, w_top)):
-            pairs = [(square, top) for square, top in zip(squares, tops, strict=True) if top > 0]
-            made[f"{name}_spectral_norm"] = [math.sqrt(square * top) for square, top in pairs]
-            made[f"{name}_stable_rank"] = [1 / top for _, top in pairs]
-        moved = zip(u4, u_top, strict=True) if self.orthogonal else ()
-        return made | {"orthogonality_error": [math.sqrt(max(0.0, side * x - 1)) for x, top in moved if top > 0]}
+    spectra: dict[str, list[float]]  # measure -> one value a matrix that has one
 
 
-def line(measured: list[Measured], by: Iterable[Cut]) -> dict[str, float]:
+def _measure(
+    name: str, group: ParamGroup, p: nn.Parameter, before: Tensor, older: Tensor | None, power_steps: int
+) -> Measured:
+    """`before` and `older` are the weights before this step and before the one that came before it."""
+    weight = upcast(before)
+    update = upcast(p) - weight
+    gradient = torch.zeros_like(update) if p.grad is None else upcast(p.grad)
+    last = torch.zeros_like(update) if older is None else weight - upcast(older)
+    pairs = [(x, x) for x in (update, weight, gradient, last)] + [(update, gradient), (update, last)]
+    sums = torch.stack([torch.vdot(a.flatten(), b.flatten()) for a, b in pairs]).tolist()
+    spectra: dict[str, Tensor] = {}
+    for key, x in (("update", update), ("weight", weight)) if p.ndim >= 2 else ():
+        gram = _gram(x)  # (N, s, s)
+        square = gram.diagonal(dim1=-2, dim2=-1).sum(dim=-1)  # squared Frobenius norms (N,)
+        gram = gram / square.clamp_min(torch.finfo(gram.dtype).tiny)[:, None, None]
+        top, _ = spectral_norm(
+            gram, start_vector(gram), steps=power_steps
+        )  # largest squared singular values, of norm 1
+        spectra[f"{key}_spectral_norm"] = (square * top).sqrt()[top > 0]
+        spectra[f"{key}_stable_rank"] = top[top > 0].reciprocal()
+        if key == "update" and group.to == "optimizer":  # zero if all singular values are equal
+            spread = gram.shape[-1] * gram.square().sum(dim=(-2, -1)) - 1
+            spectra["orthogonality_error"] = spread.clamp_min(0).sqrt()[top > 0]
+    values = {key: value.tolist() for key, value in spectra.items()}
+    return Measured(_labels(name, group), p.numel(), sums, values)
+
+
+def _line(measured: list[Measured], by: Iterable[Cut]) -> dict[str, float]:
     """`<cut>/<where>/<measure>` -> value; a measure without a value (the angle of no update) is left out."""
     flat: dict[str, float] = {}
     for cut in by:
@@ -154,21 +134,19 @@ def line(measured: list[Measured], by: Iterable[Cut]) -> dict[str, float]:
 
 def _figures(chosen: list[Measured]) -> dict[str, float]:
     """Sizes and angles of all elements together, spectra as means over matrices."""
-    update, weight, gradient, last, along, again = (
-        sum(column) for column in zip(*(m.sums for m in chosen), strict=True)
-    )
-    made = {"update_rms": math.sqrt(update / sum(m.parameter.numel() for m in chosen))}
+    columns = zip(*(m.sums for m in chosen), strict=True)
+    update, weight, gradient, last, along_gradient, along_last = map(sum, columns)
+    figures = {"update_rms": math.sqrt(update / sum(m.elements for m in chosen))}
     ratios = (
         ("update_to_weight", math.sqrt(update), math.sqrt(weight)),
-        ("cosine_to_descent", -along, math.sqrt(update * gradient)),
-        ("cosine_to_last_update", again, math.sqrt(update * last)),
+        ("cosine_to_descent", -along_gradient, math.sqrt(update * gradient)),
+        ("cosine_to_last_update", along_last, math.sqrt(update * last)),
     )
-    made |= {name: value / size for name, value, size in ratios if size > 0}
-    spectra = [m.spectra() for m in chosen]
-    for name in spectra[0]:
-        values = [value for of_one in spectra for value in of_one[name]]
-        made |= {name: sum(values) / len(values)} if values else {}
-    return made
+    figures |= {name: value / size for name, value, size in ratios if size > 0}
+    for name in dict.fromkeys(name for m in chosen for name in m.spectra):
+        values = [value for m in chosen for value in m.spectra.get(name, ())]
+        figures |= {name: sum(values) / len(values)} if values else {}
+    return figures
 
 
 def _labels(name: str, group: ParamGroup) -> dict[str, str]:

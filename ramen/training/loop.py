@@ -212,7 +212,7 @@ class Trainer:
             batch_tokens=result.batch_tokens,
             tokens_per_second=tokens / seconds if seconds > 0 else 0.0,
             mfu=None if peak is None else flops / seconds / peak if seconds > 0 else 0.0,
-            peak_memory=machine.peak_memory(setup.device),
+            peak_memory=setup.memory.bytes(),
             hyperparameters=result.hyperparameters,
         )
         setup.logger.record(record.as_line())

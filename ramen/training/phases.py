@@ -55,7 +55,7 @@ class RunPhases:
             figures["embedding_split"] = int(embedding.is_split)
         if freeze:
             figures["scalars_frozen"] = int(self.frozen_steps > 0)
-        return Phase(rows, (rows / self.config.rows(1.0)) ** (self.config.batch_lr_power or 0.0), figures)
+        return Phase(rows, self.config.lr_factor(rows), figures)
 
     def freeze_scalars(self) -> None:
         """Drop the gradients of scalars that are frozen in this step; optimizers leave alone what has none."""

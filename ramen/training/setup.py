@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from ramen.data.batches import Batch, Batches
+from ramen.device import PeakMemory
 from ramen.logger.base import Logger
 from ramen.nn.gpt import Windows
 from ramen.optimizer.optimizers import Curve, Optimizers
@@ -38,6 +39,7 @@ class TrainingSetup:
     validation: Batch
     bytes_per_token: float
     device: torch.device
+    memory: PeakMemory
     precision: torch.dtype
     compile: CompileMode
     matrix_flops: float  # training FLOPs a token without attention

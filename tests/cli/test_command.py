@@ -82,7 +82,7 @@ def test_what_is_wrong_is_told_at_once_without_a_traceback(
     [
         (["model.dim=100", "model.heads=3"], "model.dim must be heads x an even head width, got dim=100, heads=3"),
         (["model.heads=0"], "model.heads must be >= 1, got 0"),
-        (["trainer.steps=0", "trainer.batch_tokens=8"], "trainer.steps: must be > 0.*trainer.batch_tokens: must be at least"),
+        (["trainer.batch_tokens=8", "trainer.micro_batch_tokens=9"], "batch_tokens: must be at .*micro_batch_tokens: must be at"),
         (["schedule.warmup_fraction=0.9"], "schedule.warmup_fraction [+] cooldown_fraction must be at most 1, got 1.4"),
     ],
 )  # fmt: skip

@@ -32,7 +32,7 @@ ATTENTIONS = {
 AHEAD = {"next": (), "two": ("model.mtp_weights=[0.5]",)}
 MORE = {("stream", "modded"): ("stream.bigram_rows=50",)}
 REFUSED = {
-    frozenset({("mlp", "nff"), ("linear", "low_rank")}): "rows of a product cannot be kept at unit length",
+    frozenset({("mlp", "nff"), ("linear", "low_rank")}): "cannot keep its rows at unit length",
     frozenset(
         {("attention", "key_offset"), ("position", "rope")}
     ): "key_offset needs a position that leaves dimensions unturned",

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from ramen.config.check import check
 from ramen.config.registry import build
 from ramen.errors import ConfigError
 from ramen.training.config import TrainerConfig
@@ -21,11 +22,18 @@ def test_without_a_budget_the_default_one_holds_and_with_one_it_does_not(plan: C
     assert plan(seconds=3.0).budget.steps is None
 
 
-def test_all_problems_are_told_at_once_with_their_keys(plan: Callable[..., TrainerConfig]) -> None:
+def test_all_problems_are_told_at_once_with_their_keys(compose: Callable[..., dict[str, Any]]) -> None:
+    words = ("trainer.steps=0", "trainer.grad_clip=-1.0", "trainer.prefetch_batches=-1", "trainer.keep_checkpoints=0")
     with pytest.raises(ConfigError) as told:
-        plan(steps=0, grad_clip=-1.0, batch_tokens=100, keep_checkpoints=0)
+        check(compose(*words))
+    assert {f"{problem.split(':')[0]}" for problem in told.value.problems} == {word.split("=")[0] for word in words}
+
+
+def test_a_batch_has_at_least_a_row(plan: Callable[..., TrainerConfig]) -> None:
+    with pytest.raises(ConfigError) as told:
+        plan(batch_tokens=100, micro_batch_tokens=255)
     wrong = {problem.split(":")[0] for problem in told.value.problems}
-    assert wrong == {"trainer.steps", "trainer.grad_clip", "trainer.keep_checkpoints", "trainer.batch_tokens"}
+    assert wrong == {"trainer.batch_tokens", "trainer.micro_batch_tokens"}
 
 
 @pytest.mark.parametrize(("multiplier", "rows"), [(1.0, 4), (2.0, 8), (0.5, 2), (0.1, 1), (1.3, 5), (1.6, 6)])

@@ -92,9 +92,7 @@ def test_the_figures_are_those_of_an_svd(shape: tuple[int, ...], scale: float) -
 
 def test_parameters_are_taken_together_by_every_cut() -> None:
     shapes = {"blocks.0.mlp.up.weight": (4, 6), "blocks.1.mlp.up.weight": (4, 6), "head.weight": (5, 3), "gain": (7,)}
-    diagnostics, params, (*_,) = watched(["role", "layer", "kind", "parameter"], shapes, every_steps=1)
-    told: list[Any] = []
-    diagnostics.watch([group for _, group, _ in diagnostics._held], told.append)
+    diagnostics, params, told = watched(["role", "layer", "kind", "parameter"], shapes, every_steps=1)
     walk(diagnostics, params, [[0.1 * random(*p.shape, seed=k) for k, p in enumerate(params)]])
     (line,) = told
     places = {key.rpartition("/")[0] for key in line} - {""}
