@@ -14,7 +14,7 @@ from torch import nn
 from typing_extensions import TypedDict
 
 from ramen.errors import ConfigError
-from ramen.nn.parameter import role
+from ramen.nn.parameter import named_roles
 from ramen.optimizer.optimizers import Owner, ParamGroup
 
 log = logging.getLogger("ramen")
@@ -51,9 +51,9 @@ def route(
 ) -> list[ParamGroup]:
     """One group a role that the model has. ConfigError names a role without a route and a matrix optimizer fed vectors."""
     by_role: dict[str, list[tuple[str, nn.Parameter]]] = {}
-    for name, value in model.named_parameters():
+    for name, value, role in named_roles(model):
         if value.requires_grad:
-            by_role.setdefault(role(value), []).append((name, value))
+            by_role.setdefault(role, []).append((name, value))
     routes: dict[str, Route] = vars(routing)
     unknown = [
         f"routing.{r}: no route for {', '.join(n for n, _ in held)}" for r, held in by_role.items() if r not in routes

@@ -14,6 +14,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 from torch import Tensor, nn
 
 from ramen.errors import ConfigError
+from ramen.nn.parameter import Component
 from ramen.ops.document_mask import DocumentMask
 
 Branch = Callable[[Tensor], Tensor]
@@ -26,7 +27,7 @@ class RestoresWeights(Protocol):
     def after_step(self) -> None: ...
 
 
-class Linear(nn.Module, ABC):
+class Linear(Component, ABC):
     """A bank of N independent maps from `columns` to `rows` dimensions, one for each of the initial standard deviations.
 
     Run-time arguments: rows, columns, stds.
@@ -48,7 +49,7 @@ class Linear(nn.Module, ABC):
         )
 
 
-class Position(nn.Module, ABC):
+class Position(Component, ABC):
     """Turns queries and keys by their positions. Run-time arguments: head width, sequence length.
 
     One whose whole work is `ramen.ops.rotary.rotate(x, table)` has the attribute `table`, which faster kernels read.
@@ -74,7 +75,7 @@ class Position(nn.Module, ABC):
         """Follow the long window from `old` to `new` tokens."""
 
 
-class Attention(nn.Module, ABC):
+class Attention(Component, ABC):
     """Causal attention within documents. Run-time arguments: dim, heads, linear, layer, layers, turning dimensions of a head.
 
     `kind` is L for a layer with the long window, S for the short one, N for a layer without attention, which is never called.
@@ -97,7 +98,7 @@ class Attention(nn.Module, ABC):
         return window - (window - 1) * window / 2 / length
 
 
-class Residual(nn.Module, ABC):
+class Residual(Component, ABC):
     """Connects one sublayer to the stream. Run-time arguments: dim, sublayer index.
 
     The first connection opens the stream of a forward pass, the last one closes it.
@@ -119,7 +120,7 @@ class Residual(nn.Module, ABC):
         return h
 
 
-class Stream(nn.Module):
+class Stream(Component):
     """What happens to the stream between layers; by default nothing. Run-time arguments: dim, layers.
 
     `memory` is the forward pass's own: name -> tensor.
@@ -144,7 +145,7 @@ class Stream(nn.Module):
         return h
 
 
-class Embedding(nn.Module, ABC):
+class Embedding(Component, ABC):
     """Token ids to vectors, and the matrix of the output head. Run-time arguments: vocabulary, dim."""
 
     split_at: float | None = None  # progress at which tied tables are split into two; None: never
@@ -163,7 +164,7 @@ class Embedding(nn.Module, ABC):
         raise NotImplementedError
 
 
-class ValueEmbedding(nn.Module):
+class ValueEmbedding(Component):
     """What tokens add to the values of attention; by default nothing.
 
     Run-time arguments: vocabulary, dim, heads, layers that have attention.

@@ -20,7 +20,7 @@ from ramen.nn.contracts import (
     Stream,
     ValueEmbedding,
 )
-from ramen.nn.parameter import role
+from ramen.nn.parameter import Component, named_roles
 from ramen.ops.checks import check_at_least, check_counts
 from ramen.ops.cross_entropy import linear_cross_entropy, mtp_targets
 from ramen.ops.document_mask import DocumentMask
@@ -46,7 +46,7 @@ class DataSpec:
         return tokens == self.bos if self.document_mask else torch.zeros_like(tokens, dtype=torch.bool)
 
 
-class GPT(nn.Module):
+class GPT(Component):
     """`model(tokens, targets)` is the summed loss in nats, `model(tokens)` the logits."""
 
     def __init__(
@@ -145,7 +145,7 @@ class GPT(nn.Module):
 
     def embedding_parameters(self) -> int:
         """Elements in tables and head: what a comparison of architectures leaves out."""
-        return sum(value.numel() for value in self.parameters() if role(value) in TABLES)
+        return sum(value.numel() for _, value, role in named_roles(self) if role in TABLES)
 
     def attention_flops(self) -> float:
         """Training FLOPs a token of attention, in rows of one document: 12 for each visible key and dimension.

@@ -7,10 +7,13 @@ architectures share every weight they have in common. The role decides which opt
 import hashlib
 import math
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
+
+from ramen.errors import ConfigError
 
 LARGEST = 1e30  # of initial values: far from float32's end
 Initial = Callable[[Tensor, torch.Generator], Tensor]
@@ -20,20 +23,52 @@ def constant(value: float) -> Initial:
     """Every element `value`. ValueError for one that float32 cannot hold."""
     if not abs(value) <= LARGEST:
         raise ValueError(f"a number that a parameter starts at must be in [-{LARGEST:g}, {LARGEST:g}], got {value}")
-    return lambda tensor, generator: tensor.fill_(value)
+    return partial(_fill_constant, value)
 
 
 def normal(std: float) -> Initial:
     """Independent normal elements of mean 0; a std of 0 gives zeros. ValueError below."""
     _check_std(std)
-    return lambda tensor, generator: tensor.normal_(0.0, std, generator=generator) if std else tensor.zero_()
+    return partial(_fill_normal, std)
 
 
 def uniform(std: float) -> Initial:
     """Independent uniform elements of mean 0 and standard deviation `std`; 0 gives zeros. ValueError below."""
     _check_std(std)
-    bound = math.sqrt(3.0) * std
-    return lambda tensor, generator: tensor.uniform_(-bound, bound, generator=generator) if std else tensor.zero_()
+    return partial(_fill_uniform, math.sqrt(3.0) * std)
+
+
+def stacked(*initials: Initial) -> Initial:
+    """One initial value for each entry of the leading axis."""
+    return partial(_fill_stack, initials)
+
+
+def fixed(values: Tensor) -> Initial:
+    """These values, whatever the seed."""
+    return partial(_fill_given, values)
+
+
+# Functions of the module, not lambdas: a model can be pickled with what its parameters declare.
+def _fill_constant(value: float, tensor: Tensor, generator: torch.Generator) -> Tensor:
+    return tensor.fill_(value)
+
+
+def _fill_normal(std: float, tensor: Tensor, generator: torch.Generator) -> Tensor:
+    return tensor.normal_(0.0, std, generator=generator) if std else tensor.zero_()
+
+
+def _fill_uniform(bound: float, tensor: Tensor, generator: torch.Generator) -> Tensor:
+    return tensor.uniform_(-bound, bound, generator=generator) if bound else tensor.zero_()
+
+
+def _fill_stack(initials: tuple[Initial, ...], tensor: Tensor, generator: torch.Generator) -> Tensor:
+    for part, initial in zip(tensor, initials, strict=True):
+        initial(part, generator)
+    return tensor
+
+
+def _fill_given(values: Tensor, tensor: Tensor, generator: torch.Generator) -> Tensor:
+    return tensor.copy_(values)
 
 
 def _check_std(std: float) -> None:
@@ -41,35 +76,71 @@ def _check_std(std: float) -> None:
         raise ValueError(f"init_std and init_scale must give a standard deviation of 0 to {LARGEST:g}, got {std}")
 
 
-def stacked(*initials: Initial) -> Initial:
-    """One initial value for each entry of the leading axis."""
-
-    def fill(tensor: Tensor, generator: torch.Generator) -> Tensor:
-        for part, initial in zip(tensor, initials, strict=True):
-            initial(part, generator)
-        return tensor
-
-    return fill
-
-
 def parameter(shape: tuple[int, ...], initial: Initial, role: str) -> nn.Parameter:
     """A parameter of `shape` that `initialise` fills by `initial` and routing sends where `role` goes.
 
-    The last two axes are a matrix, leading axes a batch of independent matrices.
+    The last two axes are a matrix, a leading axis a batch of independent matrices.
     """
-    born = nn.Parameter(torch.empty(shape))
-    born.initial, born.role = initial, role  # type: ignore[attr-defined]
+    born: Any = nn.Parameter(torch.empty(shape))
+    born.initial, born.role = initial, role
     return born
-
-
-def role(parameter: Tensor) -> str:
-    """The declared role, or matrix / scalar by the number of axes."""
-    return vars(parameter).get("role", "matrix" if parameter.ndim >= 2 else "scalar")
 
 
 def declare_factors(left: nn.Parameter, right: nn.Parameter) -> None:
     """Say that the matrices in use are the products left @ right; (..., m, r) and (..., r, n)."""
     left.right_factor = right  # type: ignore[attr-defined]
+
+
+class Component(nn.Module):
+    """A module of which copies, moves and loads keep what was declared of parameters: role, initial value, partner."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"declared": {name: vars(p) for name, p in self.named_parameters()}}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        declared = state.pop("declared")
+        super().__setstate__(state)
+        for name, p in self.named_parameters():
+            vars(p).update(declared[name])
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:  # `to` and its like
+        before = dict(self.named_parameters())
+        super()._apply(fn, recurse)
+        _redeclare(self, before)
+        return self
+
+    def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> Any:
+        before = dict(self.named_parameters())
+        result = super().load_state_dict(state_dict, strict, assign)
+        _redeclare(self, before)
+        return result
+
+
+def _redeclare(module: nn.Module, before: dict[str, nn.Parameter]) -> None:
+    """Hand what was declared of parameters on to those that torch has put in their places."""
+    after = {name: p for name, p in module.named_parameters() if name in before and p is not before[name]}
+    successors = {id(before[name]): p for name, p in after.items()}
+    for name, p in after.items():
+        vars(p).update({key: successors.get(id(value), value) for key, value in vars(before[name]).items()})
+
+
+def named_roles(model: nn.Module) -> Iterator[tuple[str, nn.Parameter, str]]:
+    """Name, parameter and role of each parameter: as declared, `embedding` for torch's own tables, else by the number of axes.
+
+    ConfigError for an undeclared one of more than two axes, of which nobody has said what its matrices are.
+    """
+    tables = [module for module in model.modules() if isinstance(module, nn.Embedding | nn.EmbeddingBag)]
+    in_tables = {id(parameter) for table in tables for parameter in table.parameters(recurse=False)}
+    by_axes = {0: "scalar", 1: "scalar", 2: "matrix"}
+    for name, parameter in model.named_parameters():
+        undeclared = "embedding" if id(parameter) in in_tables else by_axes.get(parameter.ndim)
+        role = vars(parameter).get("role", undeclared)
+        if role is None:
+            raise ConfigError(
+                f"{name}: a parameter of more than two axes needs a role, got shape {tuple(parameter.shape)}; "
+                "allowed are those that ramen.nn.parameter.parameter makes"
+            )
+        yield name, parameter, role
 
 
 def generator(seed: int, name: str) -> torch.Generator:

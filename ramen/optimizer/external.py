@@ -84,7 +84,14 @@ class ExternalOptimizer(torch.optim.Optimizer):
         self._pull()
 
     def __getstate__(self) -> dict[str, Any]:
-        return super().__getstate__() | {"inner": self.inner, "_leaves": self._leaves}
+        # The inner optimizer with all of its attributes: torch's own copy leaves out what packages put there.
+        return super().__getstate__() | {"_leaves": self._leaves, "inner": (type(self._inner), vars(self._inner))}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        kind, attributes = state.pop("inner")
+        super().__setstate__(state)
+        self.inner = kind.__new__(kind)
+        self._inner.__setstate__(attributes)
 
     def _count(self) -> int:
         """The number of this step; kept in a group, and so in the state."""

@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ramen.nn.parameter import role
+from ramen.nn.parameter import named_roles
 from ramen.training.config import TrainerConfig
 from ramen.training.setup import TrainingSetup
 
@@ -32,7 +32,7 @@ class RunPhases:
     def __init__(self, setup: TrainingSetup, config: TrainerConfig):
         self.setup, self.config = setup, config
         self.model: Any = setup.model
-        self.scalars: list[Tensor] = [p for p in setup.model.parameters() if role(p) == "scalar"]
+        self.scalars: list[Tensor] = [p for _, p, role in named_roles(setup.model) if role == "scalar"]
         self.last: list[Any] | None = None  # rows and windows of the step before
         self.frozen_steps = 0  # for so many steps to come, this one included, scalars stay as they are
 

@@ -12,7 +12,7 @@ from ramen.build.param_groups import prove_complete, route
 from ramen.config.registry import build, options
 from ramen.errors import ConfigError
 from ramen.nn.gpt import DataSpec
-from ramen.nn.parameter import normal, parameter, role
+from ramen.nn.parameter import named_roles, normal, parameter
 
 
 class Noodle(nn.Module):
@@ -39,7 +39,7 @@ def routed(config, model, **changed_routes):
 
 
 def test_roles_are_declared_at_birth_or_derived_from_the_axes():
-    roles = {name: role(value) for name, value in Noodle().named_parameters()}
+    roles = {name: role for name, _, role in named_roles(Noodle())}
     assert roles == {
         "bank": "matrix",
         "table": "embedding",

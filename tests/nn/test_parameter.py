@@ -1,25 +1,30 @@
 """Initial values come from (seed, name) alone."""
 
+import copy
+import io
+import pickle
 import re
 
 import pytest
 import torch
 from torch import nn
 
+from ramen.build.objects import build_groups, build_optimizers
+from ramen.errors import ConfigError
 from ramen.nn.parameter import (
+    Component,
     constant,
-    declare_factors,
     generator,
     initialise,
+    named_roles,
     normal,
     parameter,
     stacked,
     uniform,
 )
-from ramen.optimizer.spectron import factor_pairs
 
 
-class Layer(nn.Module):
+class Layer(Component):
     """One declared parameter, whose name in a model is where the layer stands."""
 
     def __init__(self, shape=(40, 50), initial=None, role="matrix"):
@@ -118,14 +123,6 @@ def test_a_double_precision_parameter_gets_the_very_same_values():
     assert torch.equal(one["w"].double(), other["w"])
 
 
-def test_a_pair_of_factors_is_one_where_both_are():
-    left, right, other = (parameter((4, 4), normal(1.0), "matrix") for _ in range(3))
-    declare_factors(left, right)
-    for held, pairs in (((left, right, other), 1), ((left, other), 0), ((right,), 0)):
-        made = factor_pairs(held)
-        assert len(made) == pairs and all(first is left and second is right for first, second in made)
-
-
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e31])
 def test_values_that_are_no_start_are_refused(value):
     for make in (normal, uniform, constant):
@@ -133,9 +130,74 @@ def test_values_that_are_no_start_are_refused(value):
             make(value)
 
 
-def test_roles_are_kept_through_a_move_to_a_number_type():
-    layer = Layer(role="gate").to(torch.float64)
-    assert layer.weight.role == "gate"
+def to_meta_and_back(model):
+    return model.to("meta").to_empty(device="cpu")
+
+
+def assigned(model):
+    weights = {name: value.clone() for name, value in model.state_dict().items()}
+    return (model, model.load_state_dict(weights, assign=True))[0]
+
+
+def loaded(model):
+    return (model, model.load_state_dict(model.state_dict()))[0]
+
+
+def saved(model):
+    file = io.BytesIO()
+    torch.save(model, file)
+    file.seek(0)
+    return torch.load(file, weights_only=False)
+
+
+CHANGES = [
+    copy.deepcopy, lambda model: copy.deepcopy(copy.deepcopy(model)), lambda model: pickle.loads(pickle.dumps(model)), saved,
+    lambda model: model.to(torch.float64), lambda model: model.bfloat16(), loaded, assigned, to_meta_and_back,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_declarations_survive_what_torch_does_to_a_model(compose, build_gpt, change):
+    """Roles, initial values and factor pairs: after a copy, a move, a load, with every kind of parameter there is."""
+    words = (
+        "linear=low_rank",
+        "embedding=split",
+        "value_embedding=tables",
+        "stream=modded",
+        "residual=kromhc",
+        "mlp=ff",
+    )
+    words += ("stream.bigram_rows=60", "optimizer=spectron")
+    model = build_gpt(*words)
+    before = {name: role for name, _, role in named_roles(model)}
+    assert set(before.values()) == {"matrix", "embedding", "head", "value_embedding", "gate", "scalar"}
+    values = {name: value.detach().clone() for name, value in model.named_parameters()}
+    changed = change(model)
+    assert {name: role for name, _, role in named_roles(changed)} == before
+    config = compose(*words)
+    build_optimizers(config, build_groups(config, changed))  # Spectron refuses a factor without its partner
+    initialise(changed.float(), 0)
+    assert all(torch.equal(value, values[name]) for name, value in changed.named_parameters())
+
+
+def test_a_component_alone_is_copied_with_its_roles():
+    layer = copy.deepcopy(nn.ModuleDict({"a": Layer(role="gate")}))
+    assert [role for _, _, role in named_roles(layer)] == ["gate"]
+
+
+def test_a_table_of_torch_is_no_matrix():
+    """Its rows are looked up, so that to orthogonalise them would mix tokens."""
+    model = nn.ModuleDict({"table": nn.Embedding(7, 3), "bag": nn.EmbeddingBag(7, 3), "map": nn.Linear(3, 3)})
+    roles = {name: role for name, _, role in named_roles(model)}
+    assert roles == {
+        "table.weight": "embedding", "bag.weight": "embedding", "map.weight": "matrix", "map.bias": "scalar"
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("module", [nn.Conv1d(4, 6, 3), nn.Conv2d(4, 6, 3), nn.Bilinear(3, 4, 5)])
+def test_what_nobody_said_the_matrices_of_is_refused(module):
+    with pytest.raises(ConfigError, match=r"part\.weight: a parameter of more than two axes needs a role, got shape"):
+        list(named_roles(nn.ModuleDict({"part": module})))
 
 
 def test_generators_differ_by_seed_and_name_together():

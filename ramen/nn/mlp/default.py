@@ -7,15 +7,16 @@ Cost: 4 D F FLOPs a token (GLU: 6 D F, with F a third smaller when parameters ar
 from collections.abc import Callable
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from ramen.nn.mlp.base import input_maps, output_map
 from ramen.nn.mlp.hidden_width import hidden_width
+from ramen.nn.parameter import Component
 from ramen.ops.activation import Activation, nonlinearity, relu_squared
 from ramen.ops.relu_squared_mlp import relu_squared_mlp
 
 
-class MLP(nn.Module):
+class MLP(Component):
     """Two maps and an activation between them; three maps when the activation is a GLU."""
 
     def __init__(

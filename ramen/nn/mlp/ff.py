@@ -15,13 +15,13 @@ from torch import Tensor, nn
 
 from ramen.nn.mlp.base import input_maps, output_map
 from ramen.nn.mlp.hidden_width import hidden_width
-from ramen.nn.parameter import constant, parameter
+from ramen.nn.parameter import Component, constant, parameter
 from ramen.ops.activation import Activation, nonlinearity
 from ramen.ops.checks import check_counts
 from ramen.ops.rms_norm import rms_norm_gain
 
 
-class FF(nn.Module):
+class FF(Component):
     """A stack of `depth` pre-norm MLPs of width F."""
 
     def __init__(

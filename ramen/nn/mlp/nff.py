@@ -16,15 +16,15 @@ text (the repository has it on both, which the norm of the goal takes away again
 from collections.abc import Callable
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from ramen.nn.mlp.hidden_width import hidden_width
-from ramen.nn.parameter import constant, parameter
+from ramen.nn.parameter import Component, constant, parameter
 from ramen.ops.activation import Activation, nonlinearity
 
 
-class NFF(nn.Module):
+class NFF(Component):
     """down(activation(s_g sqrt(D) gate(x)) * s_u up(x)) on the unit sphere, approached at rate alpha."""
 
     def __init__(

@@ -17,13 +17,13 @@ from torch import Tensor, nn
 
 from ramen.nn.mlp.base import input_maps, output_map
 from ramen.nn.mlp.hidden_width import hidden_width
-from ramen.nn.parameter import constant, parameter
+from ramen.nn.parameter import Component, constant, parameter
 from ramen.ops.activation import Activation, Nonlinearity, nonlinearity
 from ramen.ops.checks import check_counts
 from ramen.ops.rms_norm import rms_norm_gain
 
 
-class ResidualNormed(nn.Module):
+class ResidualNormed(Component):
     """An entry unit, `depth` units with a residual around every `residual_every`, an output map."""
 
     def __init__(

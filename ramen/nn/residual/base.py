@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ramen.nn.contracts import Branch, Residual
-from ramen.nn.parameter import Initial, constant, parameter
+from ramen.nn.parameter import constant, fixed, parameter
 from ramen.ops.checks import check_one_of
 from ramen.ops.streams import normed_linear, read_and_mix, write
 
@@ -71,7 +71,7 @@ class Manifold(Streams):
             reading, writing = torch.where(own, 1.0, torch.logit(rest)), torch.zeros(streams)
         bias = torch.cat([reading, writing, mix_bias.flatten()])
         self.sizes = (streams, streams, mix_bias.numel())
-        self.bias = parameter((bias.numel(),), given(bias), "scalar")
+        self.bias = parameter((bias.numel(),), fixed(bias), "scalar")
         self.weight = self.scale = None
         if dynamic:
             self.weight = parameter((bias.numel(), streams * dim), constant(0.0), "gate")
@@ -94,8 +94,3 @@ class Manifold(Streams):
 def eye_like(mix: Tensor) -> Tensor:
     """The identity (S, S) of mix's type and device."""
     return torch.eye(mix.shape[-1], dtype=mix.dtype, device=mix.device)
-
-
-def given(values: Tensor) -> Initial:
-    """These values, whatever the seed."""
-    return lambda tensor, generator: tensor.copy_(values)
