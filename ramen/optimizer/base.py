@@ -6,11 +6,12 @@ so `state_dict` and `load_state_dict` are torch's own. State is float32 (or wide
 nothing is read back from the device, and a parameter without a gradient is left alone.
 
     M <- lerp(M, G, 1 - momentum);  U = lerp(G, M, momentum) with Nesterov, else M;  D = direction(U)
-    W <- W - lr scale(m, n) D - lr^p weight_decay mask W;  hyperball: W <- W R / ||W||_F
+    W <- W - lr scale(m, n) D - rate weight_decay mask W;  hyperball: W <- W R / ||W||_F
 
-mask is 1, or when cautious 1[D W >= 0] with W before the step; p is `decay_lr_power`: 1, or 2 as in modded-nanogpt, where decay
-follows the learning rate's schedule twice. R is ||W||_F before the first step. A matrix that starts at zero has no sphere: it
-grows to R = sqrt(m), the norm of a dense map that keeps RMS, and stays inside.
+mask is 1, or when cautious 1[D W >= 0] with W before the step. By `decay_lr_power` the rate of decay is lr (1), or lr^2 scale(m, n)
+(2) as in modded-nanogpt, where decay follows the learning rate's schedule twice, and the step's shape factor. R is ||W||_F before
+the first step. A matrix that starts at zero has no sphere: it grows to R = sqrt(m), the norm of a dense map that keeps RMS, and
+stays inside.
 Sources: Muon, https://kellerjordan.github.io/posts/muon ; RMS scaling: Moonlight, arXiv 2502.16982; cautious weight decay:
 Chen et al. 2025, arXiv 2510.12402; hyperball (MuonH): Wen et al. 2025, github.com/KellerJordan/modded-nanogpt/pull/267.
 Cost: about 12 m n a step besides the direction, bound by memory. State: momentum m n; hyperball 1 number.
@@ -150,6 +151,9 @@ class Bank:
     params: tuple[Tensor, ...]
     state: State = field(default_factory=dict)
     views: list[State] = field(default_factory=list)  # of the stacked state, for each parameter
+    fresh: Tensor | None = (
+        None  # (N, 1, 1): matrices in their first step; a method that asks sets it to None after that
+    )
 
     def gradients(self) -> list[Tensor]:
         """The gradient of each parameter."""
@@ -219,11 +223,11 @@ class MatrixOptimizer(Optimizer):
 
         step_scale (N, 1, 1): a method's own factor; decay_target (N, m, n): what decays in W's place.
         """
-        weight_decay = group["weight_decay"]
+        lr, weight_decay = group["lr"], group["weight_decay"]
+        rate = lr * shape_scale(group.get("scaling", "none"), *direction.shape[-2:])
         descend(
-            bank.params, direction,
-            rate=group["lr"] * shape_scale(group.get("scaling", "none"), *direction.shape[-2:]),
-            decay=0.0 if is_zero(weight_decay) else group["lr"] ** group["decay_lr_power"] * weight_decay,
+            bank.params, direction, rate=rate,
+            decay=0.0 if is_zero(weight_decay) else (lr if group["decay_lr_power"] == 1 else lr * rate) * weight_decay,
             cautious=group["cautious"], decay_target=decay_target, step_scale=step_scale, radius=bank.state.get(RADIUS),
         )  # fmt: skip
 
@@ -257,6 +261,11 @@ class MatrixOptimizer(Optimizer):
         self._banks = {k: b for k, b in self._banks.items() if ids.isdisjoint(map(id, b.params))}
         bank = Bank(tuple(params), views=[{} for _ in params])
         weight = bank.weight()
+        fresh_of = [MOMENTUM not in self.state.get(p, {}) for p in params]
+        if any(fresh_of):
+            counts = [math.prod(p.shape[:-2]) for p in params]
+            each = [fresh for fresh, count in zip(fresh_of, counts, strict=True) for _ in range(count)]
+            bank.fresh = torch.tensor(each, device=weight.device)[:, None, None]
         fresh = {MOMENTUM: torch.zeros_like(weight), **(initial or self.initial_state)(weight, group)}
         if group["hyperball"]:
             fresh[RADIUS] = torch.linalg.vector_norm(weight, dim=(-2, -1))

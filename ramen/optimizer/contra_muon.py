@@ -1,7 +1,7 @@
 """Contra-Muon: Muon's step less a share of the momentum itself, scaled to spectral norm 1.
 
-A singular value x (relative to the largest) is mapped to 1 - contra x in place of 1: the directions the momentum is strongest in
-move a little less than the others.
+A singular value x (relative to the largest) is mapped to 1 - contra x in place of 1, and all of them are then multiplied by what
+restores the Frobenius norm: the directions in which the momentum is strongest move a little less than the others.
 Source: Lin 2026, https://github.com/nilin/contra-muon ; github.com/KellerJordan/modded-nanogpt/pull/275 (CONTRA_MUON / 2 = 0.2).
 Cost: Muon's plus about 4 m n for each step of power iteration. State: m n + m, float32.
 Differs from the source: the spectral norm is by power iteration with a vector that persists (it is not above the true one, by a few
@@ -23,7 +23,7 @@ TINY = torch.finfo(torch.float32).tiny
 
 
 class ContraMuon(Muon):
-    """Steps along polar(U) - contra U / ||U||_2."""
+    """Steps along polar(U) - contra U / ||U||_2, brought back to the polar factor's Frobenius norm."""
 
     def __init__(self, params: Any, *, contra: float, power_steps: int, **base: Any):
         super().__init__(params, contra=contra, power_steps=power_steps, **base)
@@ -40,4 +40,7 @@ class ContraMuon(Muon):
         norm, vector = spectral_norm(momentum, state[POWER], steps=group["power_steps"])
         state[POWER].copy_(vector)
         share = norm.clamp_min_(TINY).reciprocal_()[:, None, None]
-        return orthogonalise(momentum, group).addcmul_(momentum, share, value=-group["contra"])
+        step = orthogonalise(momentum, group)
+        size = torch.linalg.vector_norm(step, dim=(-2, -1), keepdim=True)
+        step.addcmul_(momentum, share, value=-group["contra"])
+        return step.mul_(size / torch.linalg.vector_norm(step, dim=(-2, -1), keepdim=True).clamp_min_(TINY))

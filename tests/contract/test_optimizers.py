@@ -30,7 +30,7 @@ SILENT = {
     "stage": "changes nothing until it changes: see tests/optimizer/test_aro_sinkhorn.py",
     "iteration_dtype": "see test_iteration_dtype",
 }
-OTHERS = {("lite", "ratio"): [0.5], ("soap_muon", "refresh_steps"): [1]}  # for matrices this small, and a few steps
+OTHERS = {("lite", "ratio"): [0.5]}  # for matrices this small
 Params = list[nn.Parameter]
 
 
@@ -160,7 +160,8 @@ def test_descends_a_quadratic(name, begin):
         terms.sum().backward()
         losses.append(terms.detach())
         optimizer.step()
-    floor = 0.6 if name in PAIRED else 0.2  # factors of half rank cannot reach a full-rank target
+    # Factors of half rank cannot reach a full-rank target; of gradients without noise SOAP-Muon's source makes no better.
+    floor = {"spectron": 0.6, "soap_muon": 0.5}.get(name, 0.2)
     assert (losses[-1] < floor * losses[0]).all(), losses[-1] / losses[0]
 
 
@@ -260,19 +261,19 @@ def test_types_are_kept_and_state_is_wide(ours, begin, dtype):
     run(optimizer, params, range(3))
     assert all(p.dtype == dtype and p.isfinite().all() for p in params)
     if isinstance(optimizer, MatrixOptimizer):
-        wide = torch.promote_types(dtype, torch.float32)
-        assert all(value.dtype == wide for p in params for value in optimizer.state[p].values())
+        types = {torch.promote_types(dtype, torch.float32)} | ({torch.float64} if ours == "soap_muon" else set())
+        assert {value.dtype for p in params for value in optimizer.state[p].values()} == types
         optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
-        assert all(value.dtype == wide for p in params for value in optimizer.state[p].values())
+        assert {value.dtype for p in params for value in optimizer.state[p].values()} == types
 
 
 def test_a_loss_scale_does_not_matter(ours, begin):
-    """For the methods of matrices; Adam's eps is absolute. Empty directions of SOAP-Muon's bases are of rounding errors."""
+    """For the methods of matrices; Adam's eps is absolute."""
     params, optimizer = begin(ours)
     if not isinstance(optimizer, MatrixOptimizer):
         pytest.skip("AdamW's eps is absolute, as the paper's")
     run(optimizer, params, range(3))
-    for scale in (2.0**26, 2.0**-100) if ours == "soap_muon" else (3e8, 1e-8, 1e30, 1e-30):
+    for scale in (3e8, 1e-8, 1e30, 1e-30):
         scaled, other = begin(ours)
         run(other, scaled, range(3), lambda gradient, scale=scale: scale * gradient)
         for p, q in zip(params, scaled, strict=True):
@@ -305,21 +306,18 @@ def test_extreme_gradients_of_any_shape_give_steps_of_the_usual_size(ours, begin
     extreme = lengths(*begin(ours, dtype=dtype, shapes=shapes, weight_decay=0.0), lambda g: scale * holed(g))
     assert dtype == torch.bfloat16 or (usual > 0).all()
     if isinstance(optimizer, MatrixOptimizer):
-        # SOAP-Muon: the bases of one column are rounding errors but for its own direction.
-        close = {"rtol": 0.2 if ours == "soap_muon" else 0.05, "atol": 1e-2 if dtype == torch.bfloat16 else 1e-6}
-        torch.testing.assert_close(extreme, usual, **close)
+        atol = 1e-2 if dtype == torch.bfloat16 else 1e-6
+        torch.testing.assert_close(extreme, usual, rtol=0.05, atol=atol)
 
 
 def test_leading_axes_are_a_batch(ours, begin):
-    # SOAP-Muon's long side begins with directions that no gradient has reached: rounding chooses among them.
-    known = {"sides": "short"} if ours == "soap_muon" else {}
-    stacked, optimizer = begin(ours, shapes=((3, 7, 4),), **known)
+    stacked, optimizer = begin(ours, shapes=((3, 7, 4),))
     apart = []
     for k in range(3):
         parts = [nn.Parameter(p[k].detach().clone()) for p in stacked]
         if ours in PAIRED:
             declare_factors(*parts)
-        apart.append(begin(ours, parts, **known))
+        apart.append(begin(ours, parts))
     for step in range(3):
         set_gradients(stacked, step, lambda g, step=step: g * torch.tensor([100.0**step, 1, 1])[:, None, None])
         optimizer.step()
@@ -416,14 +414,13 @@ class Counter(TorchDispatchMode):
 
 def test_under_a_hundred_operations_a_step(ours, begin):
     """Dispatches do not grow with the number of matrices, nor with their size up to 1024 x 256 and beyond."""
-    changes = {"refresh_steps": 1} if ours == "soap_muon" else {}  # at its most
-    params, optimizer = begin(ours, shapes=((256, 64),) * 24, **changes)
+    params, optimizer = begin(ours, shapes=((256, 64),) * 24)
     for p in params:
         p.grad = torch.full_like(p, 0.1)
     optimizer.step()
     with Counter() as counter:
         optimizer.step()
-    assert counter.count < 100
+    assert counter.count < (130 if ours == "soap_muon" else 100)  # which turns two bases
 
 
 def vary(optimizer: torch.optim.Optimizer) -> None:

@@ -62,10 +62,12 @@ def test_scaling(track, random, relative, scaling, shape, factor):
 
 @pytest.mark.parametrize("power", [1, 2])
 def test_plain_decay_is_apart_from_the_step(track, random, relative, power):
+    """By lr, or as in modded-nanogpt by lr^2 and the factor that the step has for its shape."""
     start, gradient = random(10, 6), random(10, 6, seed=1)
     step = track("muon", start, [gradient], lr=0.1)[0] - start
     decayed = track("muon", start, [gradient], lr=0.1, weight_decay=0.5, cautious=False, decay_lr_power=power)[0]
-    assert relative(decayed, start * (1 - 0.1**power * 0.5) + step) < 1e-6
+    rate = 0.1 if power == 1 else 0.1**2 * (10 / 6) ** 0.5
+    assert relative(decayed, start * (1 - rate * 0.5) + step) < 1e-6
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -187,7 +189,13 @@ def test_state_is_what_the_pages_say(build, random):
             optimizer.step()
             held = [value for key, value in optimizer.state[p].items() if key != "step"]  # adamw's count
             assert sum(value.numel() for value in held) == 2 * size(m, n), (name, changes)
-            assert sum(value.untyped_storage().nbytes() for value in held) == 4 * 2 * size(m, n), (name, changes)
+            doubled = sum(
+                value.numel() for value in held if value.dtype == torch.float64
+            )  # soap_muon's bases and means
+            assert sum(value.untyped_storage().nbytes() for value in held) == 4 * (2 * size(m, n) + doubled), (
+                name,
+                changes,
+            )
 
 
 def test_state_of_a_factor_pair_is_what_the_pages_say(build, random):
@@ -269,9 +277,7 @@ def test_a_group_s_own_value_is_what_steps(build, random, name):
 def test_a_matrix_does_not_see_how_large_its_neighbours_are(build, random, name):
     """Gradients of the first of a bank grow a million times over; the second steps as it does alone."""
     together, alone = nn.Parameter(random(2, 9, 5)), nn.Parameter(random(2, 9, 5)[1].clone())
-    # SOAP-Muon's long side begins with directions that no gradient has reached: rounding chooses among them.
-    known = {"sides": "short"} if name == "soap_muon" else {}
-    optimizers = [build(name, [p], **known) for p in (together, alone)]
+    optimizers = [build(name, [p]) for p in (together, alone)]
     for step in range(4):
         together.grad = random(2, 9, 5, seed=step)
         alone.grad = together.grad[1].clone()

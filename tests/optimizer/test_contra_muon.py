@@ -14,7 +14,8 @@ def test_singular_values_become_one_less_their_share(track, orthogonal, shape, c
     start = torch.zeros(shape, dtype=torch.float64)
     step = -track("contra_muon", start, [gradient], lr=1.0, scaling="none", steps=8, contra=contra, power_steps=200)[0]
     mapped = u.T @ step @ v
-    torch.testing.assert_close(mapped, (1 - contra * values).diag(), atol=1e-4, rtol=0)
+    expected = 1 - contra * values
+    torch.testing.assert_close(mapped, (expected * s**0.5 / expected.norm()).diag(), atol=1e-4, rtol=0)
 
 
 def test_without_its_share_is_muon(track, random):
