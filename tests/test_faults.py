@@ -57,12 +57,12 @@ def test_a_folder_has_one_process_and_its_lock_goes_with_it(tmp_path: Path, smal
         assert first.poll() is None, first.communicate()[1]
         time.sleep(0.05)
     first.send_signal(signal.SIGSTOP)  # it holds its lock as well asleep, and leaves the processor to the second
-    hydra = (folder / ".hydra" / "overrides.yaml").read_bytes()
+    command = (folder / "command.yaml").read_bytes()
     second = door(*words, "seed=7")
     told = second.communicate(timeout=120)[1]
     assert (second.returncode, "Traceback" in told) == (2, False)
     assert f"{folder}: another process is at work in it" in told
-    assert (folder / ".hydra" / "overrides.yaml").read_bytes() == hydra  # refused before it wrote anything
+    assert (folder / "command.yaml").read_bytes() == command  # refused before it wrote anything
     assert first.poll() is None
     first.send_signal(signal.SIGKILL)
     first.communicate()

@@ -58,7 +58,7 @@ def test_a_command_composes(command: str, compose: Callable[..., dict[str, Any]]
     """As a shell hands it over; of a sweep, its first job."""
     own = ("-", "job", "resume=", "hydra.", "hydra/", "&")
     words = [word for word in shlex.split(command) if not word.startswith(own)]
-    check(compose(*(sweep_values(OverridesParser.create().parse_override(word))[0] for word in words)))
+    check(compose(*(next(sweep_values(OverridesParser.create().parse_override(word))) for word in words)))
 
 
 def test_there_are_commands_and_their_scripts_and_targets_exist() -> None:

@@ -148,8 +148,7 @@ def _train(command: Command) -> dict[str, Any]:
     if config["trainer"]["micro_batch_tokens"] == "auto" and device.type == "cuda":
         facts["micro_batch_tokens"] = trainer.fit(reserved=facts["memory"]["optimizer"])
     loggers.start(command.folder, config, facts)
-    if resume_from:
-        RunFolder(command.folder).remember(command.overrides)
+    RunFolder(command.folder).remember(command.overrides)
     summary = facts | {"status": "failed", "error": None}
     try:
         if dataset.tokenizer.name != "gpt2":  # that one is known everywhere; its own lets the folder be opened anywhere

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
 from omegaconf import DictConfig
 
 import ramen
@@ -21,10 +23,12 @@ from ramen.config.diagnosis import Composer, key_of
 from ramen.config.kinds import COMPOSITIONS
 from ramen.config.registry import CONF
 from ramen.errors import ConfigError
-from ramen.runs.folder import OVERRIDES, RunFolder
+from ramen.runs.folder import COMMAND, RunFolder
 
 AUTO = "auto"
 PRINTS = ("help", "hydra_help", "cfg", "info", "shell_completion")  # options that print something in place of a run
+LAUNCHERS, SWEEPERS = ("basic", "slurm", "submitit_slurm", "submitit_local"), ("basic", "optuna")
+PLUGINS = {"hydra/launcher": LAUNCHERS, "hydra/sweeper": SWEEPERS}  # that a saved command may choose
 OF_ITS_FOLDER = {"resume", "hydra.mode", "hydra.sweep.dir", "hydra.run.dir"}  # a continuation has them from its folder
 
 
@@ -109,17 +113,44 @@ def _resumed(command: CommandLine) -> CommandLine:
         raise ConfigError("resume: knows whether its folder is a run's or a sweep's; leave out -m")
     folder = Path(given[0].removeprefix("resume=").strip("'\""))
     others = [word for word in command.overrides if word not in given]
-    saved = RunFolder(folder)
-    if (words := saved.overrides()) is not None:
-        overrides = [*_replayed(words, others), *others, f"resume={quoted(folder)}", f"hydra.run.dir={quoted(folder)}"]
-        return replace(command, overrides=tuple(overrides))
-    if (words := saved.multirun()) is not None:
-        overrides = [*_replayed(words, others), *others, f"hydra.sweep.dir={quoted(folder)}"]
-        return CommandLine({**command.options, "multirun": True}, tuple(overrides))
-    raise ConfigError(f"resume: {folder} is not a run folder; it has no {OVERRIDES}")
+    saved = RunFolder(folder).command()
+    if saved is None:
+        raise ConfigError(f"resume: {folder} is not the folder of a run or sweep of this ramen; it has no {COMMAND}")
+    sweep = saved[:1] == ["-m"]
+    place = f"hydra.{'sweep' if sweep else 'run'}.dir={quoted(folder)}"
+    overrides = [
+        *_replayed(saved[sweep:], others, folder),
+        *others,
+        place,
+        *([] if sweep else [f"resume={quoted(folder)}"]),
+    ]
+    return CommandLine(command.options | ({"multirun": True} if sweep else {}), tuple(overrides))
 
 
-def _replayed(saved: list[str], others: list[str]) -> list[str]:
-    """The saved overrides but for those given anew."""
+def _replayed(saved: list[str], others: list[str], folder: Path) -> list[str]:
+    """The saved overrides but for those given anew. ConfigError for what could run code: the folder may come from anyone."""
     anew = {word.partition("=")[0] for word in others} | OF_ITS_FOLDER
-    return [word for word in saved if word.partition("=")[0] not in anew]
+    words = [word for word in saved if word.partition("=")[0] not in anew]
+    if refused := [word for word in words if not _is_harmless(word)]:
+        raise ConfigError(*(f"resume: {folder / COMMAND} says {word}; give that again to trust it" for word in refused))
+    return words
+
+
+def _is_harmless(word: str) -> bool:
+    """True for an override that cannot run code: of Hydra's own settings only numbers, and launchers and sweepers by name."""
+    try:
+        override = OverridesParser.create().parse_override(word)
+    except HydraException:
+        return False
+    key, value = override.key_or_group, override.value()
+    names = re.split(r"[./]", f"{key}.{override.package}")
+    if "allow_targets" in names or word.startswith("-"):
+        return False
+    if "hydra" in names:
+        number = re.fullmatch(r"hydra\.(sweeper|launcher)(\.\w+)+", key) and isinstance(value, int | float)
+        return bool(number) or value in PLUGINS.get(key, ())
+    if "." in key or isinstance(value, dict):
+        return True
+    return bool(
+        re.fullmatch(r"(?!.*\.\.)[\w,.=@+ ()\[\]'\"-]*", word.partition("=")[2])
+    )  # an option, and no other file

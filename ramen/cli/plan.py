@@ -5,6 +5,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import replace
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ramen.cli.command import CommandLine, quoted
-from ramen.config.compose import plain
-from ramen.config.diagnosis import Composer, located, sweep_values
+from ramen.config.diagnosis import Composer, located, resolved, sweep_values
 from ramen.config.kinds import COMPOSITIONS
 from ramen.errors import ConfigError
 
@@ -114,7 +114,7 @@ def _count(values: Any, override: Override) -> int:
     if isinstance(values, RangeSweep):
         start, stop, step = (Fraction(str(number)) for number in (values.start, values.stop, values.step))
         return math.ceil((stop - start) / step)
-    return 1 if isinstance(values, IntervalSweep) else len(sweep_values(override))
+    return 1 if isinstance(values, IntervalSweep) else len(list(sweep_values(override)))
 
 
 def _refuse_intervals(swept: Iterable[Override]) -> None:
@@ -132,15 +132,15 @@ def _check_values(overrides: dict[str, Override], composer: Composer) -> list[di
     """The config of the first job, and of one job for every other value. ConfigError tells all that is wrong with them."""
     from ramen.config.check import check, config_hash
 
-    first = {key: sweep_values(override)[0] for key, override in overrides.items()}
+    first = {key: next(sweep_values(override)) for key, override in overrides.items()}
     config = composer.compose(list(first.values()))
-    variants = [(key, word) for key, override in overrides.items() for word in sweep_values(override)[1:]]
+    variants = [(key, word) for key, override in overrides.items() for word in islice(sweep_values(override), 1, None)]
     problems: dict[str, None] = {}
     jobs: list[dict[str, Any]] = []
     seen: dict[tuple[str, str], str] = {}  # (key, hash of the config) -> the value that led to it
     for key, word in [("", ""), *variants]:
         try:
-            values = plain(_with_value(word, config, first | {key: word}, composer) if word else config)
+            values = resolved(_with_value(word, config, first | {key: word}, composer) if word else config)
             check(values)
         except ConfigError as error:
             problems |= dict.fromkeys(error.problems)

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from ramen.cli.command import parse
 from ramen.cli.train import print_config
-from ramen.config.compose import plain
 
 if TYPE_CHECKING:
     from ramen.data.dataset import Dataset
@@ -17,15 +16,13 @@ if TYPE_CHECKING:
 
 def main(arguments: Sequence[str]) -> int:
     """Prepare `data` of a config, given by overrides, and print what it holds."""
-    from ramen.config.check import check
     from ramen.config.registry import build
 
     command = parse(arguments)
     if command.prints:
         return print_config(command)
     with command.composer().open() as composer:
-        config = plain(composer.compose(command.overrides))
-    check(config)
+        _, config = composer.checked(command.overrides)
     _print(build(config["data"], allow=config["allow_targets"]).dataset())
     return 0
 

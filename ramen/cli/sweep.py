@@ -21,7 +21,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from ramen.config.compose import choices, plain
-from ramen.errors import ConfigError
+from ramen.errors import ConfigError, printable
 from ramen.runs.folder import ENDED
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ class Sweep:
             self.postponed.append((command, copy.deepcopy(HydraConfig.instance().cfg)))
             return None
         if summary["status"] == "failed":
-            print(f"job {context.job.num} failed: {summary['error']}", file=sys.stderr)
+            print(f"job {context.job.num} failed: {printable(summary['error'])}", file=sys.stderr)
         if summary["status"] == "stopped" and summary.get("error") in SIGNALS:
             sys.exit(0)  # no further job
         if listed or context.sweeper._target_.endswith("BasicSweeper") or summary["status"] in ENDED:

@@ -1,5 +1,6 @@
 """The table of a sweep's jobs, best first."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -7,12 +8,15 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from ramen.cli.sweep import HASH_DIGITS
 from ramen.config.check import computed
 from ramen.config.diagnosis import key_of
-from ramen.errors import DataError
-from ramen.runs.folder import ENDED, RunFolder
+from ramen.errors import DataError, printable
+from ramen.runs.folder import CONFIG, ENDED, RunFolder
 from ramen.runs.lock import is_locked
 from ramen.runs.resume import summary
+
+JOB = re.compile(rf"-[0-9a-f]{{{HASH_DIGITS}}}$")  # the name of a job's folder (ramen.cli.sweep.job_folder)
 
 
 def print_jobs(sweep: Path, failures: Mapping[Path, str], counts: Mapping[str, int]) -> bool:
@@ -20,22 +24,19 @@ def print_jobs(sweep: Path, failures: Mapping[Path, str], counts: Mapping[str, i
     console = Console(stderr=True, markup=False)
     if not console.is_terminal:
         console = Console(stderr=True, markup=False, width=200)  # a log has no edge to wrap at
-    jobs = (
-        [_job(path, failures) for path in sorted(sweep.iterdir()) if (path / ".hydra").is_dir()]
-        if sweep.is_dir()
-        else []
-    )
+    folders = sorted(path for path in sweep.glob("*") if JOB.search(path.name) or (path / CONFIG).is_file())
+    jobs = [_job(path, failures) for path in folders]
     common = set.intersection(*(set(job["overrides"]) for job in jobs)) if len(jobs) > 1 else set()
     table = Table("varies", "status", "validation loss", "tokens", "tokens/s", "reason", box=None, pad_edge=False)
     for job in sorted(jobs, key=lambda j: (j.get("final_val_loss") is None, j.get("final_val_loss"))):
         loss, tokens, rate = (job.get(key) for key in ("final_val_loss", "tokens", "tokens_per_second"))
         table.add_row(
-            " ".join(word for word in job["overrides"] if word not in common and _changes_result(word)),
+            printable(" ".join(word for word in job["overrides"] if word not in common and _changes_result(word))),
             job["status"],
             "" if loss is None else f"{loss:.4f}",
             "" if tokens is None else f"{tokens:,}",
             "" if rate is None else f"{rate:,.0f}",
-            (job.get("error") or "").partition("\n")[0],
+            printable((job.get("error") or "").partition("\n")[0]),
         )
     console.print(table)
     lines = [f"{len(jobs)} jobs: " + ", ".join(f"{n} {what}" for what, n in sorted(counts.items()))] if counts else []
@@ -43,7 +44,7 @@ def print_jobs(sweep: Path, failures: Mapping[Path, str], counts: Mapping[str, i
         lines.append(f"to continue: ramen train resume={sweep}")
     for line in [*lines, f"compare: ramen compare {sweep}"]:
         console.print(line, highlight=False, soft_wrap=True)
-    return all(job["status"] != "failed" for job in jobs)
+    return not failures and all(job["status"] != "failed" for job in jobs)
 
 
 def _job(folder: Path, failures: Mapping[Path, str]) -> dict[str, Any]:
@@ -61,6 +62,6 @@ def _changes_result(word: str) -> bool:
 
 def _overrides(folder: Path) -> list[str]:
     try:
-        return RunFolder(folder).overrides() or [folder.name]
+        return RunFolder(folder).command() or [folder.name]
     except DataError:
         return [folder.name]

@@ -7,13 +7,14 @@ from typing import Any
 
 from hydra.types import RunMode
 from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
 
 from ramen.cli.command import AUTO, CommandLine, parse, quoted
 from ramen.cli.plan import planned
 from ramen.cli.sweep import Sweep, asked_for
-from ramen.config.compose import plain
 from ramen.config.diagnosis import located
 from ramen.errors import ConfigError, RamenError
+from ramen.runs.folder import RunFolder
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -21,11 +22,15 @@ def main(arguments: Sequence[str]) -> int:
     command = parse(arguments)
     if command.prints:
         return print_config(command)
-    with command.composer().open() as composer:
-        config: Any = None if command.multirun else composer.compose(command.overrides)
-        sweeps = config is None or config.hydra.mode == RunMode.MULTIRUN
-        command, folder = planned(command, composer) if sweeps else (command, Path())
-    return _sweep(command, folder) if sweeps else _run(command, config)
+    try:
+        with command.composer().open() as composer:
+            if not command.multirun:
+                config, values = composer.checked(command.overrides)
+            sweeps = command.multirun or config.hydra.mode == RunMode.MULTIRUN
+            plan = planned(command, composer) if sweeps else None
+        return _sweep(command, *plan) if plan else _run(command, config, values)
+    except OmegaConfBaseException as error:  # of a setting of Hydra's that refers to nothing
+        raise ConfigError(located(error)) from error
 
 
 def print_config(command: CommandLine) -> int:
@@ -38,14 +43,12 @@ def print_config(command: CommandLine) -> int:
     return 0
 
 
-def _run(command: CommandLine, config: DictConfig) -> int:
+def _run(command: CommandLine, config: DictConfig, values: dict[str, Any]) -> int:
     from ramen.build.run import run
-    from ramen.config.check import NO_TEXT, check, is_text
+    from ramen.config.check import NO_TEXT, is_text
     from ramen.runs import resume
 
-    folder, values = Path(str(config.hydra.run.dir)), plain(config)
-    check(values)
-    goes_on = values["resume"]
+    folder, goes_on = Path(str(config.hydra.run.dir)), values["resume"]
     if (sweep := config.hydra.runtime.choices.get("sweep")) and goes_on is None:  # a sweep's job goes on by itself
         raise ConfigError(f"sweep={sweep}: starts several runs; add -m")
     if not is_text(str(folder)):
@@ -58,11 +61,10 @@ def _run(command: CommandLine, config: DictConfig) -> int:
         print(f"resume=auto: {what}", file=sys.stderr)
         command = command.with_overrides(f"resume={quoted(goes_on)}" if goes_on else "resume=null")
         folder = goes_on or folder
+    _refuse_other(folder, "run")
     lock = resume.claim(folder)
     if goes_on is None:
         resume.refuse_used(folder)
-    else:  # a run keeps the words of its command until others are accepted (ramen.runs.resume.remember)
-        command = command.with_overrides("hydra.output_subdir=null")
     errors: list[Exception] = []
 
     def task(config: DictConfig) -> None:
@@ -78,8 +80,11 @@ def _run(command: CommandLine, config: DictConfig) -> int:
     return 0
 
 
-def _sweep(command: CommandLine, folder: Path) -> int:
+def _sweep(given: CommandLine, command: CommandLine, folder: Path) -> int:
     from ramen.cli.table import print_jobs
+
+    _refuse_other(folder, "sweep")
+    RunFolder(folder).remember(["-m", *given.overrides])
 
     sweep, stopped = Sweep(), False
     try:
@@ -88,6 +93,15 @@ def _sweep(command: CommandLine, folder: Path) -> int:
     except SystemExit:  # a signal stopped a job, and no further one is to start
         stopped = True
     return 0 if print_jobs(folder, sweep.failures, sweep.counts) or stopped else 1
+
+
+def _refuse_other(folder: Path, kind: str) -> None:
+    """ConfigError for a run in the folder of a sweep, or a sweep in that of a run."""
+    words = RunFolder(folder).command()
+    if words is not None and (words[:1] == ["-m"]) != (kind == "sweep"):
+        raise ConfigError(
+            f"hydra.{kind}.dir: {folder} is the folder of a {'run' if kind == 'sweep' else 'sweep'}; choose another"
+        )
 
 
 def _launch(command: CommandLine, task: Callable[[DictConfig], Any]) -> None:

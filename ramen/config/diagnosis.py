@@ -4,6 +4,7 @@ import contextlib
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import hydra
@@ -14,7 +15,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ramen.config.check import check
+from ramen.config.check import check, flatten
 from ramen.config.compose import plain
 from ramen.config.registry import CONF
 from ramen.errors import ConfigError, suggest
@@ -64,6 +65,13 @@ class Composer:
         except Exception as error:  # Hydra raises ValueError and AssertionError, too
             raise ConfigError(*self.problems(overrides, error)) from error
 
+    def checked(self, overrides: Sequence[str]) -> tuple[DictConfig, dict[str, Any]]:
+        """The composed config, and its plain values. ConfigError tells every problem of both."""
+        config = self.compose(overrides)
+        values = resolved(config)
+        check(values)
+        return config, values
+
     def problems(self, overrides: Sequence[str], error: Exception) -> list[str]:
         """What is wrong with overrides that ended in `error`, a line each; mistakes in their values included."""
         try:
@@ -80,14 +88,14 @@ class Composer:
                 found |= dict.fromkeys(problem.problems)
                 continue
             options = self.options(override.key_or_group)
-            wrong = _wrong_options(override, options)
+            wrong = _wrong_options(override, options) if options else []
             if override.is_sweep_override():
                 wrong.append(
                     f"{word}: several values are a sweep; add -m, or write a list as {override.get_key_element()}=[A,B]"
                 )
             found |= dict.fromkeys(wrong)
             if not wrong:
-                (groups if options else values).extend(sweep_values(override)[:1])
+                (groups if options else values).append(word)
         accepted: list[str] = []
         wrong, config = self._accept(groups, accepted, config)  # groups first: keys depend on them
         found |= dict.fromkeys(wrong)
@@ -96,12 +104,10 @@ class Composer:
         wrong, config = self._accept(known, accepted, config)
         found |= dict.fromkeys(wrong)
         try:
-            check(plain(config))
+            check(resolved(config))
         except ConfigError as problem:
             refused = {key_of(word) for word in overrides} - {key_of(word) for word in accepted}
             found |= dict.fromkeys(line for line in problem.problems if line.partition(":")[0] not in refused)
-        except OmegaConfBaseException as problem:
-            found[located(problem)] = None
         return list(found) or [located(error)]
 
     def _search(self) -> list[str]:
@@ -136,28 +142,47 @@ class Composer:
         return [], config
 
 
+def resolved(config: DictConfig) -> dict[str, Any]:
+    """The plain values of a composed config. ConfigError names every key whose interpolation fails."""
+    try:
+        return plain(config)
+    except OmegaConfBaseException as error:
+        raw: Any = OmegaConf.to_container(config, resolve=False)
+        problems = []
+        for key, value in flatten({name: node for name, node in raw.items() if name != "hydra"}).items():
+            try:
+                OmegaConf.select(config, key)
+            except OmegaConfBaseException as broken:
+                problems.append(f"{key}: {_first_line(broken)}, got {value!r}")
+        raise ConfigError(*(problems or [located(error)])) from error
+
+
 def key_of(word: str) -> str:
     """The key that an override sets, or its group."""
     return word.lstrip("+~").partition("=")[0]
 
 
-def sweep_values(override: Override) -> list[str]:
-    """The override once for each value of its sweep."""
+def sweep_values(override: Override) -> Iterator[str]:
+    """The override once for each value of its sweep, of which there may be very many."""
+    values = override.value()
     if not override.is_sweep_override():
-        return [override.input_line or ""]
-    value = override.value()
-    if isinstance(value, IntervalSweep):  # of a search: its ends
-        return [f"{override.get_key_element()}={end}" for end in (value.start, value.end)]
-    return [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
+        yield override.input_line or ""
+    elif isinstance(values, IntervalSweep):  # of a search: its ends
+        yield from (f"{override.get_key_element()}={end}" for end in (values.start, values.end))
+    else:
+        yield from (f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator())
 
 
 def located(error: Exception) -> str:
     """An error of Hydra or OmegaConf in one line, behind the key it is about; they go on about their own insides after it."""
     cause = error.__cause__
     error = cause if isinstance(cause, OmegaConfBaseException) else error
-    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    key = getattr(error, "full_key", None)
-    return f"{key}: {line}" if key else line
+    key = error.full_key if isinstance(error, OmegaConfBaseException) else None
+    return f"{key}: {_first_line(error)}" if key else _first_line(error)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def _explain(word: str, error: Exception, config: DictConfig) -> str:
@@ -193,13 +218,14 @@ def _unknown_key(word: str, config: DictConfig) -> str | None:
 def _wrong_options(override: Override, options: list[str]) -> list[str]:
     """What is wrong with the choices of an override of a group that has these options."""
     key = override.get_key_element()
-    choices = [value.partition("=")[2].strip("'\"") for value in sweep_values(override)]
+    values = islice(sweep_values(override), len(options) + 1)  # of which one is wrong, if there are more
+    choices = [value.partition("=")[2].strip("'\"") for value in values]
     return [
         _missing_plugin(f"{key}={choice}", plugin)
         if (plugin := f"{override.key_or_group}/{choice}") in PLUGINS
         else f"{key}: no such option, got {choice!r}{suggest(choice, options)}"
         for choice in choices
-        if options and choice not in options and not override.is_delete()
+        if choice not in options and not override.is_delete()
     ]
 
 

@@ -20,7 +20,7 @@ from ramen.runs.renamed import current_names
 
 CONFIG, METRICS, SUMMARY, ENVIRONMENT = "config.yaml", "metrics.jsonl", "summary.json", "environment.json"
 DIAGNOSTICS, EVALUATIONS, TOKENIZER = "diagnostics.jsonl", "evaluations.jsonl", "tokenizer.json"
-OVERRIDES, MULTIRUN = Path(".hydra", "overrides.yaml"), "multirun.yaml"  # Hydra's names
+COMMAND = "command.yaml"
 ENDED = ("finished", "diverged")  # statuses of a run with a result
 
 
@@ -51,14 +51,18 @@ class RunFolder:
         """The name of the run at a service, made at its first step; in 0.1 it was made of the folder's path."""
         return self.environment().get("run_id") or hashlib.sha256(os.fsencode(self.path.resolve())).hexdigest()[:16]
 
-    def overrides(self) -> list[str] | None:
-        """The words of the run's command; None where Hydra saved none."""
-        return self._words(OVERRIDES)
-
-    def multirun(self) -> list[str] | None:
-        """The words of a sweep's command, Hydra's first, if this is the folder of a sweep; else None."""
-        hydra, task = (self._words(MULTIRUN, "hydra", "overrides", kind) for kind in ("hydra", "task"))
-        return None if hydra is None or task is None else [*hydra, *task]
+    def command(self) -> list[str] | None:
+        """The overrides that the run or sweep here was started with, a sweep's after -m; None if there is neither."""
+        path = self.path / COMMAND
+        if not path.is_file():
+            return None
+        try:
+            words = read_yaml(path)
+            if not (isinstance(words, list) and all(isinstance(word, str) for word in words)):
+                raise TypeError("no list of words")
+        except (OSError, ValueError, TypeError) as error:
+            raise DataError(f"{path}: is damaged, got {told(error)}; allowed is a list of words") from error
+        return words
 
     def begin(self, config: dict[str, Any], environment: dict[str, Any], keep_steps: int | None) -> None:
         """Write what is known before the first step. Records up to `keep_steps` stay, all others go; so does the old summary."""
@@ -88,8 +92,8 @@ class RunFolder:
         self._write(SUMMARY, summary)
 
     def remember(self, words: list[str]) -> None:
-        """Make the words of a continuation that was accepted those that the next `resume=` repeats."""
-        write_atomically(self.path / OVERRIDES, yaml.safe_dump(words).encode())
+        """Make the words of a command that was accepted those that the next `resume=` repeats."""
+        write_atomically(self.path / COMMAND, yaml.safe_dump(words, allow_unicode=True).encode())
 
     def _mapping(self, name: str | Path) -> dict[str, Any]:
         path = self.path / name
@@ -110,20 +114,6 @@ class RunFolder:
             return valid(self._mapping(name))
         except ValueError as error:
             raise DataError(f"{self.path / name}: {error}") from error
-
-    def _words(self, name: str | Path, *keys: str) -> list[str] | None:
-        path = self.path / name
-        if not path.is_file():
-            return None
-        try:
-            words = read_yaml(path)
-            for key in keys:
-                words = words[key]
-            if not (isinstance(words, list) and all(isinstance(word, str) for word in words)):
-                raise TypeError("no list of words")
-        except (OSError, ValueError, TypeError, LookupError) as error:
-            raise DataError(f"{path}: is damaged, got {told(error)}; allowed is a list of words") from error
-        return words
 
     def _write(self, name: str, content: Mapping[str, Any]) -> None:
         write_atomically(self.path / name, (json.dumps(_plain(content), indent=1) + "\n").encode())

@@ -52,7 +52,7 @@ def one_line(text: str) -> str:
         (["optimizer.momentum=1.5"], ["optimizer: momentum must be in [0, 1), got 1.5"]),  # what only its constructor knows
         (["data=text"], ["data.files: must be given"]),
         (["data=text", "data.files=/nonexistent/*.txt"], ["/nonexistent/*.txt"]),
-        (["resume=/nonexistent"], ["resume: /nonexistent is not a run folder"]),
+        (["resume=/nonexistent"], ["resume: /nonexistent is not the folder of a run or sweep"]),
         (["resume=/a", "resume=auto"], ["resume: continues one run or sweep, got resume=/a resume=auto"]),
         (["seed=0,1"], ["seed=0,1: several values are a sweep; add -m, or write a list as seed=[A,B]"]),
         (["optimizer=adamw", "schedule@optimizer.momentum_schedule=constant", "schedule@bach_schedule=stepped",

@@ -243,7 +243,7 @@ def test_a_job_whose_summary_is_damaged_is_not_overwritten(
     sweep: Sweep, job: Callable[..., Command], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     mine = job("optimizer.lr=0.01")
-    (mine.folder / ".hydra" / "overrides.yaml").write_bytes(b"- optimizer.lr=0.01\n")
+    (mine.folder / "command.yaml").write_bytes(b"- optimizer.lr=0.01\n")
     (mine.folder / "summary.json").write_text('{"status": "finished", "steps": "?"}')
     assert "optimizer.lr=0.01 unfinished" in told(capsys, tmp_path, sweep)
     with pytest.raises(DataError, match=r"summary\.json: is damaged, steps"):
@@ -253,14 +253,12 @@ def test_a_job_whose_summary_is_damaged_is_not_overwritten(
 @pytest.mark.parametrize(
     "content", [b"", b"a: 1", b"3", b"a: *b", b"- a\0b", b"\xff", b"[" * 3000, b"- null", b"- {a: 1}"]
 )
-def test_words_that_are_damaged_are_named_and_in_a_table_do_without(
+def test_damaged_words_are_named_and_a_table_does_without_them(
     sweep: Sweep, content: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = tmp_path / "a"
-    (folder / ".hydra").mkdir(parents=True)
-    (folder / ".hydra" / "overrides.yaml").write_bytes(content)
-    (tmp_path / "multirun.yaml").write_bytes(content)
-    for damaged, name in ((folder, r".hydra/overrides\.yaml"), (tmp_path, r"multirun\.yaml")):
-        with pytest.raises(DataError, match=f"^{damaged}/{name}: is damaged, got "):
-            parse([f"resume={damaged}"])
-    assert "a unfinished" in told(capsys, tmp_path, sweep)
+    folder = tmp_path / "a-00000000"
+    folder.mkdir()
+    (folder / "command.yaml").write_bytes(content)
+    with pytest.raises(DataError, match=rf"^{folder}/command\.yaml: is damaged, got "):
+        parse([f"resume={folder}"])
+    assert "a-00000000 unfinished" in told(capsys, tmp_path, sweep)

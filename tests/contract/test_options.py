@@ -125,7 +125,8 @@ def test_no_two_options_of_a_group_are_the_same_run(option, kind):
 def test_every_value_of_a_sweep_is_accepted(compose, name):
     swept = yaml.safe_load((CONF / "sweep" / f"{name}.yaml").read_text())["hydra"]["sweeper"]["params"]
     listed = {
-        key: sweep_values(OverridesParser.create().parse_override(f"{key}={given}")) for key, given in swept.items()
+        key: list(sweep_values(OverridesParser.create().parse_override(f"{key}={given}")))
+        for key, given in swept.items()
     }
     assert any(len(words) > 1 for words in listed.values())
     for words in listed.values():
