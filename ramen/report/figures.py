@@ -118,10 +118,11 @@ def difference_figure(
     shown: list[Any], methods: dict[str, Method], baseline: Method, colours: dict[str, str]
 ) -> Figure:
     """Each method's difference to the baseline (rows of the ranking): seeds as dots, mean and interval as a bar."""
-    interval = ", 95 % interval" if any(not math.isnan(row.low) for row in shown) else ", too few seeds for an interval"
-    better = "right" if baseline.metric in HIGHER_IS_BETTER else "left"
-    title = f"Difference to {canvas.literal(baseline.label)}{interval}"
-    x = f"{baseline.metric}, difference ({better} is better)"
+    known = any(not math.isnan(row.low) for row in shown)
+    title = (
+        f"Difference to {baseline.label}, {'95 % interval and p (Holm)' if known else 'too few seeds for an interval'}"
+    )
+    x = f"{baseline.metric}, difference ({'right' if baseline.metric in HIGHER_IS_BETTER else 'left'} is better)"
     figure, axes = canvas.new_figure(title, x, "", height=1.6 + 0.5 * len(shown))
     axes.axvline(0, color=canvas.BASELINE_COLOUR, linewidth=1.2)
     low, high = _difference_limits(shown)
