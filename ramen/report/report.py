@@ -107,11 +107,11 @@ def compare(
         baseline=base.label,
         metric=base.metric,
         target_text=page.target_text(base, target),
-        runs=tables.runs_table(methods, keys),
+        runs=(table := tables.runs_table(methods, keys)),
         ranking=ranking,
         targets=tables.targets_table([m for m in methods if m.label not in apart], base, target),
         learning_rates=pd.DataFrame([point for curve in curves for point in curve.points]),
-        left_out=tables.left_out_table(methods),
+        left_out=tables.left_out_table(table),
         lr_curves=curves,
         methods=methods,
     )

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from ramen.report.fairness import GRAVE, VOID, Finding, Gravity
+from ramen.report.formatting import value_text
 from ramen.report.method import HIGHER_IS_BETTER, LEAST_SEEDS, LR, Method, Seed
 from ramen.report.statistics import CONFIDENCE, NAN, Difference, difference, holm, ratio, seeds_needed, spread
 from ramen.runs.read import STATUSES
@@ -21,11 +22,12 @@ def runs_table(methods: list[Method], by: list[str]) -> pd.DataFrame:
     rows = []
     for method in methods:
         chosen = {id(run) for run in method.chosen_runs.values()}
-        keys = dict.fromkeys([*by, *(key for setting in method.tried for key, _ in setting)])
+        keys = dict.fromkeys([*by, LR, *(key for setting in method.tried for key, _ in setting)])
         for run in method.runs:
             row: dict[str, object] = {"folder": run.place, "method": method.label, "seed": None, "status": run.status}
             row |= {key: run.value(key) for key in keys}
-            row |= {"ranked": id(run) in chosen, **run.summary, "seed": run.seed, "reason": run.reason}
+            reason = run.reason or ("" if method.usable(run) else f"finished without a finite {method.metric}")
+            row |= {"ranked": id(run) in chosen, **run.summary, "seed": run.seed, "reason": reason}
             rows.append(row | {"data_hash": run.data_hash, "commit": run.commit, "device": run.device})
     return pd.DataFrame(rows).astype({"seed": "Int64"})
 
@@ -75,24 +77,11 @@ def verdict(d: Difference, p: float, metric: str, reasons: Reasons) -> str:
     return better if p < SURE else f"probably {better}"
 
 
-def left_out_table(methods: list[Method]) -> pd.DataFrame:
+def left_out_table(runs: pd.DataFrame) -> pd.DataFrame:
     """Runs that have no number in the ranking, with the reason of each."""
-    rows = [
-        {
-            "method": method.label,
-            "setting": "" if run.value(LR) is None else f"lr={run.value(LR)}",
-            "seed": run.seed,
-            "status": run.status,
-            "reason": run.reason or f"finished without a finite {method.metric}",
-            "last_step": int(run.curve.step[-1]) if len(run.curve.step) else None,
-            "folder": run.place,
-        }
-        for method in methods
-        for run in method.runs
-        if not method.usable(run)
-    ]
-    frame = pd.DataFrame(rows, columns=["method", "setting", "seed", "status", "reason", "last_step", "folder"])
-    return frame.sort_values("status", key=lambda status: status.map(LEFT_OUT.index), kind="stable", ignore_index=True)
+    frame = runs[runs["reason"] != ""].sort_values("status", key=lambda s: s.map(LEFT_OUT.index), kind="stable")
+    frame = frame.assign(setting=["" if pd.isna(rate) else f"lr={value_text(rate)}" for rate in frame[LR]])
+    return frame[["method", "setting", "seed", "status", "reason", "folder"]].reset_index(drop=True)
 
 
 def targets_by_seed(baseline: Method, target: float | None) -> tuple[dict[Seed, float], float]:

@@ -114,8 +114,9 @@ def test_only_broken_folders(tmp_path, write_run):
 
 
 def test_nothing_finished_still_reports(tmp_path, write_run):
-    write_run(tmp_path / "a", status="failed", error="out of memory")
+    write_run(tmp_path / "a", status="failed", error="out of memory", seed="x")
     report = compare(tmp_path, out=tmp_path)
+    assert "| adamw | lr=0.01 | - | failed |" in report.paths["markdown"].read_text()
     assert "nothing can be compared" in report.answer
     assert "out of memory" in report.paths["report"].read_text()
 
