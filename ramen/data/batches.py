@@ -1,11 +1,9 @@
 """Batches: rows of tokens with labels that are never wrong, and a position in the data that can be saved.
 
 Three ways to cut rows: whole documents (documents.py), and windows of the tokens as they lie in the shards (windows.py),
-one after the other or at random places; RowSettings (rows.py) chooses.
+one after the other or at random places; RowSettings (source.py) chooses.
 """
 
-import hashlib
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +18,6 @@ from ramen.data.shard import open_shard
 from ramen.errors import DataError
 
 IGNORED = -100  # what torch's cross entropy ignores
-FINGERPRINT_TOKENS = 4096
 Row = tuple[NDArray[np.int64], NDArray[np.int64]]  # tokens (T,) and targets (T,)
 
 
@@ -41,18 +38,10 @@ class Batches(ABC):
     epoch: int  # of the next token
     tokens_dropped = 0
 
-    def __init__(self, shards: Sequence[Path], *, bos: int, sequence_length: int, seed: int, **settings: int):
+    def __init__(self, shards: Sequence[Path], *, bos: int, sequence_length: int, seed: int):
         if not shards:
             raise DataError("data: there is no shard to read, got an empty list; at least one is needed")
         self.shards, self.bos, self.sequence_length, self.seed = tuple(shards), bos, sequence_length, seed
-        # All that a position depends on, in integers.
-        self._identity = {
-            "shards": _fingerprint(self.shards),
-            "bos": bos,
-            "seed": seed,
-            "sequence_length": sequence_length,
-        }
-        self._identity |= settings
 
     @abstractmethod
     def take(self, rows: int) -> Batch:
@@ -71,18 +60,14 @@ class Batches(ABC):
         """Go to a position. DataError when there is none such."""
 
     def state_dict(self) -> dict[str, int]:
-        """The position, and what it is a position in; integers only."""
-        return {**self.position(), "tokens_dropped": self.tokens_dropped, **self._identity}
+        """The position in integers; a position in these shards, with this seed and these settings (the caller's to check)."""
+        return {**self.position(), "tokens_dropped": self.tokens_dropped}
 
     def load_state_dict(self, state: Mapping[str, int]) -> None:
-        """Continue exactly where `state` was taken. DataError when it was taken from other shards or settings."""
-        for key, own in self._identity.items():
-            if state.get(key) != own:
-                raise DataError(f"data state: {key} is not that of this run, got {state.get(key)}; allowed is {own}")
-        position = self.position()
-        if missing := [key for key in (*position, "tokens_dropped") if key not in state]:
-            raise DataError(f"data state: is incomplete, got no {', '.join(missing)}")
-        self.seek(**{key: int(state[key]) for key in position})
+        """Continue exactly where `state` was taken. DataError when it is no position here."""
+        if missing := self.state_dict().keys() - state.keys():
+            raise DataError(f"data state: is incomplete, got no {', '.join(sorted(missing))}")
+        self.seek(**{key: int(state[key]) for key in self.position()})
         self.tokens_dropped = int(state["tokens_dropped"])
 
     def batch_of(self, tokens: NDArray[np.int64], targets: NDArray[np.int64]) -> Batch:
@@ -99,12 +84,3 @@ class Batches(ABC):
                 f"{path}: holds ids of another tokenizer, got id {largest}; allowed are 0 to {self.bos}, which is BOS"
             )
         return ids
-
-
-def _fingerprint(shards: Sequence[Path]) -> int:
-    """An integer of 62 bits that tells these shards, in this order, from others by name, size and first tokens."""
-    state = hashlib.sha256()
-    for path in shards:
-        state.update(b"%s %d\n" % (os.fsencode(path.name), path.stat().st_size))
-        state.update(open_shard(path)[:FINGERPRINT_TOKENS].tobytes())
-    return int.from_bytes(state.digest()[:8], "big") >> 2

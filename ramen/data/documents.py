@@ -34,8 +34,8 @@ class DocumentBatches(Batches):
     """
 
     def __init__(self, shards: Sequence[Path], *, shuffle: bool, long_documents: LongDocuments, **base: Any):
+        super().__init__(shards, **base)
         self.shuffle, self.crop = shuffle, long_documents == "crop"
-        super().__init__(shards, shuffle=int(self.shuffle), crop=int(self.crop), **base)
         self.whole = all(open_shard(path)[0] == self.bos for path in self.shards)
         self._path: Path | None = None
         self.seek(0, 0, 0, 0)

@@ -2,14 +2,20 @@
 
 Everything is written to a hidden folder beside the target, which is renamed when it is complete. The shards finished in
 it are the progress: a preparation that was killed, or has lost its source, goes on behind them; one that fails for good
-leaves nothing. One process at a time works at a target, the others wait and use the result. Memory is a few chunks of
-text, however many documents there are and however long a shard is.
+leaves nothing. One process at a time works at a target, the others wait and use the result.
+
+Documents travel in chunks of about a megabyte, which threads tokenize: tiktoken works outside Python's lock. The result is
+the same, in the same order, for any number of threads. Memory is a few chunks of text, however many documents there are
+and however long a shard is.
 """
 
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -18,12 +24,10 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from ramen.data.bpe import train_bpe
-from ramen.data.gpt2 import gpt2_tokenizer
 from ramen.data.index import ShardIndex
 from ramen.data.shard import MOST_TOKENS, ShardRecord, header_of
 from ramen.data.split import Document, SplitStats, split
-from ramen.data.tokenize import TokenizedDocuments, tokenize_all
-from ramen.data.tokenizer import TOKENIZER, Tokenizer, byte_tokenizer, char_tokenizer
+from ramen.data.tokenizer import TOKENIZER, Tokenizer, byte_tokenizer, char_tokenizer, gpt2_tokenizer
 from ramen.errors import ConfigError, DataError, RamenError
 from ramen.runs.lock import LOCK, discard, exclusive
 
@@ -31,6 +35,8 @@ if TYPE_CHECKING:
     from ramen.data.source import TextSource
 
 UNFINISHED = ".part"
+CHUNK_CHARACTERS = 2**20
+CHUNKS_PER_WORKER = 2  # held at once
 
 
 class PausedError(DataError):
@@ -142,6 +148,58 @@ def _behind(documents: Iterable[Document], finished: list[int]) -> Iterator[Docu
             finished[is_held_out] -= 1
         else:
             yield text, is_held_out
+
+
+@dataclass(frozen=True)
+class TokenizedDocuments:
+    """Documents one after the other: their ids (N,), each opened by BOS, and their lengths in ids."""
+
+    ids: NDArray[np.uint16]
+    lengths: list[int]
+
+
+def chunks(documents: Iterable[Document]) -> Iterator[list[Document]]:
+    """Lists of documents of about CHUNK_CHARACTERS, in order."""
+    chunk: list[Document] = []
+    size = 0
+    for document in documents:
+        chunk.append(document)
+        size += len(document[0])
+        if size >= CHUNK_CHARACTERS:
+            yield chunk
+            chunk, size = [], 0
+    if chunk:
+        yield chunk
+
+
+def tokenize(texts: Sequence[str], tokenizer: Tokenizer) -> TokenizedDocuments:
+    """The documents of one chunk."""
+    bos = np.array([tokenizer.bos], dtype=np.uint16)
+    encoded = [tokenizer.encode(text) for text in texts]
+    ids = np.concatenate([bos[:0], *(part for document in encoded for part in (bos, document))])
+    return TokenizedDocuments(ids, [1 + len(document) for document in encoded])
+
+
+def tokenize_all(
+    documents: Iterable[Document], tokenizer: Tokenizer, workers: int
+) -> Iterator[tuple[TokenizedDocuments, TokenizedDocuments]]:
+    """(training, validation) of each chunk, in order."""
+
+    def both(chunk: list[Document]) -> tuple[TokenizedDocuments, TokenizedDocuments]:
+        train, validation = ([text for text, held_out in chunk if held_out is side] for side in (False, True))
+        return tokenize(train, tokenizer), tokenize(validation, tokenizer)
+
+    pending: deque[Future[tuple[TokenizedDocuments, TokenizedDocuments]]] = deque()
+    pool = ThreadPoolExecutor(workers, "tokenize")
+    try:
+        for chunk in chunks(documents):
+            pending.append(pool.submit(both, chunk))
+            if len(pending) >= CHUNKS_PER_WORKER * workers:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 class SplitWriter:

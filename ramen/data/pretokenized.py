@@ -19,12 +19,11 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 
 from ramen.data.dataset import Dataset, dataset_of
-from ramen.data.gpt2 import gpt2_tokenizer
 from ramen.data.index import ShardIndex
 from ramen.data.prepare import PausedError
 from ramen.data.shard import ShardRecord
 from ramen.data.source import FIXED_VOCABULARIES, Source, check_range
-from ramen.data.tokenizer import Tokenizer
+from ramen.data.tokenizer import Tokenizer, gpt2_tokenizer
 from ramen.errors import ConfigError, DataError, told
 from ramen.runs.lock import exclusive
 

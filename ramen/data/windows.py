@@ -25,7 +25,7 @@ class WindowBatches(Batches):
     document_mask = False
 
     def __init__(self, shards: Sequence[Path], *, skip: int, **base: Any):
-        super().__init__(shards, skip=skip, **base)
+        super().__init__(shards, **base)
         self.skip = skip
 
     def every_row(self) -> Iterator[Row]:

@@ -14,12 +14,11 @@ from ramen.build.objects import build_section
 from ramen.config.check import check
 from ramen.config.compose import plain
 from ramen.config.diagnosis import Composer
-from ramen.data.gpt2 import gpt2_tokenizer
 from ramen.data.index import MANIFEST
 from ramen.data.prepare import validation_shards
 from ramen.data.shard import ShardRecord, read_record
 from ramen.data.source import Source, TextSource
-from ramen.data.tokenizer import TOKENIZER, Tokenizer, load_tokenizer
+from ramen.data.tokenizer import TOKENIZER, Tokenizer, gpt2_tokenizer, load_tokenizer
 from ramen.errors import ConfigError, DataError
 from ramen.inference.load import Run
 from ramen.training.evaluate import bits_per_byte

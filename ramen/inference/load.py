@@ -13,8 +13,7 @@ from ramen import device as machine
 from ramen.build.objects import build_model, build_section
 from ramen.config.check import check
 from ramen.data.batches import IGNORED
-from ramen.data.gpt2 import gpt2_tokenizer
-from ramen.data.tokenizer import Tokenizer, load_tokenizer
+from ramen.data.tokenizer import Tokenizer, gpt2_tokenizer, load_tokenizer
 from ramen.errors import ConfigError, DataError
 from ramen.inference.sample import sample
 from ramen.nn.gpt import DataSpec

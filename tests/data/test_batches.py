@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from ramen.data import documents
 from ramen.data.batches import IGNORED
 from ramen.data.documents import DocumentBatches, document_starts
-from ramen.data.rows import RowSettings
+from ramen.data.source import RowSettings
 from ramen.errors import DataError
 
 BOS = 99
@@ -225,29 +225,6 @@ def test_resumes_exactly_from_every_position(write, long_documents):
         assert torch.equal(rest.tokens, expected.tokens[done:]) and torch.equal(rest.targets, expected.targets[done:])
         assert resumed.tokens_dropped - state["tokens_dropped"] >= 0
         going.take(1)
-
-
-@pytest.mark.parametrize(
-    ("changed", "told"),
-    [
-        ({"seed": 1}, "seed"),
-        ({"sequence_length": 5}, "sequence_length"),
-        ({"long_documents": "crop"}, "crop"),
-        ({"shuffle": False}, "shuffle"),
-    ],
-)
-def test_a_state_of_other_settings_is_refused(write, changed, told):
-    paths = write(*TWO)
-    with pytest.raises(DataError, match=f"data state: {told} is not that of this run"):
-        batches(paths, **changed).load_state_dict(batches(paths).state_dict())
-
-
-def test_a_state_of_other_shards_is_refused(write):
-    state = batches(write(*TWO)).state_dict()
-    with pytest.raises(DataError, match="data state: shards is not"):
-        batches(write(TWO[0], [BOS, 11, 12, BOS, 14])).load_state_dict(state)
-    with pytest.raises(DataError, match="data state: shards is not"):
-        batches(write(*TWO)[:1]).load_state_dict(state)
 
 
 @pytest.mark.parametrize("wrong", [{"shard": 2}, {"epoch": -1}, {"document": 9}, {"offset": 50}, {"offset": -1}])

@@ -149,7 +149,7 @@ def test_a_full_disk_is_told_and_leaves_nothing(text_source, jsonl, monkeypatch,
 
 
 def many_parts(documents, tokenizer, workers):
-    from ramen.data.tokenize import tokenize
+    from ramen.data.prepare import tokenize
 
     for text, held_out in documents:
         parts = tokenize([text], tokenizer), tokenize([], tokenizer)

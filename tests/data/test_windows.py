@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from ramen.data.batches import IGNORED
-from ramen.data.rows import RowSettings
+from ramen.data.source import RowSettings
 from ramen.errors import DataError
 
 BOS = 99
@@ -105,7 +105,7 @@ def test_a_state_of_another_batching_is_refused(paths, batching, other):
     if batching == other:
         batches(paths, other).load_state_dict(state)
     else:
-        with pytest.raises(DataError, match="data state"):
+        with pytest.raises(DataError, match="data state: is incomplete, got no"):
             batches(paths, other).load_state_dict(state)
 
 
