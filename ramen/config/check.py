@@ -1,8 +1,8 @@
-"""Constructor signatures are the schema: a config is checked against what it is going to build, before anything heavy.
+"""Checks a config against the signatures of what it will build, before anything heavy.
 
 Every keyword-only parameter of a `_target_` is a key of its yaml, every key is such a parameter, and every value fits the
-parameter's annotation. All problems are told at once. A key `<hyperparameter>_schedule` holds a schedule node: a multiplier
-of that hyperparameter over the run's progress (methods declare theirs in their own yaml).
+parameter's annotation. All problems are reported at once. A key `<hyperparameter>_schedule` holds a schedule node: a multiplier
+of that hyperparameter over the run's progress.
 """
 
 import hashlib
@@ -19,12 +19,13 @@ from typing import Any, Literal, get_type_hints
 from ramen.config import secret
 from ramen.config.kinds import SECTIONS
 from ramen.config.registry import locate, of_python
+from ramen.config.suggestions import suggest_key
 from ramen.errors import ConfigError, suggest
 
 SCHEDULE_SUFFIX = "_schedule"
 NO_TEXT = "must be text that a file can be named by, without NUL and lone surrogates"
 FOLDER_NAME = re.compile(r"(?!\.)[\w.,=@+-]{1,100}", re.ASCII)
-# What a run is called, where it runs and is written, who watches it and how its data comes in do not change what is computed.
+# Names, places, loggers and the speed of loading do not change what is computed.
 NOT_HASHED = (
     "name", "logger", "diagnostics", "resume", "data.folder", "data.workers", "data.downloads", "device", "threads",
     "trainer.stop_after_steps", "trainer.checkpoint_every_steps", "trainer.checkpoint_at_end", "trainer.keep_checkpoints",
@@ -52,10 +53,10 @@ def settings(config: Mapping[str, Any]) -> Settings:
 
 
 def check(config: dict[str, Any]) -> None:
-    """Raise one ConfigError that tells every problem of a plain (resolved) config. Whole floats become ints in place."""
+    """Raise one ConfigError with every problem of a plain (resolved) config. Whole floats become ints in place."""
     problems = []
-    hints = get_type_hints(Settings)
-    given = config.get("allow_targets")
+    hints, given = get_type_hints(Settings), config.get("allow_targets")
+    keys = flatten({key: config[key] for key in (*hints, *SECTIONS) if key in config})
     allow = [name for name in given if isinstance(name, str)] if isinstance(given, list) else []
     for key, value in config.items():
         if key in hints:
@@ -63,20 +64,19 @@ def check(config: dict[str, Any]) -> None:
         elif key in SECTIONS and isinstance(value, dict) and "_target_" in value:
             problems += check_node(value, key, SECTIONS[key], allow)
         elif key in SECTIONS:
-            way = f"; choose one by schedule@{key}=NAME" if key.endswith(SCHEDULE_SUFFIX) else ""
-            problems.append(f"{key}: must be a section with a _target_, got {value!r}{way}")
+            hint = f"; choose one by schedule@{key}=NAME" if key.endswith(SCHEDULE_SUFFIX) else ""
+            problems.append(f"{key}: must be a section with a _target_, got {value!r}{hint}")
         else:
-            problems.append(
-                f"{key}: is not a section of this program, got {value!r}{suggest(key, [*hints, *SECTIONS])}"
-            )
+            hint = suggest_key(key, [*hints, *SECTIONS], keys)
+            problems.append(f"{key}: is not a section of this program, got {value!r}{hint}")
     problems += [f"{key}: is missing" for key in (*hints, *SECTIONS) if key not in config]
     name = config.get("name")
     if isinstance(name, str) and not FOLDER_NAME.fullmatch(name):
         problems.append(
             f"name: must name one folder, got {name!r}; allowed are letters, digits and _.,=@+-, no dot first"
         )
-    if own := sorted(filter(of_python, allow)):
-        problems.append(f"allow_targets: Python's own modules hold no components, got {', '.join(map(repr, own))}")
+    if refused := sorted(filter(of_python, allow)):
+        problems.append(f"allow_targets: Python's own modules hold no components, got {', '.join(map(repr, refused))}")
     problems += secret.problems(flatten(config).items())
     if problems:
         raise ConfigError(*problems)
@@ -91,28 +91,28 @@ def check_node(node: dict[str, Any], path: str, kind: str, allow: Sequence[str] 
     known, required = parameters(target)
     problems = []
     for key, value in node.items():
-        where = f"{path}.{key}"
+        where, scheduled = f"{path}.{key}", str(key).removesuffix(SCHEDULE_SUFFIX)
         if key == "_target_":
             continue
-        if _is_schedule(key, value) and key.removesuffix(SCHEDULE_SUFFIX) in known:
-            problems += check_node(value, where, "schedule", allow)
-            if known[key.removesuffix(SCHEDULE_SUFFIX)] in (int, bool):
-                problems.append(f"{where}: only a number can follow a schedule, and no count or switch")
-        elif str(key).endswith(SCHEDULE_SUFFIX) and key.removesuffix(SCHEDULE_SUFFIX) in known:
-            problems.append(f"{where}: must be a schedule, got {value!r}; choose one, as schedule@{where}=constant")
-        elif key not in known:
-            problems.append(f"{where}: no such key of {path}{suggest(key, known)}")
-        else:
+        if key in known:
             problems += _check_value(node, key, where, value, known[key])
+        elif scheduled not in known:
+            problems.append(f"{where}: no such key of {path}{suggest_key(key, known)}")
+        elif known[scheduled] in (int, bool):
+            problems.append(f"{where}: only a number can follow a schedule, and no count or switch")
+        elif _is_schedule(key, value):
+            problems += check_node(value, where, "schedule", allow)
+        else:
+            problems.append(f"{where}: must be a schedule, got {value!r}; choose one, as schedule@{where}=constant")
     problems += [f"{path}.{key}: is missing" for key in sorted(required - node.keys())]
     return problems
 
 
 def parameters(target: Callable[..., Any]) -> tuple[dict[str, Any], set[str]]:
-    """(name -> annotation, names without a default) of what config supplies to `target`.
+    """The keys of a target's config: name -> annotation, and the names without a default.
 
-    ramen's own components take config by keyword only, and a constructor with `**base` takes its base class's keywords too; a
-    foreign target takes any named parameter but the first.
+    ramen's components take config by keyword only, and a constructor with `**base` takes its base class's keywords too; a
+    component of another package takes any named parameter but the first.
     """
     if not getattr(target, "__module__", "").startswith("ramen."):
         kinds = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
@@ -131,7 +131,7 @@ def parameters(target: Callable[..., Any]) -> tuple[dict[str, Any], set[str]]:
 
 
 def _like(default: Any) -> Any:
-    """What a foreign target's default tells of a value: how many numbers, which choices; else Any."""
+    """The annotation that a default of another package implies: so many numbers, these choices, else Any."""
     from pydantic import conlist  # here, as it takes longer than --help may
 
     if isinstance(default, tuple):
@@ -140,7 +140,7 @@ def _like(default: Any) -> Any:
 
 
 def _constructors(target: Callable[..., Any]) -> Iterator[Callable[..., Any]]:
-    """The function itself, or a class's constructor and, as long as it hands on `**base`, those of ramen's classes above it."""
+    """A function itself; a class's constructor and, as long as it passes on `**base`, those of ramen's classes above it."""
     if not inspect.isclass(target):
         yield target
         return
@@ -169,18 +169,17 @@ def _check_value(node: dict[str, Any], key: str, where: str, value: Any, annotat
 
 
 def _fits(value: Any, annotation: Any) -> str | None:
-    """None, or what is wrong with the value, in pydantic's words. Strict: a yes is no number and "3" is no 3."""
+    """None, or pydantic's words for a value that does not fit. Strict: true is no number, and "3" is no 3."""
     from pydantic import TypeAdapter, ValidationError
 
     try:
         TypeAdapter(annotation).validate_python(value, strict=True)
     except ValidationError as error:
-        told = dict.fromkeys(_tell(problem, value) for problem in error.errors(include_url=False))
-        return "; ".join(told)
+        return "; ".join(dict.fromkeys(_explain(problem, value) for problem in error.errors(include_url=False)))
     return None
 
 
-def _tell(problem: Mapping[str, Any], value: Any) -> str:
+def _explain(problem: Mapping[str, Any], value: Any) -> str:
     if problem["type"] == "literal_error" and isinstance(problem["input"], str):
         allowed = re.findall(r"'([^']*)'", problem["ctx"]["expected"])
         return f"no such choice{suggest(problem['input'], allowed)}"
@@ -190,7 +189,7 @@ def _tell(problem: Mapping[str, Any], value: Any) -> str:
 
 
 def is_text(value: str) -> bool:
-    """Whether it can be written to a file and name one: yaml's "\\0" and half a surrogate pair cannot."""
+    """True if a value can be written to a file and name one: yaml's "\\0" and half a surrogate pair cannot."""
     try:
         return b"\0" not in os.fsencode(value)
     except UnicodeEncodeError:
@@ -222,7 +221,7 @@ def without_schedules(node: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{'optimizer': {'lr': 1}} -> {'optimizer.lr': 1}: what people filter, group and compare by."""
+    """{'optimizer': {'lr': 1}} -> {'optimizer.lr': 1}."""
     flat: dict[str, Any] = {}
     for key, value in config.items():
         flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
@@ -230,15 +229,14 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def computed(key: str) -> bool:
-    """Whether a dotted key says something of what is computed."""
+    """True if the value of a dotted key changes what is computed."""
     return key not in NOT_HASHED and key.partition(".")[0] not in NOT_HASHED
 
 
 def config_hash(config: Mapping[str, Any]) -> str:
     """Twelve hexadecimal digits that name what is computed: equal for runs that differ in name, folder or logger only."""
-    flat = flatten(config)
-    kept = {key: value for key, value in flat.items() if computed(key)}
-    return hashlib.sha256(json.dumps(_whole(kept), sort_keys=True).encode()).hexdigest()[:12]
+    values = {key: value for key, value in flatten(config).items() if computed(key)}
+    return hashlib.sha256(json.dumps(_whole(values), sort_keys=True).encode()).hexdigest()[:12]
 
 
 def _whole(value: Any) -> Any:

@@ -18,6 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 from ramen.config.check import check, flatten
 from ramen.config.compose import plain
 from ramen.config.registry import CONF
+from ramen.config.suggestions import suggest_key
 from ramen.errors import ConfigError, suggest
 
 SEARCH = "hydra.searchpath"
@@ -199,7 +200,8 @@ def _unknown_key(word: str, config: DictConfig) -> str | None:
         return None
     key, _, value = word.lstrip("~").partition("=")
     group, _, place = key.partition("@")
-    node: Any = OmegaConf.to_container(config, resolve=False)
+    whole: Any = OmegaConf.to_container(config, resolve=False)
+    node = whole
     *sections, last = (place or key).split(".")
     for i, name in enumerate([*sections, last]):
         if not isinstance(node, dict):
@@ -210,7 +212,8 @@ def _unknown_key(word: str, config: DictConfig) -> str | None:
             known = [name for name in map(str, node) if name.endswith(group)]
             return f"{key}: no such {group} of {owner or 'the config'}{suggest(name, known)}{how}"
         if name not in node:
-            return f"{'.'.join([*sections[:i], name])}: no such key{suggest(name, map(str, node))}"
+            keys = flatten({str(key): value for key, value in whole.items() if key != "hydra"})
+            return f"{'.'.join([*sections[:i], name])}: no such key{suggest_key(name, node, keys)}"
         node = node[name]
     return None
 

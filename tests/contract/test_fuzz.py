@@ -78,4 +78,4 @@ def test_a_config_is_told_what_is_wrong_or_can_be_made(
         assert any(part in told for part in path) or kind == "data", told
     else:
         assert 0 < validated.dry_run.costs["parameters"] < math.inf
-        assert validated.trainer.micro_rows >= 1
+        assert validated.dry_run.trainer.micro_rows >= 1
