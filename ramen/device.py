@@ -93,7 +93,7 @@ def _private_folder(reason: str) -> Path:
 
 
 def belongs_to_user(path: Path) -> bool:
-    """Whether this process's user owns a file or folder, and no other can write to it."""
+    """True if this process's user owns a file or folder, and no other can write to it."""
     if os.name != "posix":
         return True
     status = path.stat()
@@ -150,7 +150,7 @@ def _bfloat16_pays(kind: str) -> bool:
 
 @functools.cache
 def bfloat16_speed() -> float:
-    """How many times as fast as in float32 a matrix product is on this CPU: about 2 where it was built for it, half where not.
+    """Speed of a bfloat16 matrix product on this CPU, relative to float32: about 2 where it has units for it, 0.5 where not.
 
     On one thread: with more, a process beside this one would decide, and what a run computes must not depend on that.
     """
@@ -233,15 +233,15 @@ class PeakMemory:
 def free_memory(device: torch.device) -> int:
     """Bytes that may still be taken: of the GPU, or of the machine and this process's control group."""
     if device.type == "cuda":
-        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return torch.cuda.mem_get_info(device)[0] + kept
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + unused
     if sys.platform != "linux":
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
     free = 1024 * _figure("/proc/meminfo", "MemAvailable")
     for limit, used, cached in CONTROL_GROUPS:
         with suppress(OSError, ValueError, StopIteration):  # no such group, or "max"
-            held = int(Path(used).read_text()) - _figure(str(Path(used).with_name("memory.stat")), cached)
-            free = min(free, int(Path(limit).read_text()) - held)
+            taken = int(Path(used).read_text()) - _figure(str(Path(used).with_name("memory.stat")), cached)
+            free = min(free, int(Path(limit).read_text()) - taken)
     return max(0, free)
 
 

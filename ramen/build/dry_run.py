@@ -53,12 +53,12 @@ IN_PLACE = {
 
 @dataclass(frozen=True)
 class DryRun:
-    """What is known of a run before anything is allocated."""
+    """The size, cost and groups of a run, known before anything is allocated."""
 
     groups: list[ParamGroup]  # of fake tensors: names, roles and sizes
     schedules: RunSchedules
     trainer: TrainerConfig  # with a micro-batch that fits
-    matrix_flops: float  # training FLOPs a token without attention
+    matrix_flops: float  # training FLOPs a token, without attention
     costs: dict[str, Any]  # what the summary says of size, FLOPs and memory
 
 
@@ -120,8 +120,8 @@ def _check_phases(model: Any, groups: list[ParamGroup], optimizers: Optimizers, 
     model.set_windows(before)
     if model.embedding.split_at is not None:
         owners = {group.to for group in groups if group.role in ("embedding", "head")}
-        foreign = [name for name in owners if isinstance(optimizers.by_name[name], ExternalOptimizer)]
-        if len(owners) > 1 or foreign:
+        external = any(isinstance(optimizers.by_name[name], ExternalOptimizer) for name in owners)
+        if len(owners) > 1 or external:
             raise ConfigError(
                 "embedding: the split copies the table's optimizer state to the head: routing.embedding.to and routing.head.to "
                 f"must be one optimizer, and ramen's own, got {', '.join(sorted(owners))}"
@@ -232,7 +232,7 @@ class StepMemory:
             gradients = _bytes([p.grad for p in self.parameters if p.grad is not None])
             if self.update is None:
                 before, accounting.peak = accounting.bytes, 0
-                # A foreign method may read its numbers, and there are none: what it has allocated until then is counted.
+                # A method of another package may read numbers, and there are none: what it allocated until then is counted.
                 with suppress(DataDependentOutputException, DynamicOutputShapeException):
                     self.optimizers.step()
                 self.update = max(0, accounting.bytes - before), accounting.peak
@@ -242,7 +242,7 @@ class StepMemory:
 
 
 def peak_bytes(sizes: Sizes, device_type: str) -> int:
-    """What ramen.device.PeakMemory will say of tensors of these sizes."""
+    """The peak that ramen.device.PeakMemory will measure for tensors of these sizes."""
     total = sum(sizes.values())
     return int(total * (1 + RESIDENT_SHARE)) + RESIDENT_BYTES if device_type == "cpu" else total
 

@@ -1,4 +1,4 @@
-"""What is left of a run that failed: the reason in words, and a summary that holds it."""
+"""A run that failed: the reason in words, and a summary that holds it."""
 
 import logging
 from pathlib import Path
@@ -16,18 +16,18 @@ log = logging.getLogger("ramen")
 
 
 def reason_of(error: BaseException) -> str:
-    """What a summary says of a failure."""
+    """The reason of a failure, for a summary."""
     if isinstance(error, KeyboardInterrupt):
         return "interrupted at once, without a checkpoint of this step"
     return scrub(str(error) if isinstance(error, RamenError) else f"{type(error).__name__}: {error}")
 
 
-def out_of_memory(config: dict[str, Any], error: BaseException) -> RamenError | None:
-    """What to lower, if that is what happened; torch says it in three ways."""
+def explained(error: BaseException, config: dict[str, Any]) -> BaseException:
+    """The error, or a ConfigError that says what to lower if memory ran out, which torch reports in three ways."""
     text = str(error)
     on_cpu = isinstance(error, RuntimeError) and ("can't allocate memory" in text or "not enough memory" in text)
     if not (on_cpu or isinstance(error, MemoryError | torch.OutOfMemoryError)):
-        return None
+        return error
     now, least = config["trainer"]["micro_batch_tokens"], config["data"]["sequence_length"]
     reason = (text or "out of memory").splitlines()[0]
     return ConfigError(
@@ -36,20 +36,15 @@ def out_of_memory(config: dict[str, Any], error: BaseException) -> RamenError | 
     )
 
 
-def write_failure(folder: Path, config: dict[str, Any], known: dict[str, Any], error: BaseException) -> None:
-    """Record a failure in the run folder, unless it is of a refused continuation: the run there goes on as it was."""
-    failed = {
-        "status": "failed",
-        "error": reason_of(error),
-        "seed": config.get("seed"),
-        "config_hash": config_hash(config),
-        **known,
-    }
-    if checkpoint.checkpoints(folder) and resume.written_hash(folder) != failed["config_hash"]:
+def write_failure(folder: Path, config: dict[str, Any], facts: dict[str, Any], error: BaseException) -> None:
+    """Record a failure in the run folder, unless it is of a refused continuation: the run there stays as it was."""
+    config_name = config_hash(config)
+    if checkpoint.checkpoints(folder) and resume.written_hash(folder) != config_name:
         return
+    failed = {"status": "failed", "error": reason_of(error), "seed": config.get("seed"), "config_hash": config_name}
     try:
         before = resume.summary(folder)
         if before.get("status") in (None, "failed"):
-            RunFolder(folder).finish({**before, **failed})
-    except RamenError as trouble:
-        log.warning("the failure could not be recorded in %s: %s", folder, trouble)
+            RunFolder(folder).finish({**before, **failed, **facts})
+    except RamenError as problem:
+        log.warning("the failure could not be recorded in %s: %s", folder, problem)

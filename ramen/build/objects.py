@@ -131,7 +131,7 @@ def build_schedules(config: Mapping[str, Any]) -> RunSchedules:
 
 @dataclass(frozen=True)
 class _Window:
-    """What layers of a kind see, in tokens, as a function of progress; None: all of a document."""
+    """Tokens that layers of a kind see, as a function of progress; None: all of a document."""
 
     curve: Curve
     tokens: int | None
@@ -156,7 +156,7 @@ def _build_window(config: Mapping[str, Any], name: str) -> _Window:
 def choose_attention_backend(
     config: Mapping[str, Any], device: torch.device, precision: torch.dtype, compiled: bool
 ) -> str:
-    """What attention runs on, in one word; ConfigError when what is asked for cannot serve here."""
+    """The backend that attention will run on. ConfigError if the one asked for cannot serve this device."""
     kernels.register()
     asked, width = config["attention"].get("backend", "auto"), config["model"]["dim"] // config["model"]["heads"]
     with config_errors("attention"):

@@ -4,7 +4,6 @@ A role is declared where a parameter is born (ramen.nn.parameter) or derived: `m
 `conf/routing` sends each role to `optimizer`, the method under comparison, or to `auxiliary`, the same for all methods.
 """
 
-import logging
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,11 +16,9 @@ from ramen.errors import ConfigError
 from ramen.nn.parameter import named_roles
 from ramen.optimizer.optimizers import Owner, ParamGroup
 
-log = logging.getLogger("ramen")
-
 
 class Route(TypedDict, closed=True):
-    """Where a role goes, and what its learning rate and weight decay are multiplied by."""
+    """The optimizer of a role, and the factors of its learning rate and weight decay."""
 
     to: Owner
     lr_scale: float
@@ -49,49 +46,37 @@ class Routing:
 def route(
     model: nn.Module, routing: Routing, optimizer: Mapping[str, Any], auxiliary: Mapping[str, Any]
 ) -> list[ParamGroup]:
-    """One group a role that the model has. ConfigError names a role without a route and a matrix optimizer fed vectors."""
-    by_role: dict[str, list[tuple[str, nn.Parameter]]] = {}
-    for name, value, role in named_roles(model):
-        if value.requires_grad:
-            by_role.setdefault(role, []).append((name, value))
+    """One group for each role that the model has. ConfigError names roles without a route."""
+    by_role: dict[str, dict[str, nn.Parameter]] = {}
+    for name, parameter, role in named_roles(model):
+        if parameter.requires_grad:
+            by_role.setdefault(role, {})[name] = parameter
     routes: dict[str, Route] = vars(routing)
-    unknown = [
-        f"routing.{r}: no route for {', '.join(n for n, _ in held)}" for r, held in by_role.items() if r not in routes
+    nodes: dict[str, Mapping[str, Any]] = {"optimizer": optimizer, "auxiliary": auxiliary}
+    wrong = [f"routing.{role}: no route for {', '.join(by_role[role])}" for role in by_role if role not in routes]
+    wrong += [  # the constructors of other packages have no annotations that would be checked
+        f"{owner}.{key}: must be a number, got {node[key]!r}"
+        for owner, node in nodes.items()
+        for key in ("lr", "weight_decay")
+        if type(node.get(key, 0.0)) not in (int, float)
     ]
-    if unknown:
-        raise ConfigError(*unknown)
+    if wrong:
+        raise ConfigError(*wrong)
     groups = []
-    for r, held in by_role.items():
-        where = routes[r]
-        node = optimizer if where["to"] == "optimizer" else auxiliary
-        wrong = {key: node[key] for key in ("lr", "weight_decay") if type(node.get(key, 0.0)) not in (int, float)}
-        if wrong:  # a foreign optimizer has no annotations that would have told
-            raise ConfigError(
-                *(f"{where['to']}.{key}: must be a number, got {value!r}" for key, value in wrong.items())
-            )
-        groups.append(
-            ParamGroup(
-                role=r,
-                to=where["to"],
-                names=tuple(name for name, _ in held),
-                parameters=tuple(value for _, value in held),
-                lr=node.get("lr", 0.0) * where["lr_scale"],
-                weight_decay=node.get("weight_decay", 0.0) * where["wd_scale"],
-            )
-        )
+    for role, parameters in by_role.items():
+        owner = routes[role]["to"]
+        lr = nodes[owner].get("lr", 0.0) * routes[role]["lr_scale"]
+        weight_decay = nodes[owner].get("weight_decay", 0.0) * routes[role]["wd_scale"]
+        groups.append(ParamGroup(role, owner, tuple(parameters), tuple(parameters.values()), lr, weight_decay))
     prove_complete(model, groups)
     return groups
 
 
 def prove_complete(model: nn.Module, groups: list[ParamGroup]) -> None:
     """ConfigError unless every trainable parameter is in exactly one group."""
-    held = Counter(id(p) for group in groups for p in group.parameters)
-    wrong = [
-        f"{name} (in {held[id(p)]} groups)"
-        for name, p in model.named_parameters()
-        if p.requires_grad and held[id(p)] != 1
-    ]
-    if wrong:
+    count = Counter(id(p) for group in groups for p in group.parameters)
+    trainable = [(name, count[id(p)]) for name, p in model.named_parameters() if p.requires_grad]
+    if wrong := [f"{name} (in {groups} groups)" for name, groups in trainable if groups != 1]:
         raise ConfigError(
             f"routing: every trainable parameter must be in exactly one optimizer group, got {', '.join(wrong)}"
         )

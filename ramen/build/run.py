@@ -17,7 +17,7 @@ from rich.console import Console
 
 from ramen import device as machine
 from ramen.build.dry_run import DryRun, dry_run, peak_bytes
-from ramen.build.failure import out_of_memory, reason_of, write_failure
+from ramen.build.failure import explained, reason_of, write_failure
 from ramen.build.objects import build_groups, build_model, build_optimizers, build_section, choose_attention_backend
 from ramen.build.start_table import start_table
 from ramen.config.check import Settings, check, config_hash, flatten, settings
@@ -46,7 +46,7 @@ log = logging.getLogger("ramen")
 
 @dataclass(frozen=True)
 class Command:
-    """What was asked for, and where the run goes."""
+    """A config, and where it comes from and goes to."""
 
     config: dict[str, Any]  # plain and resolved
     folder: Path
@@ -61,25 +61,20 @@ def run(command: Command) -> dict[str, Any]:
     gc.freeze()  # modules, and what the jobs before have compiled: the collection after this job need not look at them
     logging.raiseExceptions = False  # a log that cannot be written is no news, and no traceback
     try:
-        try:
-            return _train(command)
-        except BaseException as error:
-            if not isinstance(error, RamenError):
-                log.info("".join(traceback.format_exception(error)))
-            link: BaseException | None = error
-            while link is not None:  # their frames hold the model, which the next job of a sweep has no room for
-                traceback.clear_frames(link.__traceback__)
-                link = link.__cause__ or link.__context__
-            advice = out_of_memory(command.config, error)
-            known = {
-                "choices": command.choices,
-                "overrides": command.overrides,
-                "wall_seconds": time.monotonic() - started,
-            }
-            write_failure(command.folder, command.config, known, advice or error)
-            if advice is None:
-                raise
-        raise advice  # here, so that it does not carry the other one along
+        return _train(command)
+    except BaseException as error:
+        if not isinstance(error, RamenError):
+            log.info("".join(traceback.format_exception(error)))
+        link: BaseException | None = error
+        while link is not None:  # their frames hold the model, which the next job of a sweep has no room for
+            traceback.clear_frames(link.__traceback__)
+            link = link.__cause__ or link.__context__
+        explanation = explained(error, command.config)
+        facts = {"choices": command.choices, "overrides": command.overrides, "wall_seconds": time.monotonic() - started}
+        write_failure(command.folder, command.config, facts, explanation)
+        if explanation is error:
+            raise
+        raise explanation from None
     finally:
         gc.collect()
         if torch.cuda.is_available():
@@ -136,7 +131,7 @@ def _train(command: Command) -> dict[str, Any]:
     resumed_step = checkpoint.step_of(resume_from) if resume_from else None
     facts = _facts(command, valid, dataset, resumed_step)
     screen = ConsoleLogger(console)
-    screen.show(start_table(config, facts, valid.dry_run.groups, valid.dry_run.trainer, device, valid.precision))
+    screen.show(start_table(config, facts, valid.dry_run, device))
     _warn_of_little_memory(facts, device)
     environment = _environment(command, valid, dataset) | {"run_id": facts["run_id"]}
     loggers = Loggers(FileLogger(command.folder, environment, resumed_step), screen, service)
@@ -212,11 +207,11 @@ def _name(precision: torch.dtype) -> str:
 
 
 def _identity(config: dict[str, Any]) -> dict[str, Any]:
-    """What must not change between a run and its continuation; budgets, records, loggers and where data lies may."""
+    """The keys that a continuation must share; budgets, records, loggers and where data lies may change."""
     sections = ("model", *PARTS, "optimizer", "auxiliary", "routing", *KINDS["schedule"].sections)
     identity = flatten({name: config[name] for name in sections})
-    of_the_step = ("batch_tokens", "batch_lr_power", "freeze_scalar_steps", "grad_clip")
-    identity |= {f"trainer.{key}": config["trainer"][key] for key in of_the_step} | {"seed": config["seed"]}
+    step_keys = ("batch_tokens", "batch_lr_power", "freeze_scalar_steps", "grad_clip")
+    identity |= {f"trainer.{key}": config["trainer"][key] for key in step_keys} | {"seed": config["seed"]}
     return identity | {f"data.{key}": config["data"][key] for key in ("sequence_length", "batching", "long_documents")}
 
 
@@ -234,6 +229,7 @@ def _facts(command: Command, valid: ValidatedRun, dataset: Dataset, resumed_step
         "data_hash": dataset.hash,
         "data": f"{dataset.train_tokens:,} training and {dataset.validation_tokens:,} validation tokens in {dataset.folder}",
         **costs,
+        "precision": _name(valid.precision),
         "attention_backend": valid.attention_backend,
         "compile": valid.compile,
         "memory_peak": peak_bytes(costs["memory"], valid.device.type),

@@ -1,8 +1,8 @@
-"""How the forward pass is run: as it is, compiled whole or block by block, and with activations kept or computed again.
+"""The forward pass: eager, compiled whole or block by block, with activations stored or computed again.
 
 on: the model is one graph. regional: a block is one graph, which all layers share: it compiles in the time of a block. auto: on for
 CUDA, off on a CPU, where half a minute of compiling gains a few percent over the C kernels (docs/performance.md).
-Graphs hold no weights and no hyperparameters, so the jobs of a sweep share them; what the compiler makes is kept in the user's
+Graphs hold no weights and no hyperparameters, so the jobs of a sweep share them; compiled code is stored in the user's
 cache folder for later processes. A model that does not compile, or compiles ever anew, is an error: nothing runs eagerly unasked.
 Recomputation: Chen et al. 2016, arXiv 1604.06174. A block keeps its input alone and runs again in the backward pass: a third more
 FLOPs, gradients bitwise the same.
@@ -60,7 +60,7 @@ def _recompute(run_block: Callable[..., Tensor], *inputs: Any) -> Tensor:
 
 
 def _configure_compiler() -> None:
-    keep_products()
+    set_compiler_cache()
     import torch._dynamo
 
     torch._dynamo.config.recompile_limit = RECOMPILE_LIMIT
@@ -83,7 +83,7 @@ def raise_compile_errors() -> Iterator[None]:
         ) from error
 
 
-def keep_products() -> None:
-    """Let compiled code outlive the process, unless the user's environment says where; before torch looks."""
+def set_compiler_cache() -> None:
+    """Store compiled code in the user's cache folder, unless the environment names another place; before torch looks."""
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "inductor"))
     os.environ.setdefault("TRITON_CACHE_DIR", str(cache_folder() / "triton"))

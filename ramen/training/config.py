@@ -1,4 +1,4 @@
-"""How long to train, on how much at a time, and when to record, evaluate and save."""
+"""Settings of the trainer: budget, batch, memory, and when to record, evaluate and save."""
 
 from dataclasses import KW_ONLY, dataclass, replace
 from typing import Literal
@@ -75,5 +75,5 @@ class TrainerConfig:
         return max(1, round(self.batch_tokens * multiplier / self.sequence_length))
 
     def lr_factor(self, rows: int) -> float:
-        """What the learning rate is multiplied by in a step of so many rows."""
+        """The factor of the learning rate in a step of so many rows."""
         return (rows / self.rows(1.0)) ** (self.batch_lr_power or 0.0)

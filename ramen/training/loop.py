@@ -34,7 +34,7 @@ Ending = tuple[Status, str | None]  # and the reason
 
 
 class StepResult(NamedTuple):
-    """What a record says of a step."""
+    """The figures of a step that go into its record."""
 
     norm: Tensor  # of the gradient, still on the device
     batch_tokens: int

@@ -19,7 +19,7 @@ from ramen.training.setup import TrainingSetup
 
 @dataclass(frozen=True)
 class Phase:
-    """What holds for a step: rows of its batch, the learning rate's factor for them, and figures for the record."""
+    """One step's rows, the factor of the learning rate for them, and figures for the record."""
 
     rows: int
     lr_factor: float

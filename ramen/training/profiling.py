@@ -19,11 +19,15 @@ def profiler(folder: Path, steps: int | None) -> AbstractContextManager[Any]:
     if steps is None:
         return nullcontext()
 
-    def write(made: Any) -> None:
-        made.export_chrome_trace(str(folder / TRACE))
+    def write(finished: Any) -> None:
+        finished.export_chrome_trace(str(folder / TRACE))
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        (folder / TABLE).write_text(made.key_averages().table(sort_by=f"self_{device}_time_total", row_limit=40) + "\n")
+        (folder / TABLE).write_text(
+            finished.key_averages().table(sort_by=f"self_{device}_time_total", row_limit=40) + "\n"
+        )
 
     activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * torch.cuda.is_available()
-    plan = schedule(wait=BEFORE - 1, warmup=1, active=steps, repeat=1)
-    return profile(activities=activities, schedule=plan, on_trace_ready=write, profile_memory=True, acc_events=True)
+    steps_to_profile = schedule(wait=BEFORE - 1, warmup=1, active=steps, repeat=1)
+    return profile(
+        activities=activities, schedule=steps_to_profile, on_trace_ready=write, profile_memory=True, acc_events=True
+    )

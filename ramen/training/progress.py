@@ -1,4 +1,4 @@
-"""How long a run is, how far it has come, and how it can end."""
+"""The budget of a run, its progress, and the ways it can end."""
 
 import math
 from collections.abc import Mapping
