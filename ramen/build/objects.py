@@ -158,6 +158,9 @@ def choose_attention_backend(
 ) -> str:
     """The backend that attention will run on. ConfigError if the one asked for cannot serve this device."""
     kernels.register()
-    asked, width = config["attention"].get("backend", "auto"), config["model"]["dim"] // config["model"]["heads"]
+    asked, width = (
+        config["attention"].get("backend", "auto"),
+        config["model"]["dim"] // max(1, config["model"]["heads"]),
+    )
     with config_errors("attention"):
         return choose(asked, device, precision, width, compiled)

@@ -113,8 +113,8 @@ def validate(config: dict[str, Any]) -> ValidatedRun:
     rows = source.rows
     data = DataSpec(source.vocabulary, source.vocabulary - 1, rows.sequence_length, rows.document_mask)
     compile_mode = choose_compile_mode(root.compile, device)
-    dry = dry_run(config, data, precision, device.type, machine.free_memory(device))
     backend = choose_attention_backend(config, device, precision, compile_mode != "off")
+    dry = dry_run(config, data, precision, device.type, machine.free_memory(device))
     return ValidatedRun(root, device, precision, source, logger, data, compile_mode, backend, dry)
 
 

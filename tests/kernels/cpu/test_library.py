@@ -1,5 +1,6 @@
 """The cache of compiled kernels, and what happens where there can be none."""
 
+import json
 import os
 import subprocess
 import sys
@@ -135,6 +136,26 @@ def test_without_a_compiler_torch_serves_and_says_so_once(tmp_path, script, told
     assert done.stdout.startswith("plain torch, which is slower (") and told in done.stdout
     assert done.stderr.count(told) == 1
     assert not [*(tmp_path / "ramen").glob("*")]
+
+
+@pytest.mark.parametrize("variable", ["CC", "RAMEN_KERNELS"])
+def test_a_run_says_what_served(tmp_path, small, variable):
+    """Without kernels attention runs on `sdpa`, and a run that asks for `kernel` is refused."""
+    value = {"CC": "/no/compiler", "RAMEN_KERNELS": "off"}[variable]
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path), variable: value}
+
+    def train(name: str, *words: str) -> subprocess.CompletedProcess[str]:
+        words = (*small, "trainer.steps=1", f"hydra.run.dir={tmp_path / name}", *words)
+        command = [sys.executable, "train.py", *words]
+        return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+
+    done = train("run", "precision=bf16")
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["attention_backend"] == "sdpa"
+    assert done.stderr.count("CPU kernels could not be compiled") == (variable == "CC")
+    done = train("refused", "attention.backend=kernel")
+    assert (done.returncode, "Traceback" in done.stderr) == (2, False)
+    assert "attention.backend: kernel needs the CPU" in done.stderr
 
 
 def test_kernels_can_be_left_out(tmp_path):
