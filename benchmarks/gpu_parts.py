@@ -23,13 +23,12 @@ from ramen.build.objects import build_groups, build_model, build_optimizers
 from ramen.data.batches import Batch
 from ramen.kernels import plain_torch
 from ramen.kernels.any.cross_entropy import cross_entropy_rows
-from ramen.kernels.any.doubly_stochastic import scale_axes
 from ramen.nn.gpt import DataSpec
 from ramen.nn.parameter import initialise
 from ramen.ops.adamw import cautious_adamw
 from ramen.ops.bank import descend
 from ramen.ops.cross_entropy import IGNORED, linear_cross_entropy
-from ramen.ops.doubly_stochastic import sinkhorn_knopp
+from ramen.ops.doubly_stochastic import scaled, sinkhorn_knopp
 from ramen.ops.operation import twins
 from ramen.ops.softcap import Softcap
 from ramen.optimizer.adamw import AdamW
@@ -216,7 +215,7 @@ def sinkhorn() -> Found:
     tasks = {"triton": partial(projected, nullcontext), "twin": partial(projected, plain_torch)}
     found = _agree(tasks["triton"](), tasks["twin"](), 1e-4)
     found |= {f"{kind}_milliseconds": min(times) * 1e3 for kind, times in here.rounds(tasks, 3).items()}
-    return found | {"holds": found["holds"] and "cuda" in twins(scale_axes)}
+    return found | {"holds": found["holds"] and "cuda" in twins(scaled)}
 
 
 def graphs() -> Found:

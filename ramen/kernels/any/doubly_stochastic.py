@@ -1,5 +1,7 @@
-"""Sinkhorn's scaling with a gradient written out, which keeps the matrices alone for the backward pass, not every iteration's.
+"""The gradient of Sinkhorn's projection from its result alone, not through the iterations.
 
+With y = exp(logits + u_i + v_j) and all sums 1, a change of the logits moves u and v so that the sums stay: for a gradient G of y,
+    gradient of the logits = y (G - a_i - b_j),  a_i + sum_j y_ij b_j = sum_j y_ij G_ij,  b_j + sum_i y_ij a_i = sum_i y_ij G_ij
 To a compiler each pass is one operation: it would take half a minute over the iterations of a sublayer.
 """
 
@@ -9,66 +11,37 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from ramen.ops.doubly_stochastic import scaled
-from ramen.ops.operation import opaque, operation, twin
+from ramen.ops.doubly_stochastic import columns_product, project, solve_laplacian
+from ramen.ops.operation import opaque, plain, twin
 
 
-@twin(scaled)
-def _(k: Tensor, iterations: int) -> Tensor:
-    return _Scaling.apply(k, iterations)
+@twin(project)
+def _(logits: Tensor, iterations: int) -> Tensor:
+    return _Projection.apply(logits, iterations)
 
 
-class _Scaling(torch.autograd.Function):
+class _Projection(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, k: Tensor, iterations: int) -> Tensor:
-        ctx.save_for_backward(k)
-        ctx.iterations = iterations
-        return _forward(k, iterations)
+    def forward(ctx: Any, logits: Tensor, iterations: int) -> Tensor:
+        y = _forward(logits, iterations)
+        ctx.save_for_backward(y)
+        return y
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        (k,) = ctx.saved_tensors
-        return _backward(grad.contiguous(), k, ctx.iterations), None
+        return _backward(grad, *ctx.saved_tensors), None
 
 
-@opaque("sinkhorn_scaling", lambda k, iterations: torch.empty_like(k))
-def _forward(k: Tensor, iterations: int) -> Tensor:
-    return scale_axes(k, iterations)
+@opaque("sinkhorn_projection", lambda logits, iterations: torch.empty_like(logits))
+def _forward(logits: Tensor, iterations: int) -> Tensor:
+    return plain(project)(logits, iterations)
 
 
-@opaque("sinkhorn_scaling_backward", lambda grad, k, iterations: torch.empty_like(k))
-def _backward(grad: Tensor, k: Tensor, iterations: int) -> Tensor:
-    return scale_axes_backward(grad, k, iterations)
-
-
-@operation
-def scale_axes(k: Tensor, iterations: int) -> Tensor:
-    """diag(r) K diag(c) of K (S, S, N) > 0, contiguous."""
-    rows, columns = _scales(k, iterations)
-    return k * rows[-1].unsqueeze(1) * columns[-1]
-
-
-@operation
-def scale_axes_backward(grad: Tensor, k: Tensor, iterations: int) -> Tensor:
-    """The gradient of K (S, S, N) for that of `scale_axes`."""
-    rows, columns = _scales(k, iterations)
-    weighted = grad * k
-    grad_row, grad_column = (weighted * columns[-1]).sum(1), (weighted * rows[-1].unsqueeze(1)).sum(0)
-    grad_k = grad * rows[-1].unsqueeze(1) * columns[-1]
-    for i in reversed(range(iterations)):
-        row = -grad_row * rows[i + 1].square()  # of the sums that rows[i + 1] are the inverses of
-        grad_k.addcmul_(row.unsqueeze(1), columns[i])
-        column = -(grad_column + (k * row.unsqueeze(1)).sum(0)) * columns[i].square()
-        grad_k.addcmul_(rows[i].unsqueeze(1), column)
-        grad_row, grad_column = (k * column).sum(1), torch.zeros_like(column)
-    return grad_k
-
-
-def _scales(k: Tensor, iterations: int) -> tuple[list[Tensor], list[Tensor]]:
-    """The scales (S, N) of rows (from 1 on) and of columns after each iteration."""
-    rows, columns = [torch.ones_like(k[:, 0])], []
-    for _ in range(iterations):
-        columns.append((k * rows[-1].unsqueeze(1)).sum(0).reciprocal())
-        rows.append((k * columns[-1]).sum(1).reciprocal())
-    return rows, columns
+@opaque("sinkhorn_projection_backward", lambda grad, y: torch.empty_like(y))
+def _backward(grad: Tensor, y: Tensor) -> Tensor:
+    weighted = y * grad  # (S, S, N)
+    rows = weighted.sum(1)
+    b = solve_laplacian(columns_product(y), (weighted - y * rows.unsqueeze(1)).sum(0))
+    a = rows - (y * b).sum(1)
+    return weighted - y * (a.unsqueeze(1) + b)
