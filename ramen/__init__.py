@@ -23,7 +23,10 @@ __version__ = "0.2.0"
 
 
 def load(run_folder: Any, device: Any = "cpu", step: Any = None, allow_targets: Sequence[str] = ()) -> "Run":
-    """A trained run, opened again: config, model, tokenizer; encode, generate, loss (see ramen.inference.load)."""
+    """A trained run, opened again: config, model, tokenizer; encode, generate, loss (see ramen.inference.load).
+
+    `allow_targets`: packages besides ramen whose components it may import; what the folder itself allows does not count.
+    """
     from ramen.inference.load import open_run
 
     return open_run(run_folder, device, step, allow_targets)

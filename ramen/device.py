@@ -188,7 +188,7 @@ def peak_rate(device: torch.device) -> float | None:
 
 def describe(device: torch.device) -> dict[str, Any]:
     """Device, versions and threads, for environment.json."""
-    packages = ("torch", "numpy", "hydra-core", "omegaconf", "tiktoken", "safetensors", "pydantic")
+    packages = ("ramen", "torch", "numpy", "hydra-core", "omegaconf", "tiktoken", "safetensors", "pydantic")
     return {
         "device": torch.cuda.get_device_name(device)
         if device.type == "cuda"

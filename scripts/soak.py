@@ -29,7 +29,8 @@ SMALL = (
     "trainer.keep_checkpoints=2",
 )  # fmt: skip
 CLOCKS = ("seconds", "train_seconds", "evaluation_seconds", "compile_seconds", "tokens_per_second", "peak_memory")
-NAMES = ("run_id", "overrides", "resumed_step")  # of the run, of the words that led to it, and of the kill
+# Of the run, of the words that led to it, and of the kill.
+NAMES = ("run_id", "overrides", "resumed_step", "budgets", "sha256", "metrics_sha256")
 
 
 def main() -> None:

@@ -6,7 +6,9 @@ Real processes where the fault is one of processes; a run in this process where 
 import ast
 import json
 import os
+import pty
 import resource
+import select
 import signal
 import subprocess
 import sys
@@ -20,8 +22,8 @@ import torch
 
 from ramen.errors import ConfigError, DataError
 from ramen.runs import checkpoint
+from ramen.runs.folder import RunFolder
 from ramen.runs.lock import exclusive
-from ramen.runs.resume import summary
 from ramen.training.loop import Trainer
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -87,12 +89,12 @@ sys.exit(main(["train", *sys.argv[1:]]))
     process = door(*small, "trainer.checkpoint_every_steps=2", f"hydra.run.dir={tmp_path}", code=code)
     told = process.communicate(timeout=120)[1]
     assert (process.returncode, "Traceback" in told) == (130, False), told
-    assert summary(tmp_path)["status"] == "failed"
-    assert "interrupted" in summary(tmp_path)["error"]
+    assert RunFolder(tmp_path).ending()["status"] == "failed"
+    assert "interrupted" in RunFolder(tmp_path).ending()["error"]
     assert checkpoint.latest(tmp_path).name == "step_00000002"
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1])
 def test_a_signal_while_a_checkpoint_is_written_waits_for_it(
     train_small: Callable[..., dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals,
     capsys: pytest.CaptureFixture[str],
@@ -109,6 +111,34 @@ def test_a_signal_while_a_checkpoint_is_written_waits_for_it(
     assert (done["status"], done["error"]) == ("stopped", number.name)
     assert capsys.readouterr().err.endswith(f"to continue: ramen train resume={tmp_path}\n")
     checkpoint.verify(checkpoint.latest(tmp_path))
+
+
+def in_terminal(words: tuple[str, ...], folder: Path, ignored: bool) -> int:
+    """Run train.py in a terminal of its own and close that once it trains; `ignored`: as `nohup` does. Returns its exit code."""
+    child, terminal = pty.fork()
+    if child == 0:
+        if ignored:
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        os.execv(sys.executable, [sys.executable, str(ROOT / "train.py"), *words])
+    seen = b""
+    while not (folder / "metrics.jsonl").exists() or not (folder / "metrics.jsonl").stat().st_size:
+        if select.select([terminal], [], [], 0.05)[0]:
+            seen += os.read(terminal, 1 << 16)  # an error when it ended before it trained
+    os.close(terminal)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def test_a_closed_terminal_stops_a_run_and_saves_it(tmp_path: Path, small: tuple[str, ...]) -> None:
+    in_terminal((*small, "trainer.steps=1000000", f"hydra.run.dir={tmp_path}"), tmp_path, ignored=False)
+    ending = RunFolder(tmp_path).ending()
+    assert (ending["status"], ending["error"]) == ("stopped", "SIGHUP")
+    assert checkpoint.step_of(checkpoint.latest(tmp_path)) == ending["steps"]
+
+
+def test_a_run_without_its_terminal_goes_on(tmp_path: Path, small: tuple[str, ...]) -> None:
+    in_terminal((*small, "trainer.steps=300", f"hydra.run.dir={tmp_path}"), tmp_path, ignored=True)
+    assert RunFolder(tmp_path).ending()["status"] == "finished"
+    assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 300
 
 
 @pytest.fixture
@@ -145,7 +175,8 @@ def test_a_full_disk_is_told_and_what_was_saved_is_whole(
     assert not list((folder / "checkpoint").glob(".partial*"))
     filler.unlink()
     assert (
-        train_small(folder, *options, "resume=here")["final_val_loss"] == summary(tmp_path / "whole")["final_val_loss"]
+        train_small(folder, *options, "resume=here")["final_val_loss"]
+        == RunFolder(tmp_path / "whole").ending()["final_val_loss"]
     )
 
 
@@ -210,8 +241,8 @@ def test_out_of_memory_says_what_to_lower(
     ) as told:
         train_small(tmp_path)
     assert told.value.__context__ is None  # it holds the frames, and they the model
-    assert summary(tmp_path)["status"] == "failed"
-    assert "lower it" in summary(tmp_path)["error"]
+    assert RunFolder(tmp_path).ending()["status"] == "failed"
+    assert "lower it" in RunFolder(tmp_path).ending()["error"]
 
 
 def test_memory_that_is_not_there_is_told(train_small: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
@@ -269,7 +300,7 @@ def test_a_checkpoint_of_the_last_step_without_a_summary_gives_the_same_summary(
     whole = train_small(tmp_path)
     (tmp_path / "summary.json").unlink()
     again = train_small(tmp_path, "resume=here")
-    clocks = ("compile_seconds", "peak_memory", "overrides", "resumed_step")
+    clocks = ("compile_seconds", "peak_memory", "overrides", "resumed_step", "budgets")
     assert {k: v for k, v in again.items() if k not in clocks} == {k: v for k, v in whole.items() if k not in clocks}
 
 

@@ -43,7 +43,7 @@ def write_failure(folder: Path, config: dict[str, Any], facts: dict[str, Any], e
         return
     failed = {"status": "failed", "error": reason_of(error), "seed": config.get("seed"), "config_hash": config_name}
     try:
-        before = resume.summary(folder)
+        before = RunFolder(folder).ending()
         if before.get("status") in (None, "failed"):
             RunFolder(folder).finish({**before, **failed, **facts})
     except RamenError as problem:

@@ -13,7 +13,6 @@ from typing import Any
 from uuid import uuid4
 
 import torch
-from rich.console import Console
 
 from ramen import device as machine
 from ramen.build.dry_run import DryRun, dry_run, peak_bytes
@@ -33,8 +32,8 @@ from ramen.logger.none import NoLogger
 from ramen.nn.gpt import DataSpec
 from ramen.nn.parameter import initialise
 from ramen.runs import checkpoint, resume
-from ramen.runs.code import describe_code
-from ramen.runs.folder import RunFolder
+from ramen.runs.code import describe_code, describe_commit
+from ramen.runs.folder import CONFIG, ENVIRONMENT, RunFolder, run_hash
 from ramen.training.compilation import CompileMode, choose_compile_mode
 from ramen.training.evaluate import bits_per_byte
 from ramen.training.loop import Trainer
@@ -119,35 +118,38 @@ def validate(config: dict[str, Any]) -> ValidatedRun:
 
 
 def _train(command: Command) -> dict[str, Any]:
-    config, console = command.config, Console(stderr=True, markup=False)
+    config, screen = command.config, ConsoleLogger()
     valid = validate(config)
     root, device = valid.settings, valid.device
     if root.resume is None:
         resume.refuse_used(command.folder)
+    else:
+        RunFolder(root.resume).refuse_altered(CONFIG, ENVIRONMENT)
     resume_from = checkpoint.latest(Path(root.resume)) if root.resume else None
     service = valid.logger if isinstance(valid.logger, NoLogger) else Guarded(valid.logger)
 
-    dataset = valid.source.dataset(progress=console.is_terminal)
+    dataset = valid.source.dataset(progress=screen.console.is_terminal)
     resumed_step = checkpoint.step_of(resume_from) if resume_from else None
-    facts = _facts(command, valid, dataset, resumed_step)
-    screen = ConsoleLogger(console)
+    environment = _environment(command, valid, dataset, resumed_step)
+    facts = _facts(command, valid, dataset, environment, resumed_step)
     screen.show(start_table(config, facts, valid.dry_run, device))
     _warn_of_little_memory(facts, device)
-    environment = _environment(command, valid, dataset) | {"run_id": facts["run_id"]}
-    loggers = Loggers(FileLogger(command.folder, environment, resumed_step), screen, service)
+    files = FileLogger(command.folder, environment, resumed_step)
+    loggers = Loggers(files, screen, service)
 
     setup = build_training(command, valid, dataset, loggers)
     trainer = Trainer(setup, valid.dry_run.trainer)
     if resume_from:
         trainer.resume(resume_from)
+        files.records = trainer.progress.records
     if config["trainer"]["micro_batch_tokens"] == "auto" and device.type == "cuda":
         facts["micro_batch_tokens"] = trainer.fit(reserved=facts["memory"]["optimizer"])
     loggers.start(command.folder, config, facts)
-    RunFolder(command.folder).remember(command.overrides)
+    files.remember(command.overrides)
     summary = facts | {"status": "failed", "error": None}
     try:
         if dataset.tokenizer.name != "gpt2":  # that one is known everywhere; its own lets the folder be opened anywhere
-            dataset.tokenizer.save(RunFolder(command.folder).tokenizer)
+            dataset.tokenizer.save(files.tokenizer)
         status, reason = trainer.train()
         summary |= {"status": status, "error": reason} | _ending(status, trainer)
     except BaseException as error:
@@ -194,12 +196,23 @@ def build_training(command: Command, valid: ValidatedRun, dataset: Dataset, logg
     )
 
 
-def _environment(command: Command, valid: ValidatedRun, dataset: Dataset) -> dict[str, Any]:
-    """Machine, code and data of a run; choices and job too, for the report of a sweep that is not done."""
+def _environment(command: Command, valid: ValidatedRun, dataset: Dataset, resumed_step: int | None) -> dict[str, Any]:
+    """Machine, code and data of this part of a run; choices and job too, for the report of a sweep that is not done."""
+    targets = [value for key, value in flatten(command.config).items() if key.endswith("_target_")]
     return {
-        **machine.describe(valid.device), **describe_code(), "precision": _name(valid.precision), "data_hash": dataset.hash,
-        "choices": command.choices, "job": command.job,
-    }  # fmt: skip
+        **machine.describe(valid.device),
+        **describe_commit(),
+        **describe_code(targets),
+        "precision": _name(valid.precision),
+        "attention_backend": valid.attention_backend,
+        "config_hash": config_hash(command.config),
+        "data_hash": dataset.hash,
+        "tokenizer_hash": dataset.tokenizer.hash,
+        "budget": vars(valid.dry_run.trainer.budget),
+        "run_id": uuid4().hex[:16] if resumed_step is None else RunFolder(command.folder).run_id(),
+        "choices": command.choices,
+        "job": command.job,
+    }
 
 
 def _name(precision: torch.dtype) -> str:
@@ -215,17 +228,22 @@ def _identity(config: dict[str, Any]) -> dict[str, Any]:
     return identity | {f"data.{key}": config["data"][key] for key in ("sequence_length", "batching", "long_documents")}
 
 
-def _facts(command: Command, valid: ValidatedRun, dataset: Dataset, resumed_step: int | None) -> dict[str, Any]:
+def _facts(
+    command: Command, valid: ValidatedRun, dataset: Dataset, environment: dict[str, Any], resumed_step: int | None
+) -> dict[str, Any]:
     """All of the summary that is known before the first step."""
     costs = valid.dry_run.costs
+    earlier = RunFolder(command.folder).parts(before=resumed_step) if resumed_step else []
+    budgets = [part["budget"] for part in (*earlier, environment) if part.get("budget")]
     return {
         "seed": valid.settings.seed,
         "choices": command.choices,
         "overrides": command.overrides,
         "job": command.job,
-        "run_id": uuid4().hex[:16] if resumed_step is None else RunFolder(command.folder).run_id(),
+        "run_id": environment["run_id"],
         "resumed_step": resumed_step,
-        "config_hash": config_hash(command.config),
+        "budgets": budgets,
+        "config_hash": run_hash(environment["config_hash"], budgets),
         "data_hash": dataset.hash,
         "data": f"{dataset.train_tokens:,} training and {dataset.validation_tokens:,} validation tokens in {dataset.folder}",
         **costs,

@@ -21,6 +21,7 @@ def main(arguments: Sequence[str]) -> int:
     add("run_folder", type=Path)
     add("on", nargs="*", help=".bin shards, or .txt, .jsonl, .parquet files (whole), or overrides of data")
     add("--step", help="a step, or best (default: the newest)")
+    add("--allow-targets", action="append", default=[], metavar="PACKAGE", help="may be imported for it; can be repeated")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:N (%(default)s)")
     add("--json", action="store_true", help="print one line of json")
     add("--save", action="store_true", help=f"add that line to {EVALUATIONS} in the run folder")
@@ -29,7 +30,7 @@ def main(arguments: Sequence[str]) -> int:
     from ramen.inference.evaluate import evaluate_on
     from ramen.inference.load import open_run
 
-    result = evaluate_on(open_run(options.run_folder, options.device, options.step), *options.on)
+    result = evaluate_on(open_run(options.run_folder, options.device, options.step, options.allow_targets), *options.on)
     if not result.tokenizer_known:
         print("no manifest beside the shard: its ids are in range, their meaning is trusted", file=sys.stderr)
     if options.json:

@@ -18,16 +18,17 @@ def main(arguments: Sequence[str]) -> int:
     add("--top-k", type=int, help="draw from the k likeliest tokens only (default: from all)")
     add("--seed", type=int, default=0, help="the same seed writes the same text (%(default)s)")
     add("--step", help="a step, or best (default: the newest)")
+    add("--allow-targets", action="append", default=[], metavar="PACKAGE", help="may be imported for it; can be repeated")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:N (%(default)s)")
     options = vars(parser.parse_args(arguments))
 
+    from ramen.inference.generate import generate
     from ramen.inference.load import open_run
-    from ramen.inference.sample import sample
 
-    run = open_run(*(options.pop(name) for name in ("run_folder", "device", "step")))
+    run = open_run(*(options.pop(name) for name in ("run_folder", "device", "step", "allow_targets")))
     print(options["prompt"], end="", flush=True)
     try:
-        for piece in sample(run.model, run.tokenizer, **options):
+        for piece in generate(run.model, run.tokenizer, **options):
             print(piece, end="", flush=True)
     except KeyboardInterrupt:
         pass

@@ -22,7 +22,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from ramen.config.compose import choices, plain
 from ramen.errors import ConfigError, printable
-from ramen.runs.folder import ENDED
+from ramen.runs.folder import ENDED, RunFolder
+from ramen.training.stop import STOP_SIGNALS
 
 if TYPE_CHECKING:
     from ramen.build.run import Command
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 FOLDER_NAME_LENGTH = 120
 HASH_DIGITS = 8  # of the config hash, in a folder's name
 BASIC = ["BasicLauncher", "BasicSweeper"]
-SIGNALS = ("SIGINT", "SIGTERM")
 
 
 def folder_name(overrides: str, end: str = "") -> str:
@@ -95,7 +95,7 @@ class Sweep:
             return None
         if summary["status"] == "failed":
             print(f"job {context.job.num} failed: {printable(summary['error'])}", file=sys.stderr)
-        if summary["status"] == "stopped" and summary.get("error") in SIGNALS:
+        if summary["status"] == "stopped" and summary.get("error") in STOP_SIGNALS:
             sys.exit(0)  # no further job
         if listed or context.sweeper._target_.endswith("BasicSweeper") or summary["status"] in ENDED:
             return objective(summary)
@@ -108,13 +108,12 @@ class Sweep:
         from ramen.build.run import run
         from ramen.runs.checkpoint import checkpoints
         from ramen.runs.lock import exclusive
-        from ramen.runs.resume import summary
 
         with exclusive(job.folder, wait=wait) as held:
             if not held:
                 return None
             self.failures.pop(job.folder, None)
-            before = summary(job.folder)
+            before = RunFolder(job.folder).ending()
             if _done(job, before):
                 self.counts["done before"] += 1
                 return before

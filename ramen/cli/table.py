@@ -14,7 +14,6 @@ from ramen.config.diagnosis import key_of
 from ramen.errors import DataError, printable
 from ramen.runs.folder import CONFIG, ENDED, RunFolder
 from ramen.runs.lock import is_locked
-from ramen.runs.resume import summary
 
 JOB = re.compile(rf"-[0-9a-f]{{{HASH_DIGITS}}}$")  # the name of a job's folder (ramen.cli.sweep.job_folder)
 
@@ -48,7 +47,7 @@ def print_jobs(sweep: Path, failures: Mapping[Path, str], counts: Mapping[str, i
 
 
 def _job(folder: Path, failures: Mapping[Path, str]) -> dict[str, Any]:
-    job = summary(folder) or {"status": "unfinished", "error": "killed before its end"}
+    job = RunFolder(folder).ending() or {"status": "unfinished", "error": "killed before its end"}
     if job["status"] not in ENDED and is_locked(folder):
         job = {"status": "running", "error": None, "overrides": job.get("overrides")}
     if reason := failures.get(folder.absolute()):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ramen.build.objects import build_section
-from ramen.config.check import check
+from ramen.config.check import check_node
 from ramen.config.compose import plain
 from ramen.config.diagnosis import Composer
 from ramen.data.index import MANIFEST
@@ -23,20 +23,20 @@ from ramen.errors import ConfigError, DataError
 from ramen.inference.load import Run
 from ramen.training.evaluate import bits_per_byte
 
-KEPT = (
-    "folder",
-    "tokenizer",
-    "bpe_vocabulary",
-    "sequence_length",
-    "batching",
-    "long_documents",
-)  # of the run's data, unless given
 SHARD = ".bin"
+# Keys of the run's data that hold for other data, too, unless given.
+KEPT = (
+    "folder", "tokenizer", "bpe_vocabulary", "sequence_length", "batching", "long_documents", "separator", "text_column",
+)  # fmt: skip
+# Keys that can be changed on the run's own data: its hash must be the same.
+SAME_DATA = {f"data.{key}" for key in (
+    "folder", "workers", "downloads", "sequence_length", "batching", "long_documents", "validation_tokens",
+)}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a model scores on some data."""
+    """Scores of a model on some data."""
 
     on: str  # what was asked for
     step: int  # of the checkpoint
@@ -48,49 +48,48 @@ class Evaluation:
     tokenizer_known: bool  # False for a shard without a manifest: only the range of its ids could be checked
 
 
-@dataclass(frozen=True)
-class _Part:
-    """Shards to evaluate on, and what is known of them."""
-
-    shards: Sequence[Path]
-    hash: str
-    tokenizer_known: bool = True
-
-
 def evaluate_on(run: Run, *words: str) -> Evaluation:
     """Evaluate on what `words` name: nothing (the run's validation split, as in training), `.bin` shards, text files (whole),
     or overrides of the data config (`data=hub data.path=...`: the validation split of that corpus).
 
     ConfigError or DataError tells what is wrong with them, is of another tokenizer, or holds nothing to evaluate.
     """
-    files, overrides = _sorted(words)
-    shards = bool(files) and files[0].suffix == SHARD
-    if files and not shards:
+    files, overrides = _sort(words)
+    known, of_shards = True, bool(files) and files[0].suffix == SHARD
+    if files and not of_shards:
         overrides = ["data=text", f"data.files={[str(path) for path in files]}", *overrides]
+    given = _keys(overrides)
     source = _source(run, overrides, whole=bool(files))
     with tempfile.TemporaryDirectory(prefix="ramen_evaluation_") as scratch:
-        if shards:
-            part = _of_shards(files, run.tokenizer)
-        elif "data" in _keys(overrides) and isinstance(source, TextSource):
-            part = _of_text(source, run.tokenizer, Path(scratch), whole=bool(files))
+        if of_shards:
+            shards, known = files, _check_tokenizers(files, run.tokenizer)
+            data_hash = _hash([read_record(path, run.tokenizer) for path in files])
+        elif "data" in given and isinstance(source, TextSource):
+            records = validation_shards(source, run.tokenizer, Path(scratch), bool(files))
+            if not records:
+                raise DataError(
+                    f"data: holds no text to evaluate on, got none from {source.name}; a document is needed"
+                )
+            shards, data_hash = [Path(scratch, record.file) for record in records], _hash(records)
         else:
-            part = _of_dataset(source, run.tokenizer)
-        rows = source.rows.validation_batch(part.shards, run.tokenizer.bos)
-    bytes_per_target = run.tokenizer.bytes_per_target(rows.targets.numpy())
+            dataset = source.dataset()
+            _check_tokenizer(dataset.tokenizer, run.tokenizer, dataset.folder)
+            if given <= SAME_DATA and run.data_hash not in (None, dataset.hash):
+                raise DataError(
+                    f"{dataset.folder}: is not what {run.folder} was trained on, got hash {dataset.hash}; its data has "
+                    f"{run.data_hash}"
+                )
+            shards, data_hash = list(dataset.validation), dataset.hash
+        rows = source.rows.validation_batch(shards, run.tokenizer.bos)
+    size = run.tokenizer.bytes_per_target(rows.targets.numpy())
+    if not size:
+        raise DataError(f"{shards[0]}: holds no text, got 0 bytes; documents are needed")
     loss = run.evaluate(rows.tokens, rows.targets)
-    return Evaluation(
-        on=" ".join(words) or "validation split",
-        step=run.step,
-        loss=loss,
-        bits_per_byte=bits_per_byte(loss, bytes_per_target),
-        tokens=rows.counted,
-        bytes_per_token=bytes_per_target,
-        data_hash=part.hash,
-        tokenizer_known=part.tokenizer_known,
-    )
+    on = " ".join(words) or "validation split"
+    return Evaluation(on, run.step, loss, bits_per_byte(loss, size), rows.counted, size, data_hash, known)
 
 
-def _sorted(words: Sequence[str]) -> tuple[list[Path], list[str]]:
+def _sort(words: Sequence[str]) -> tuple[list[Path], list[str]]:
     """Files and overrides. ConfigError for what is neither, or does not go together."""
     overrides = [word for word in words if re.match(r"data(\.\w+)*=", word)]
     files = [Path(word) for word in words if word not in overrides]
@@ -117,18 +116,21 @@ def _keys(overrides: Sequence[str]) -> set[str]:
 
 def _source(run: Run, overrides: list[str], whole: bool) -> Source:
     """The run's data config with the overrides; another corpus keeps the run's batching. `whole`: all tokens by default."""
-    own, given = run.config["data"], _keys(overrides)
+    trained_on, given, allow = run.config["data"], _keys(overrides), run.config["allow_targets"]
     with Composer().open() as composer:
         parsed = composer.parse(overrides)
-        node = plain(composer.compose(overrides))["data"] if "data" in given else {**own}
+        node = plain(composer.compose(overrides))["data"] if "data" in given else {**trained_on}
     if "data" in given:
-        node |= {key: own[key] for key in KEPT if key in own and key in node and f"data.{key}" not in given}
+        node |= {
+            key: trained_on[key] for key in KEPT if key in trained_on and key in node and f"data.{key}" not in given
+        }
     else:
         node |= {override.key_or_group.removeprefix("data."): override.value() for override in parsed}
     if whole and "data.validation_tokens" not in given:
         node["validation_tokens"] = None
-    check({**run.config, "data": node})
-    source: Source = build_section({**run.config, "data": node}, "data")
+    if problems := check_node(node, "data", "data", allow):
+        raise ConfigError(*problems)
+    source: Source = build_section({"data": node, "allow_targets": allow}, "data")
     if source.rows.sequence_length > run.text.sequence_length:
         raise ConfigError(
             f"data.sequence_length: is more than the model was made for, got {source.rows.sequence_length}; "
@@ -137,44 +139,27 @@ def _source(run: Run, overrides: list[str], whole: bool) -> Source:
     return source
 
 
-def _of_dataset(source: Source, tokenizer: Tokenizer) -> _Part:
-    data = source.dataset()
-    _check_tokenizer(data.tokenizer, tokenizer, data.folder)
-    return _Part(data.validation, data.hash)
-
-
-def _of_shards(paths: list[Path], tokenizer: Tokenizer) -> _Part:
-    """Shards as they are; what lies beside them tells their tokenizer."""
+def _check_tokenizers(shards: list[Path], tokenizer: Tokenizer) -> bool:
+    """DataError when what lies beside the shards tells of another tokenizer. Whether it tells of one for all of them."""
     known = True
-    for folder in {path.parent for path in paths}:
+    for folder in {path.parent for path in shards}:
         if (folder / TOKENIZER).exists():
             _check_tokenizer(load_tokenizer(folder / TOKENIZER), tokenizer, folder)
         elif (folder / MANIFEST).exists():  # of shards that others tokenized
             _check_tokenizer(gpt2_tokenizer(), tokenizer, folder)
         else:
             known = False
-    return _part(paths, [read_record(path, tokenizer) for path in paths], known)
+    return known
 
 
-def _of_text(source: TextSource, tokenizer: Tokenizer, folder: Path, whole: bool) -> _Part:
-    """Documents, tokenized into a shard of this folder: all of them, or those that the corpus holds out."""
-    records = validation_shards(source, tokenizer, folder, whole)
-    if not records:
-        raise DataError(f"data: holds no text to evaluate on, got none from {source.name}; a document is needed")
-    return _part([folder / record.file for record in records], records, known=True)
-
-
-def _part(shards: list[Path], records: list[ShardRecord], known: bool) -> _Part:
-    size = sum(record.bytes for record in records)
-    if not size:
-        raise DataError(f"{shards[0]}: holds no text, got 0 bytes; documents are needed")
-    digest = hashlib.sha256("".join(record.sha256 for record in records).encode()).hexdigest()[:16]
-    return _Part(shards, digest, known)
-
-
-def _check_tokenizer(found: Tokenizer, own: Tokenizer, where: Path) -> None:
-    if found.hash != own.hash:
+def _check_tokenizer(found: Tokenizer, trained_on: Tokenizer, where: Path) -> None:
+    if found.hash != trained_on.hash:
         raise DataError(
-            f"{where}: is of another tokenizer, got {found.name} of {found.vocabulary} ids ({found.hash[:12]}); that of the "
-            f"run is {own.name} of {own.vocabulary} ids ({own.hash[:12]}): give the text itself, which is tokenized with it"
+            f"{where}: is of another tokenizer, got {found.name} of {found.vocabulary} ids ({found.hash[:12]}); that of the run "
+            f"is {trained_on.name} of {trained_on.vocabulary} ids ({trained_on.hash[:12]}): give the text itself, which is "
+            "tokenized with it"
         )
+
+
+def _hash(records: Sequence[ShardRecord]) -> str:
+    return hashlib.sha256("".join(record.sha256 for record in records).encode()).hexdigest()[:16]

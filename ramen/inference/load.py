@@ -11,15 +11,18 @@ from torch import nn
 
 from ramen import device as machine
 from ramen.build.objects import build_model, build_section
-from ramen.config.check import check
+from ramen.config.check import check_node
+from ramen.config.kinds import PARTS
 from ramen.data.batches import IGNORED
 from ramen.data.tokenizer import Tokenizer, gpt2_tokenizer, load_tokenizer
-from ramen.errors import ConfigError, DataError
-from ramen.inference.sample import sample
+from ramen.errors import DataError
+from ramen.inference.generate import generate
 from ramen.nn.gpt import DataSpec
 from ramen.runs import checkpoint
-from ramen.runs.folder import CONFIG, ENVIRONMENT, RunFolder
+from ramen.runs.folder import CONFIG, ENVIRONMENT, SUMMARY, RunFolder
 from ramen.training.evaluate import evaluate
+
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 @dataclass(frozen=True, repr=False)
@@ -36,6 +39,7 @@ class Run:
     tokenizer: Tokenizer
     step: int
     precision: torch.dtype
+    data_hash: str | None  # of what it was trained on
 
     def __repr__(self) -> str:
         size = sum(p.numel() for p in self.model.parameters())
@@ -63,10 +67,8 @@ class Run:
         self, prompt: str = "", *, tokens: int = 200, temperature: float = 0.8, top_k: int | None = None, seed: int = 0
     ) -> str:
         """What the model writes behind the prompt: at most `tokens` tokens, or to the end of the document."""
-        drawn = sample(
-            self.model, self.tokenizer, prompt=prompt, tokens=tokens, temperature=temperature, top_k=top_k, seed=seed
-        )
-        return "".join(drawn)
+        options: Any = {"tokens": tokens, "temperature": temperature, "top_k": top_k, "seed": seed}
+        return "".join(generate(self.model, self.tokenizer, prompt=prompt, **options))
 
     def loss(self, text: str) -> float:
         """Mean loss in nats a token of `text` as the beginning of a document, cut into rows as in training."""
@@ -83,9 +85,11 @@ class Run:
 
     def evaluate(self, tokens: torch.Tensor, targets: torch.Tensor) -> float:
         """Mean loss in nats a counted target of rows (R, T), computed as the trainer does."""
-        plan = build_section(self.config, "trainer", self.text.sequence_length)
-        found = self.summary.get("micro_batch_tokens")  # what `auto` came to
-        rows = max(1, found // self.text.sequence_length) if isinstance(found, int) else plan.micro_rows
+        trainer = self.config["trainer"]
+        # The summary has what `auto` came to.
+        sizes = (self.summary.get("micro_batch_tokens"), trainer["micro_batch_tokens"], trainer["batch_tokens"])
+        size = next(size for size in sizes if isinstance(size, int))
+        rows = max(1, size // self.text.sequence_length)
         with torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32):
             return evaluate(self.model, tokens, targets, rows, self.device)
 
@@ -98,66 +102,76 @@ def open_run(
 ) -> Run:
     """Open a run folder at its newest checkpoint, at that of `step`, or at the "best" of those that were evaluated.
 
-    A folder is data: packages besides ramen and torch.optim are imported for it only where `allow_targets` names them here,
-    whatever its config allows itself.
-
-    DataError when it is no run folder, has no such checkpoint, or its checkpoint is of another model.
+    Of the packages that the run itself allowed only those of `allow_targets` are imported: a folder may come from anyone.
+    DataError when it is no run folder, is not as the run wrote it, has no such checkpoint, or its checkpoint is of another
+    model.
     """
-    folder = Path(run_folder)
-    files = RunFolder(folder)
+    files = RunFolder(run_folder)
     config = files.config()
     if not config:
-        if not folder.is_dir():
-            raise DataError(f"{folder}: no such run folder")
-        inside = next((str(path.parent) for path in sorted(folder.glob(f"[!.]*/{CONFIG}"))), None)
-        hint = f"; it holds runs, give one of them, as {inside}" if inside else ""
-        raise DataError(f"{folder}: is no run folder, got no or an empty {CONFIG} in it{hint}")
+        raise DataError(_not_a_run(files.path))
+    files.refuse_altered(CONFIG, SUMMARY, ENVIRONMENT)
     recorded, config["allow_targets"] = config.get("allow_targets"), list(allow_targets)
-    try:
-        check(config)
-    except ConfigError as error:
-        ignored = f"\nallow_targets: {recorded} of the file itself is ignored; give it to load if you trust them"
-        raise DataError(f"{folder / CONFIG}: cannot be opened:\n{error}{ignored if recorded else ''}") from error
-    path = _checkpoint(folder, step)
+    # An older ramen may have had other optimizers: only what is built here is checked.
+    problems = [
+        problem
+        for kind in ("model", *PARTS, "data")
+        for problem in check_node(config.get(kind) or {"_target_": None}, kind, kind, allow_targets)
+    ]
+    if problems:
+        ignored = f"allow_targets: {recorded} of the file itself is ignored; give it to load if you trust them"
+        lines = [f"{files.path / CONFIG}: cannot be opened:", *problems, *([ignored] if recorded else [])]
+        raise DataError("\n".join(lines))
+    path = _checkpoint(files.path, step)
     source = build_section(config, "data")
     model = build_model(
         config,
         DataSpec(source.vocabulary, source.vocabulary - 1, source.rows.sequence_length, source.rows.document_mask),
     )
     checkpoint.load_weights(path, model)
-    summary, environment = files.summary(), files.environment()
-    where = machine.select_device(str(device))
-    precision = {"float32": torch.float32, "bfloat16": torch.bfloat16}.get(str(environment.get("precision", "float32")))
-    if precision is None:
-        raise DataError(f"{folder / ENVIRONMENT}: names no precision, got {environment['precision']!r}; it is damaged")
-    tokenizer = _tokenizer(folder, source, environment)
-    return Run(folder, config, summary, model.to(where).eval(), tokenizer, checkpoint.step_of(path), precision)
+    environment = files.environment()
+    precision = environment.get("precision", "float32")
+    if precision not in PRECISIONS:
+        raise DataError(
+            f"{files.path / ENVIRONMENT}: is damaged, got precision {precision!r}; allowed are {', '.join(PRECISIONS)}"
+        )
+    return Run(
+        folder=files.path,
+        config=config,
+        summary=files.summary(),
+        model=model.to(machine.select_device(str(device))).eval(),
+        tokenizer=_tokenizer(files, source, environment),
+        step=checkpoint.step_of(path),
+        precision=PRECISIONS[precision],
+        data_hash=environment.get("data_hash"),
+    )
+
+
+def _not_a_run(folder: Path) -> str:
+    if not folder.is_dir():
+        return f"{folder}: no such run folder"
+    inside = next((str(path.parent) for path in sorted(folder.glob(f"[!.]*/{CONFIG}"))), None)
+    hint = f"; it holds runs, give one of them, as {inside}" if inside else ""
+    return f"{folder}: is no run folder, got no or an empty {CONFIG} in it{hint}"
 
 
 def _checkpoint(folder: Path, step: int | str | None) -> Path:
-    found = {checkpoint.step_of(path): path for path in checkpoint.checkpoints(folder)}
-    if not found:
+    saved = {checkpoint.step_of(path): path for path in checkpoint.checkpoints(folder)}
+    if not saved:
         raise DataError(f"{folder}: has no checkpoint to open; trainer.checkpoint_at_end=true keeps a run's last one")
     if step == "best":
         return checkpoint.best(folder)
     if step is None:
-        return found[max(found)]
-    if str(step) not in map(str, found):
-        raise DataError(f"{folder}: has no checkpoint of step {step}; there are {', '.join(map(str, found))}, and best")
-    return found[int(step)]
+        return saved[max(saved)]
+    if str(step) not in map(str, saved):
+        raise DataError(f"{folder}: has no checkpoint of step {step}; there are {', '.join(map(str, saved))}, and best")
+    return saved[int(step)]
 
 
-def _tokenizer(folder: Path, source: Any, environment: dict[str, Any]) -> Tokenizer:
-    """The run's own copy; GPT-2's is known without one; a run from before there was a copy asks its data."""
-    own = RunFolder(folder).tokenizer
-    if own.exists():
-        return load_tokenizer(own)
+def _tokenizer(files: RunFolder, source: Any, environment: dict[str, Any]) -> Tokenizer:
+    """The run's own copy; GPT-2's is known without one."""
+    if files.tokenizer.exists():
+        return load_tokenizer(files.tokenizer, environment.get("tokenizer_hash"))
     if getattr(source, "tokenizer", "gpt2") == "gpt2":
         return gpt2_tokenizer()
-    dataset = source.dataset(progress=False)
-    if dataset.hash != environment.get("data_hash", dataset.hash):
-        raise DataError(
-            f"{folder}: was trained on other data than {dataset.folder}, got hash {environment['data_hash']}; "
-            f"that of the data is {dataset.hash}, and the tokenizer of the run is not known without its data"
-        )
-    return dataset.tokenizer
+    raise DataError(f"{files.tokenizer}: is missing; the ids of the model mean nothing without it")

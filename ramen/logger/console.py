@@ -1,9 +1,8 @@
-"""The console, always on: a progress bar on a terminal, a line a record elsewhere, and train.log in the run folder.
-
-A terminal that is gone (a closed window, a reader that left the pipe) costs the lines, not the run.
-"""
+"""The console, always on: a progress bar on a terminal, a line a record elsewhere, and train.log in the run folder."""
 
 import logging
+import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,67 +14,67 @@ from ramen.logger.base import Logger
 log = logging.getLogger("ramen")
 
 
+class Stderr:
+    """Standard error, which may be gone: a closed window, or a reader that left the pipe, costs the lines, not the run."""
+
+    def write(self, text: str) -> None:
+        with suppress(OSError, ValueError):  # ValueError: it was closed
+            sys.stderr.write(text)
+
+    def flush(self) -> None:
+        with suppress(OSError, ValueError):
+            sys.stderr.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(sys.stderr, name)
+
+
 class ConsoleLogger(Logger):
     """Shows loss, speed and how long it will take."""
 
-    def __init__(self, console: Console):
-        self.console = console
+    def __init__(self) -> None:
+        self.console = Console(file=Stderr(), markup=False, highlight=False, soft_wrap=True)  # type: ignore[arg-type]
         self.progress: Progress | None = None
         self.task: Any = None
 
     def start(self, folder: Path, config: dict[str, Any], facts: dict[str, Any]) -> None:
         log.info("run folder %s", folder)
-        if self.console.is_terminal and not self.console.quiet:
-            self.progress = Progress(
-                TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"), TimeElapsedColumn(),
-                TimeRemainingColumn(), console=self.console, transient=True,
-            )  # fmt: skip
+        if self.console.is_terminal:
+            bar = BarColumn(), TextColumn("{task.percentage:>3.0f} %"), TimeElapsedColumn(), TimeRemainingColumn()
+            self.progress = Progress(TextColumn("{task.description}"), *bar, console=self.console, transient=True)
             self.task = self.progress.add_task("training", total=1.0)
             self.progress.start()
 
-    def show(self, *what: Any, style: str | None = None) -> None:
-        """Print, as long as there is someone to print to."""
-        try:
-            self.console.print(*what, style=style, highlight=False, markup=False, soft_wrap=True)
-        except (OSError, SystemExit) as error:  # rich ends the process when a pipe breaks
-            self.console.quiet = True
-            log.warning("the console is gone, and train.log goes on: %s", error)
+    def show(self, *values: Any, style: str | None = None) -> None:
+        """Print."""
+        self.console.print(*values, style=style)
 
     def advance(self, progress: float) -> None:
         if self.progress:
             self.progress.update(self.task, completed=progress)
 
     def record(self, line: dict[str, Any]) -> None:
-        told = _tell(line)
-        log.info(told)
+        text = _text(line)
+        log.info(text)
         if self.progress:
-            self.progress.update(self.task, description=told)
+            self.progress.update(self.task, description=text)
         if line["val_loss"] is not None or not self.progress:
-            self.show(told)
+            self.show(text)
 
     def finish(self, summary: dict[str, Any]) -> None:
         if self.progress:
             self.progress.stop()
         log.info("%s", summary)
-        end = [
-            f"{summary['status']} after {summary['steps']:,} steps, {summary['tokens']:,} tokens, {summary['train_seconds']:.1f} s"
-        ]
+        text = "{status} after {steps:,} steps, {tokens:,} tokens, {train_seconds:.1f} s".format_map(summary)
         if summary.get("final_val_loss") is not None:
-            end.append(
-                f"validation loss {summary['final_val_loss']:.4f} ({summary['final_val_bits_per_byte']:.3f} bits per byte)"
+            text += "; validation loss {final_val_loss:.4f} ({final_val_bits_per_byte:.3f} bits per byte)".format_map(
+                summary
             )
-        if summary.get("error"):
-            end.append(summary["error"])
-        self.show("; ".join(end), style="bold")
+        self.show("; ".join(filter(None, [text, summary.get("error")])), style="bold")
 
 
-def _tell(line: dict[str, Any]) -> str:
-    parts = [f"step {line['step']:>6,}", f"{line['tokens'] / 1e6:8.2f} M tokens"]
-    if line["train_loss"] is not None:
-        parts.append(f"train {line['train_loss']:.4f}")
-    if line["val_loss"] is not None:
-        parts.append(f"val {line['val_loss']:.4f}")
-    parts.append(f"{line['tokens_per_second']:,.0f} tokens/s")
-    if line["mfu"] is not None:
-        parts.append(f"{line['mfu']:.0%} MFU")
-    return "  ".join(parts)
+def _text(line: dict[str, Any]) -> str:
+    losses = [f"{name} {line[f'{name}_loss']:.4f}" for name in ("train", "val") if line[f"{name}_loss"] is not None]
+    mfu = [] if line["mfu"] is None else [f"{line['mfu']:.0%} MFU"]
+    tokens = f"step {line['step']:>6,}", f"{line['tokens'] / 1e6:8.2f} M tokens"
+    return "  ".join([*tokens, *losses, f"{line['tokens_per_second']:,.0f} tokens/s", *mfu])

@@ -6,9 +6,12 @@ Reading: a file that is missing is empty; one that is damaged, or of a newer ram
 import contextlib
 import hashlib
 import json
+import logging
 import math
 import os
-from collections.abc import Mapping
+import re
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +25,8 @@ CONFIG, METRICS, SUMMARY, ENVIRONMENT = "config.yaml", "metrics.jsonl", "summary
 DIAGNOSTICS, EVALUATIONS, TOKENIZER = "diagnostics.jsonl", "evaluations.jsonl", "tokenizer.json"
 COMMAND = "command.yaml"
 ENDED = ("finished", "diverged")  # statuses of a run with a result
+
+log = logging.getLogger("ramen")
 
 
 class RunFolder:
@@ -39,17 +44,57 @@ class RunFolder:
         """The fields of `schema.Summary` that are there; empty before the end of the run."""
         from ramen.runs.schema import Summary  # here: pydantic takes longer than --help may
 
-        return self._valid(SUMMARY, Summary.valid)
+        return self._mapping(SUMMARY, Summary.check)
 
-    def environment(self) -> dict[str, Any]:
-        """The fields of `schema.Environment` that are there."""
+    def ending(self) -> dict[str, Any]:
+        """The summary; empty before the end of the run, and where it is damaged or does not say how the run ended."""
+        try:
+            summary = self.summary()
+        except DataError:
+            return {}
+        return summary if summary.get("status") else {}
+
+    def parts(self, before: int | None = None) -> list[dict[str, Any]]:
+        """Where the run ran, `schema.Part` by part: all, or those that began before a step."""
         from ramen.runs.schema import Environment
 
-        return self._valid(ENVIRONMENT, Environment.valid)
+        content = self._mapping(ENVIRONMENT, Environment.check)
+        parts = content.get("parts") or ([content] if content else [])
+        return [part for part in parts if before is None or part.get("from_step", 0) < before]
+
+    def environment(self) -> dict[str, Any]:
+        """The last of the parts."""
+        return next(reversed(self.parts()), {})
 
     def run_id(self) -> str:
         """The name of the run at a service, made at its first step; in 0.1 it was made of the folder's path."""
         return self.environment().get("run_id") or hashlib.sha256(os.fsencode(self.path.resolve())).hexdigest()[:16]
+
+    def altered(self) -> dict[str, str]:
+        """File -> what is wrong with it, for each that is not as the run wrote it."""
+        from ramen.config.check import config_hash
+
+        problems = {}
+        for name in (ENVIRONMENT, SUMMARY):
+            content = self._mapping(name)
+            if {"sha256", "format"} & content.keys() and content.get("sha256") != _seal(content):
+                problems[name] = "was changed after it was written"
+        summary = self.summary()
+        recorded = {part["config_hash"] for part in self.parts() if part.get("config_hash")}
+        if not recorded and summary.get("status") in (*ENDED, "stopped"):  # of 0.1
+            recorded = {summary.get("config_hash")} - {None}
+        if recorded and (found := config_hash(self._mapping(CONFIG))) not in recorded:
+            problems[CONFIG] = (
+                f"was changed after it was written, got hash {found}; recorded is {' or '.join(recorded)}"
+            )
+        if summary.get("metrics_sha256") not in (None, self._sha256(METRICS)):
+            problems[METRICS] = "was changed after the end of the run"
+        return {name: f"{self.path / name}: {problem}" for name, problem in problems.items()}
+
+    def refuse_altered(self, *names: str) -> None:
+        """DataError when one of these files is not as the run wrote it."""
+        if problems := [problem for name, problem in self.altered().items() if name in names]:
+            raise DataError("; ".join(problems) + "; take it back, or train again")
 
     def command(self) -> list[str] | None:
         """The overrides that the run or sweep here was started with, a sweep's after -m; None if there is neither."""
@@ -64,16 +109,24 @@ class RunFolder:
             raise DataError(f"{path}: is damaged, got {told(error)}; allowed is a list of words") from error
         return words
 
-    def begin(self, config: dict[str, Any], environment: dict[str, Any], keep_steps: int | None) -> None:
-        """Write what is known before the first step. Records up to `keep_steps` stay, all others go; so does the old summary."""
+    def begin(self, config: dict[str, Any], part: dict[str, Any], resumed_step: int | None, records: int = 0) -> None:
+        """Write what is known before the first step. Of a run that goes on at `resumed_step`, the parts and records up to it
+        stay; there should be so many `records`."""
+        earlier = [] if resumed_step is None else self.parts(before=resumed_step)
+        lines = {name: self._until(name, resumed_step) for name in (METRICS, DIAGNOSTICS)}
+        lost = max(0, records - len(lines[METRICS]))
+        if lost:
+            log.warning("%s: %d of %d records up to step %s are gone", self.path / METRICS, lost, records, resumed_step)
+        started = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime())
+        part = part | {"from_step": resumed_step or 0, "started": started, "lost_records": lost}
         with contextlib.suppress(OSError):
-            (self.path / SUMMARY).unlink(missing_ok=True)  # from here on the run has no end yet
+            for path in [self.path / SUMMARY, *self._litter()]:  # from here on the run has no end yet
+                path.unlink(missing_ok=True)
+        for name, content in lines.items():
+            if name == METRICS or (self.path / name).exists():
+                write_atomically(self.path / name, b"".join(line + b"\n" for line in content))
+        self._write(ENVIRONMENT, {"parts": [*earlier, part]})
         write_atomically(self.path / CONFIG, yaml.safe_dump(config, sort_keys=False, allow_unicode=True).encode())
-        self._write(ENVIRONMENT, environment)
-        for path in (self.path / METRICS, self.path / DIAGNOSTICS):
-            kept = [] if keep_steps is None or not path.exists() else _until(path, keep_steps)
-            if path.name == METRICS or path.exists():
-                write_atomically(path, b"".join(line + b"\n" for line in kept))
 
     def record(self, line: Mapping[str, Any]) -> None:
         """Add a line to the metrics."""
@@ -89,13 +142,13 @@ class RunFolder:
 
     def finish(self, summary: Mapping[str, Any]) -> None:
         """Write the summary."""
-        self._write(SUMMARY, summary)
+        self._write(SUMMARY, {**summary, "metrics_sha256": self._sha256(METRICS)})
 
     def remember(self, words: list[str]) -> None:
         """Make the words of a command that was accepted those that the next `resume=` repeats."""
         write_atomically(self.path / COMMAND, yaml.safe_dump(words, allow_unicode=True).encode())
 
-    def _mapping(self, name: str | Path) -> dict[str, Any]:
+    def _mapping(self, name: str, check: Callable[[dict[str, Any], Path], None] | None = None) -> dict[str, Any]:
         path = self.path / name
         try:
             content = read_json(path) if path.suffix == ".json" else read_yaml(path)
@@ -107,16 +160,38 @@ class RunFolder:
             raise DataError(f"{path}: is damaged, got {error}") from error
         if not isinstance(content, dict):
             raise DataError(f"{path}: is damaged, got {type(content).__name__}; allowed is a mapping")
+        if check:
+            check(content, path)
         return content
 
-    def _valid(self, name: str, valid: Any) -> dict[str, Any]:
+    def _until(self, name: str, step: int | None) -> list[bytes]:
+        """The sound lines up to a step."""
+        kept = []
+        content = read_bytes(self.path / name) if step is not None and (self.path / name).exists() else b""
+        for line in content.splitlines():
+            # The last line of a killed run may be cut, or not text.
+            with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError):
+                if json.loads(line)["step"] <= step:
+                    kept.append(line)
+        return kept
+
+    def _litter(self) -> list[Path]:
+        """What processes left that were killed while they wrote a file."""
+        files = CONFIG, METRICS, SUMMARY, ENVIRONMENT, DIAGNOSTICS, TOKENIZER, COMMAND
+        names = "|".join(map(re.escape, files))
+        return [path for path in self.path.glob(".*") if re.fullmatch(rf"\.({names})\.[0-9a-f]{{8}}", path.name)]
+
+    def _sha256(self, name: str) -> str | None:
         try:
-            return valid(self._mapping(name))
-        except ValueError as error:
-            raise DataError(f"{self.path / name}: {error}") from error
+            return hashlib.sha256(read_bytes(self.path / name)).hexdigest()
+        except (OSError, ValueError):
+            return None
 
     def _write(self, name: str, content: Mapping[str, Any]) -> None:
-        write_atomically(self.path / name, (json.dumps(_plain(content), indent=1) + "\n").encode())
+        from ramen.runs.schema import FORMAT
+
+        plain = _plain({**content, "format": FORMAT})
+        write_atomically(self.path / name, (json.dumps(plain | {"sha256": _seal(plain)}, indent=1) + "\n").encode())
 
     def _append(self, name: str, line: Mapping[str, Any]) -> None:
         path = self.path / name
@@ -134,12 +209,14 @@ def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _until(metrics: Path, step: int) -> list[bytes]:
-    kept = []
-    for line in read_bytes(metrics).splitlines():
-        try:
-            if json.loads(line)["step"] <= step:
-                kept.append(line)
-        except (ValueError, KeyError, TypeError, RecursionError):
-            continue  # the last line of a killed run may be cut, or not text
-    return kept
+def _seal(content: Mapping[str, Any]) -> str:
+    """Hash of a json object but for its seal."""
+    rest = {key: value for key, value in content.items() if key != "sha256"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+
+
+def run_hash(config_hash: str, budgets: list[dict[str, Any]]) -> str:
+    """What names the computation of a run: the hash of its config, or another one if its budget changed on the way."""
+    if all(budget == budgets[0] for budget in budgets):
+        return config_hash
+    return hashlib.sha256(json.dumps([config_hash, *budgets]).encode()).hexdigest()[: len(config_hash)]

@@ -1,5 +1,6 @@
 """One run folder as one record: what was asked for, how it ended, and its curve."""
 
+import contextlib
 import json
 import math
 import re
@@ -15,6 +16,9 @@ from ramen.runs.metrics import Curve, number, read_metrics
 
 Value = str | int | float | bool | None
 STATUSES = ("finished", "stopped", "diverged", "failed", "unfinished")
+OF_ONE_RUN = (  # what a run keeps when it goes on, or it is no run of one program on one machine
+    "budget.steps", "budget.tokens", "budget.seconds", "code_hash", "device", "threads", "attention_backend", "versions.torch",
+)  # fmt: skip
 _EXPONENT = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")  # YAML 1.1 reads 1e-3 as text
 
 
@@ -37,6 +41,7 @@ class Run:
     precision: str | None  # that `auto` became
     curve: Curve
     warnings: list[str] = field(default_factory=list)
+    doubts: dict[str, str] = field(default_factory=dict)  # why its numbers may not be those of a fresh, unchanged run
 
     def value(self, key: str, default: Value = None) -> Value:
         """The chosen option of a config group, or the value of a dotted config key, of a mapping its text."""
@@ -74,6 +79,9 @@ def read_run(folder: Path) -> Run:
         warnings.append(f"{folder}: {curve.bad_lines} unreadable lines of {METRICS} ignored")
     numbers = {key: value for key, given in summary.items() if not math.isnan(value := number(given))}
     warnings += _disagreement(folder, numbers, curve)
+    doubts: dict[str, str] = {}
+    with contextlib.suppress(DataError):  # which is a warning already
+        doubts = _doubts(files)
     status, reason = _status(summary, curve)
     seed = summary.get("seed", config.get("seed"))
     return Run(
@@ -94,6 +102,7 @@ def read_run(folder: Path) -> Run:
         precision=_text(environment.get("precision")),
         curve=curve,
         warnings=warnings,
+        doubts=doubts,
     )
 
 
@@ -107,6 +116,21 @@ def _with_rate(config: dict[str, Value]) -> dict[str, Value]:
     ):
         config |= {"optimizer.lr": _canonical(float(f"{lr * scale:.12g}")), "routing.matrix.lr_scale": 1}
     return config
+
+
+def _doubts(files: RunFolder) -> dict[str, str]:
+    """Short name -> sentence."""
+    doubts = {}
+    if altered := files.altered():
+        doubts["changed files"] = "; ".join(altered.values())
+    parts = [flatten(part) for part in files.parts()]
+    for key in OF_ONE_RUN:
+        values = dict.fromkeys(str(part[key]) for part in parts if key in part)
+        if len(values) > 1:
+            doubts[f"{key} changed"] = f"{files.path}: {key} changed when the run went on, from {' to '.join(values)}"
+    if lost := sum(part.get("lost_records") or 0 for part in parts):
+        doubts["lost records"] = f"{files.path}: {lost} records of metrics were gone when the run went on"
+    return doubts
 
 
 def _or_nothing(read: Callable[[], dict[str, Any]], warnings: list[str]) -> dict[str, Any]:

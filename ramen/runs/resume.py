@@ -31,20 +31,6 @@ def refuse_used(folder: Path) -> None:
         )
 
 
-def status(folder: Path) -> str | None:
-    """How a run ended; None while it runs, or when it was killed."""
-    return summary(folder).get("status")
-
-
-def summary(folder: Path) -> dict[str, Any]:
-    """The summary of a run; empty before its end, and where it is damaged or does not say how the run ended."""
-    try:
-        found = RunFolder(folder).summary()
-    except DataError:
-        return {}
-    return found if found.get("status") else {}
-
-
 def precision(folder: Path) -> str:
     """That of a run begun before, for its continuation: what `auto` finds is measured, and may be another one today."""
     found = RunFolder(folder).environment().get("precision")
@@ -61,7 +47,7 @@ def unfinished(base: Path, config: dict[str, Any], is_run: bool = False) -> Path
     for folder in sorted(folders, key=str, reverse=True):
         if (
             written_hash(folder) == wanted
-            and status(folder) not in (ENDED[1:] if is_run else ENDED)
+            and RunFolder(folder).ending().get("status") not in (ENDED[1:] if is_run else ENDED)
             and checkpoint.checkpoints(folder)
         ):
             with exclusive(folder, wait=False) as free:

@@ -1,12 +1,15 @@
-"""The records of a run folder, field by field. Losses are nats a token, sizes bytes, times seconds.
+"""The records of a run folder, field by field. Losses are nats a token, sizes bytes, times seconds, hashes hexadecimal.
 
-`format` is the version: 1 (ramen 0.1, which did not write it) is read like 2; a larger one is refused.
+`format` is the version: 1 (ramen 0.1, which did not write it) is read like 2; a larger one is refused. `sha256` seals the rest.
 """
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
+
+from ramen.errors import DataError
 
 FORMAT = 2
 
@@ -17,19 +20,19 @@ class _Schema(BaseModel):
     model_config = ConfigDict(strict=True, extra="allow", frozen=True)
 
     format: int = 1
+    sha256: str | None = None
 
     @classmethod
-    def valid(cls, content: Mapping[str, Any]) -> dict[str, Any]:
-        """The content, checked. ValueError for a wrong type or a newer format."""
+    def check(cls, content: Mapping[str, Any], path: Path) -> None:
+        """DataError for a wrong type or a newer format."""
         if isinstance(version := content.get("format"), int) and version > FORMAT:
-            raise ValueError(f"is of a newer ramen, got format {version}; this one reads up to {FORMAT}")
+            raise DataError(f"{path}: is of a newer ramen, got format {version}; this one reads up to {FORMAT}")
         try:
             cls.model_validate(content)
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"]))
-            raise ValueError(f"is damaged, {where}: {first['msg']}, got {first['input']!r:.80}") from error
-        return dict(content)
+            raise DataError(f"{path}: is damaged, {where}: {first['msg']}, got {first['input']!r:.80}") from error
 
 
 class Summary(_Schema):
@@ -43,7 +46,8 @@ class Summary(_Schema):
     job: int | None = None  # number in its sweep; null for a single run
     run_id: str | None = None  # at a service
     resumed_step: int | None = None  # of the checkpoint that the last part of the run began at
-    config_hash: str | None = None
+    budgets: list[dict[str, float | None]] | None = None  # of each part; more than one value is no fresh run
+    config_hash: str | None = None  # what was computed: of the config, and of the budgets where they changed
     data_hash: str | None = None
     data: str | None = None  # the data in words
     parameters: int | None = None
@@ -67,11 +71,16 @@ class Summary(_Schema):
     wall_seconds: float | None = None  # of a failure alone
     tokens_per_second: float | None = None
     peak_memory: int | None = None  # measured
+    metrics_sha256: str | None = None  # of the file of the metrics
 
 
-class Environment(_Schema):
-    """environment.json: where a run runs, from its first step on; a continuation adds a part."""
+class Part(BaseModel):
+    """Where a run ran, from a step on: an entry of environment.json, which 0.1 had one of, flat."""
 
+    model_config = ConfigDict(strict=True, extra="allow", frozen=True)
+
+    from_step: int = 0
+    started: str | None = None  # date and time, UTC
     device: str | None = None
     device_type: str | None = None
     threads: int | None = None
@@ -79,12 +88,26 @@ class Environment(_Schema):
     platform: str | None = None
     versions: dict[str, str | None] | None = None  # of packages
     git_commit: str | None = None
-    git_diff: str | None = None  # what differs from the commit
+    git_diff: str | None = None  # what differs from the commit, untracked files included
+    code_hash: str | None = None  # over `code`
+    code: dict[str, str] | None = None  # module that the run computes with -> sha256 of its file
     precision: str = "float32"  # that `auto` became
+    attention_backend: str | None = None
+    kernels: list[str] | None = None
+    config_hash: str | None = None  # of config.yaml as this part wrote it
     data_hash: str | None = None
+    tokenizer_hash: str | None = None
+    budget: dict[str, float | None] | None = None
+    lost_records: int | None = None  # lines of metrics that were gone when this part began
     run_id: str | None = None
     choices: dict[str, str | None] | None = None
     job: int | None = None
+
+
+class Environment(_Schema, Part):
+    """environment.json, written at each start: `parts`, the last one being the present; or, of 0.1, one part itself."""
+
+    parts: list[Part] | None = None
 
 
 class CheckpointMeta(BaseModel):

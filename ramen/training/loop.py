@@ -218,6 +218,7 @@ class Trainer:
         setup.logger.record(record.as_line())
         self.loss_sum.zero_()
         p.train_loss = train_loss
+        p.records += 1
         p.counted, p.recorded_tokens, p.recorded_flops, p.recorded_seconds = 0, p.tokens, p.flops, p.seconds
 
     def _validate(self) -> bool:

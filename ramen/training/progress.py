@@ -25,6 +25,7 @@ class Progress:
     best_val_loss: float = math.inf
     first_loss: float | None = None  # of the first step that counted
     counted: int = 0  # targets since the last record
+    records: int = 0
     recorded_tokens: int = 0
     recorded_flops: float = 0.0
     recorded_seconds: float = 0.0

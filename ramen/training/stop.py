@@ -1,13 +1,18 @@
-"""Ctrl-C and SIGTERM ask for a stop; the loop saves at the next step. A second Ctrl-C interrupts at once."""
+"""Signals that ask for a stop: the loop saves at the next step. A second Ctrl-C interrupts at once.
+
+SIGTERM comes from a shutdown or a scheduler, SIGHUP from a closed terminal, SIGUSR1 from Slurm before its time limit.
+"""
 
 import signal
 import threading
 from types import FrameType
 from typing import Any
 
+STOP_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")  # as a summary names them
+
 
 class StopSignal:
-    """A context in which the first SIGINT or SIGTERM only sets `requested`, the name of the signal."""
+    """A context in which the first of these signals only sets `requested`, its name. Ignored ones (nohup) stay ignored."""
 
     def __init__(self) -> None:
         self.requested: str | None = None
@@ -15,8 +20,9 @@ class StopSignal:
 
     def __enter__(self) -> "StopSignal":
         if threading.current_thread() is threading.main_thread():  # elsewhere Python allows no handlers
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._before[number] = signal.signal(number, self._handle)
+            for number in signal.Signals:
+                if number.name in STOP_SIGNALS and signal.getsignal(number) is not signal.SIG_IGN:
+                    self._before[number] = signal.signal(number, self._handle)
         return self
 
     def __exit__(self, *error: object) -> None:

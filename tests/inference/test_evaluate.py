@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ramen.build.objects import build_section
 from ramen.cli.main import main
 from ramen.data.tokenizer import byte_tokenizer
 from ramen.errors import ConfigError, DataError
@@ -150,3 +151,51 @@ def test_the_script_tells_saves_and_exits_with_2(
     assert capsys.readouterr().out.startswith("validation split, step 6: loss ")
     assert main(["evaluate", str(tmp_path)]) == 2
     assert "no run folder" in capsys.readouterr().err
+
+
+def test_a_file_is_read_as_the_files_of_the_run_were(
+    train_small: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    """Its separator and its text column."""
+    lines = [f"{number} {TEXT[number : number + 60]}" for number in range(90)]
+    (tmp_path / "corpus.txt").write_text("\n---\n".join(lines))
+    (tmp_path / "other.txt").write_text("\n---\n".join(lines[:9]))
+    (tmp_path / "other.jsonl").write_text("\n".join(json.dumps({"body": line}) for line in lines[:9]))
+    words = ("data=text", f"data.files={tmp_path / 'corpus.txt'}", "data.separator='---'", "data.text_column=body")
+    train_small(tmp_path / "run", *words, "data.validation_fraction=0.3")
+    run = open_run(tmp_path / "run")
+    text, table = (evaluate_on(run, str(tmp_path / f"other.{suffix}")) for suffix in ("txt", "jsonl"))
+    assert table.tokens == sum(len(line.encode()) + 1 for line in lines[:9])
+    assert text.tokens == table.tokens + 8  # line breaks
+
+
+def test_data_that_was_changed_is_refused(train_small: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+    (tmp_path / "corpus.txt").write_text("\n\n".join(f"{number} {TEXT[:60]}" for number in range(60)))
+    words = ("data=text", f"data.files={tmp_path / 'corpus.txt'}", "data.separator=''", "data.validation_fraction=0.3")
+    summary = train_small(tmp_path / "run", *words)
+    run = open_run(tmp_path / "run")
+    assert evaluate_on(run).loss == summary["final_val_loss"]
+    (tmp_path / "corpus.txt").write_text("\n\n".join(f"{number} {TEXT[9:70]}" for number in range(60)))
+    for given in ([], ["data.validation_tokens=500"]):
+        with pytest.raises(DataError, match=f"is not what .* was trained on, got hash .*{summary['data_hash']}"):
+            evaluate_on(run, *given)
+
+
+@pytest.mark.parametrize("long_documents", ["split", "crop"])
+def test_bits_per_byte_are_over_the_text_of_the_counted_targets(
+    train_small: Callable[..., dict[str, Any]], tmp_path: Path, long_documents: str
+) -> None:
+    """Documents that begin with a byte a token and go on with several: those cut short count as far as they are seen."""
+    documents = [f"{number} {number**20} " + "the time " * (3 + number) for number in range(90)]
+    (tmp_path / "corpus.txt").write_text("\n\n".join(documents))
+    words = ("data=text", f"data.files={tmp_path / 'corpus.txt'}", "data.separator=''", "data.validation_fraction=0.3")
+    more = (f"data.long_documents={long_documents}", "data.tokenizer=bpe", "data.bpe_vocabulary=270")
+    summary = train_small(tmp_path / "run", *words, *more, "data.validation_tokens=600")
+    found = evaluate_on(run := open_run(tmp_path / "run"))
+    assert found.bits_per_byte == summary["final_val_bits_per_byte"]
+    dataset = build_section(run.config, "data").dataset()
+    targets = build_section(run.config, "data").rows.validation_batch(dataset.validation, run.tokenizer.bos).targets
+    text = sum(len(run.tokenizer.tokens[target]) for target in targets.flatten() if 0 <= target < run.tokenizer.bos)
+    assert found.bits_per_byte == pytest.approx(found.loss * found.tokens / math.log(2) / text)
+    if long_documents == "crop":
+        assert text / found.tokens < 0.9 * dataset.validation_bytes / dataset.validation_tokens

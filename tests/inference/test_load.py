@@ -16,8 +16,8 @@ import yaml
 import ramen
 from ramen.cli.main import main
 from ramen.errors import ConfigError, DataError
+from ramen.inference.generate import draw, generate
 from ramen.inference.load import Run
-from ramen.inference.sample import draw, sample
 
 
 @pytest.fixture(scope="module")
@@ -64,14 +64,52 @@ def test_the_folder_alone_is_enough(opened: Run, trained: Path, tmp_path: Path) 
     assert not (tmp_path / "nowhere").exists()
 
 
-def test_without_its_tokenizer_the_data_must_be_the_same(trained: Path, tmp_path: Path) -> None:
+def test_a_run_without_its_tokenizer_is_refused(trained: Path, tmp_path: Path) -> None:
     shutil.copytree(trained, tmp_path / "copy")
     (tmp_path / "copy" / "tokenizer.json").unlink()
-    assert ramen.load(tmp_path / "copy").step == 6
-    environment = json.loads((tmp_path / "copy" / "environment.json").read_text())
-    (tmp_path / "copy" / "environment.json").write_text(json.dumps({**environment, "data_hash": "another"}))
-    with pytest.raises(DataError, match="other data"):
+    with pytest.raises(DataError, match=r"tokenizer\.json: is missing"):
         ramen.load(tmp_path / "copy")
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new"),
+    [
+        ("config.yaml", "nonfinite: stop", "nonfinite: skip"),
+        ("config.yaml", "seed: 0", "seed: 1"),
+        ("summary.json", '"status": "finished"', '"status": "diverged"'),
+        ("environment.json", '"precision": "float32"', '"precision": "bfloat16"'),
+        ("tokenizer.json", '"A"', '"Z"'),
+    ],
+)
+def test_a_file_that_was_changed_is_named(trained: Path, tmp_path: Path, name: str, old: str, new: str) -> None:
+    """One number, one word: the run it tells of is not the run that was."""
+    shutil.copytree(trained, tmp_path / "copy")
+    path = tmp_path / "copy" / name
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new, 1))
+    with pytest.raises(DataError, match=rf"{name}: "):
+        ramen.load(tmp_path / "copy")
+
+
+def test_what_a_folder_allows_itself_does_not_count(trained: Path, tmp_path: Path) -> None:
+    shutil.copytree(trained, tmp_path / "copy")
+    module = ["import torch", f"open({str(tmp_path / 'ran')!r}, 'w')", "class MLP(torch.nn.Module):"]
+    module += ["    def __init__(self, *runtime):", "        super().__init__()", ""]
+    (tmp_path / "planted.py").write_text("\n".join(module))
+    path = tmp_path / "copy" / "config.yaml"
+    config = yaml.safe_load(path.read_text())
+    config |= {"allow_targets": ["planted"], "mlp": {"_target_": "planted.MLP"}}
+    path.write_text(yaml.safe_dump(config))
+    (tmp_path / "copy" / "environment.json").unlink()
+    (tmp_path / "copy" / "summary.json").unlink()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(tmp_path))
+        with pytest.raises(DataError, match=r"mlp\._target_: may not be built"):
+            ramen.load(tmp_path / "copy")
+        assert not (tmp_path / "ran").exists()
+        with pytest.raises(DataError, match="of another model"):  # allowed by the caller it is imported
+            ramen.load(tmp_path / "copy", allow_targets=["planted"])
+        assert (tmp_path / "ran").exists()
 
 
 def test_what_cannot_be_opened_is_told(trained: Path, tmp_path: Path) -> None:
@@ -92,6 +130,12 @@ def test_what_cannot_be_opened_is_told(trained: Path, tmp_path: Path) -> None:
     shutil.copytree(trained, tmp_path / "copy")
     path = tmp_path / "copy" / "config.yaml"
     path.write_text(path.read_text().replace("dim: 16", "dim: 32"))
+    with pytest.raises(
+        DataError, match=r"config\.yaml: was changed after it was written, got hash \w{12}; recorded is"
+    ):
+        ramen.load(tmp_path / "copy")
+    for name in ("environment.json", "summary.json"):  # what an older ramen did not write
+        (tmp_path / "copy" / name).unlink()
     with pytest.raises(DataError, match="of another model"):
         ramen.load(tmp_path / "copy")
     shutil.rmtree(tmp_path / "copy" / "checkpoint")
@@ -136,7 +180,7 @@ def test_a_damaged_value_is_told(trained: Path, tmp_path: Path) -> None:
     summary.write_bytes(whole)
     for found in (None, 3, "float64", []):
         environment.write_text(json.dumps({"precision": found}))
-        with pytest.raises(DataError, match=r"environment\.json: .*precision"):
+        with pytest.raises(DataError, match=r"environment\.json: is damaged, .*precision"):
             ramen.load(tmp_path / "copy")
 
 
@@ -155,7 +199,7 @@ def test_the_best_checkpoint_is_opened_by_its_name(
 
 def test_settings_that_draw_nothing_are_refused_before_anything_is_written(opened: Run) -> None:
     with pytest.raises(ConfigError) as told:
-        sample(opened.model, opened.tokenizer, prompt="", tokens=0, temperature=float("nan"), top_k=0, seed=0)
+        generate(opened.model, opened.tokenizer, prompt="", tokens=0, temperature=float("nan"), top_k=0, seed=0)
     assert [problem.partition(":")[0] for problem in told.value.problems] == ["tokens", "temperature", "top_k"]
 
 
@@ -172,16 +216,15 @@ def test_draws_follow_the_tempered_softmax_over_exactly_k() -> None:
 
 def test_characters_that_span_tokens_come_out_whole(opened: Run) -> None:
     """Byte tokens are drawn one by one; the pieces put together are the bytes decoded at once."""
-    pieces = list(sample(opened.model, opened.tokenizer, prompt="é", tokens=60, temperature=5.0, top_k=None, seed=1))
+    pieces = list(generate(opened.model, opened.tokenizer, prompt="é", tokens=60, temperature=5.0, top_k=None, seed=1))
     assert all(isinstance(piece, str) for piece in pieces)
     assert len("".join(pieces)) <= 60
 
 
 def test_the_script_writes_the_same_text_for_the_same_seed(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def written(seed: str) -> str:
-        assert (
-            main(["sample", str(trained), "--tokens", "20", "--prompt", "KING", "--seed", seed, "--device", "cpu"]) == 0
-        )
+        words = ["--tokens", "20", "--prompt", "KING", "--seed", seed, "--device", "cpu"]
+        assert main(["sample", str(trained), *words]) == 0
         return capsys.readouterr().out
 
     first, again, other = map(written, "112")

@@ -10,6 +10,7 @@ import yaml
 
 from ramen.errors import DataError
 from ramen.runs.folder import RunFolder
+from ramen.runs.schema import Part, Summary
 
 Train = Callable[..., dict[str, Any]]
 PROMISED = (
@@ -27,8 +28,10 @@ def test_the_folder_tells_everything(train: Train, tmp_path: Path) -> None:
     assert stored["final_val_loss"] == summary["final_val_loss"] >= stored["best_val_loss"]
     assert yaml.safe_load((folder / "config.yaml").read_text())["model"]["dim"] == 16
     environment = json.loads((folder / "environment.json").read_text())
-    assert {"git_commit", "versions", "device", "data_hash", "precision"} <= set(environment)
-    assert environment["versions"]["torch"]
+    (part,) = environment["parts"]
+    assert set(part) <= set(Part.model_fields) and set(stored) <= set(Summary.model_fields)
+    assert {"git_commit", "versions", "device", "data_hash", "precision", "code_hash", "config_hash"} <= set(part)
+    assert part["versions"]["torch"]
 
 
 def test_a_failure_is_recorded_with_its_reason(train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,5 +78,5 @@ def test_nan_is_null_in_the_records(tmp_path: Path) -> None:
 @pytest.mark.parametrize("tail", [b'{"st', b"\x00\x00", b"\xff\xfe\x00", b"[1]\n3\n", b"[" * 50_000])
 def test_a_resumed_run_drops_the_records_after_its_checkpoint_and_a_damaged_line(tmp_path: Path, tail: bytes) -> None:
     (tmp_path / "metrics.jsonl").write_bytes(b'{"step": 1}\n{"step": 2}\n{"step": 3}\n' + tail)
-    RunFolder(tmp_path).begin({}, {}, keep_steps=2)
+    RunFolder(tmp_path).begin({}, {}, resumed_step=2)
     assert (tmp_path / "metrics.jsonl").read_text() == '{"step": 1}\n{"step": 2}\n'

@@ -12,7 +12,7 @@ from ramen.data.tokenizer import Tokenizer
 from ramen.errors import ConfigError
 
 
-def sample(
+def generate(
     model: nn.Module,
     tokenizer: Tokenizer,
     *,
@@ -24,8 +24,8 @@ def sample(
 ) -> Iterator[str]:
     """Pieces of text that continue the prompt, until `tokens` are drawn or the document ends.
 
-    The same seed draws the same text on the same machine. The model sees the last `sequence_length` tokens. ConfigError, at
-    once and not at the first piece, for settings that nothing can be drawn with.
+    The same seed draws the same text on the same machine. The model sees the last `sequence_length` tokens. ConfigError for
+    settings that nothing can be drawn with, at once and not at the first piece.
     """
     wrong = []
     if tokens < 1:
@@ -45,11 +45,11 @@ def sample(
     def pieces() -> Iterator[str]:
         for _ in range(tokens):
             logits = model(torch.tensor([ids[-text.sequence_length :]], device=device))[0, -1].float().cpu()
-            drawn = draw(logits, temperature, top_k, generator)
-            if drawn == tokenizer.bos:
+            token = draw(logits, temperature, top_k, generator)
+            if token == tokenizer.bos:
                 break
-            ids.append(drawn)
-            yield decoder.decode(tokenizer.tokens[drawn])
+            ids.append(token)
+            yield decoder.decode(tokenizer.tokens[token])
         yield decoder.decode(b"", final=True)
 
     return pieces()
