@@ -106,6 +106,7 @@ def unfairness(methods: list[Method], by: list[str], curves: list[LrCurve]) -> l
         _settings(ranked, by, of_data=data is None),
         _sizes(ranked),
         _steadiness(ranked, GRAVE if by_cost or timed else TOLD),
+        _doubts(ranked),
         _seeds(ranked),
         _tuning(ranked, curves),
         _missing(methods),
@@ -178,7 +179,7 @@ def _steadiness(methods: list[Method], gravity: Gravity) -> Iterator[Finding]:
     code, speed, skipped = {}, {}, {}
     for method in methods:
         label, runs = method.label, list(method.chosen_runs.values())
-        if len({run.fact("git_diff") for run in runs}) > 1:
+        if len({run.fact("code_hash") or run.fact("git_diff") for run in runs}) > 1:
             code[label] = "several"
         rates = [rate for run in runs if (rate := run.metric("tokens_per_second")) > 0]
         if rates and max(rates) > STEADY * min(rates):
@@ -197,6 +198,14 @@ def _steadiness(methods: list[Method], gravity: Gravity) -> Iterator[Finding]:
     ):
         if texts:
             yield Finding(f"{title} {_by_value(texts)}.", weight, short, labels=frozenset(texts))
+
+
+def _doubts(methods: list[Method]) -> Iterator[Finding]:
+    """Runs that were changed, extended or moved: their numbers may not be those of a fresh run."""
+    for method in methods:
+        for short in dict.fromkeys(short for run in method.chosen_runs.values() for short in run.doubts):
+            texts = [run.doubts[short] for run in method.chosen_runs.values() if short in run.doubts]
+            yield Finding(f"{method.label}: {listed(texts, 3)}.", GRAVE, short, labels=frozenset([method.label]))
 
 
 def _seeds(methods: list[Method]) -> Iterator[Finding]:

@@ -79,6 +79,20 @@ PLANTED = {  # name: (what to plant, warning, short name in the verdict, verdict
         lambda o, lr, s: {"environment": {"git_diff": str(s)} if o == "bam" else {}},
         "Different code within a method", "no verdict: runs of different code",
     ),
+    "edited components": (
+        lambda o, lr, s: {"environment": {"code_hash": str(s), "git_diff": ""} if o == "bam" else {}},
+        "Different code within a method", "no verdict: runs of different code",
+    ),
+    "changed summary": (
+        only("bam", summary={"sha256": "0"}), "summary.json: was changed after it was written", "probably better ({short})",
+    ),
+    "changed config": (
+        only("bam", summary={"config_hash": "0"}), "config.yaml: was changed after it was written, got hash", PROBABLY,
+    ),
+    "extended": (
+        only("bam", environment={"parts": [{"budget": {"steps": 100}}, {"budget": {"steps": 200}, "from_step": 100}]}),
+        "budget.steps changed when the run went on, from 100 to 200", PROBABLY,
+    ),
     "skipped": (
         only("bam", summary={"skipped_steps": 2}), "Skipped steps (not finite): 6 (bam)", "probably better (skipped steps)",
     ),
