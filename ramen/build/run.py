@@ -31,6 +31,7 @@ from ramen.logger.guarded import Guarded
 from ramen.logger.none import NoLogger
 from ramen.nn.gpt import DataSpec
 from ramen.nn.parameter import initialise
+from ramen.ops.operation import ANY, TWINS
 from ramen.runs import checkpoint, resume
 from ramen.runs.code import describe_code, describe_commit
 from ramen.runs.folder import CONFIG, ENVIRONMENT, RunFolder, run_hash
@@ -205,6 +206,7 @@ def _environment(command: Command, valid: ValidatedRun, dataset: Dataset, resume
         **describe_code(targets),
         "precision": _name(valid.precision),
         "attention_backend": valid.attention_backend,
+        "kernels": sorted({place for twins in TWINS.values() for place in twins} & {ANY, valid.device.type}),
         "config_hash": config_hash(command.config),
         "data_hash": dataset.hash,
         "tokenizer_hash": dataset.tokenizer.hash,

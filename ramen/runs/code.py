@@ -4,6 +4,7 @@ import ast
 import difflib
 import functools
 import hashlib
+import re
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -65,14 +66,17 @@ def describe_code(targets: Iterable[str]) -> dict[str, Any]:
             continue
         modules[name], imported = _source(path, name.rpartition(".")[0])
         waiting |= imported
+        if name.startswith("ramen.ops."):
+            waiting |= {name.replace(".ops.", f".kernels.{place}.") for place in ("any", "cpu", "cuda")}
     whole = hashlib.sha256("".join(f"{name} {modules[name]}\n" for name in sorted(modules)).encode())
     return {"code_hash": whole.hexdigest()[:12], "code": dict(sorted(modules.items()))}
 
 
 @functools.cache
 def _source(path: str, package: str) -> tuple[str, frozenset[str]]:
-    """Hash of a Python file, and the names of the modules that it imports (and of what may be one)."""
+    """Hash of a Python file and the C files beside it that it names, and the modules that it imports (and what may be one)."""
     text = _text(Path(path))
+    native = "".join(_text(Path(path).with_name(name)) for name in re.findall(r"\w+\.[ch]\b", text))
     names = set()
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Import):
@@ -80,7 +84,7 @@ def _source(path: str, package: str) -> tuple[str, frozenset[str]]:
         elif isinstance(node, ast.ImportFrom):
             module = resolve_name("." * node.level + (node.module or ""), package)
             names |= {module, *(f"{module}.{alias.name}" for alias in node.names)}
-    return hashlib.sha256(text.encode()).hexdigest()[:12], frozenset(names)
+    return hashlib.sha256((text + native).encode()).hexdigest()[:12], frozenset(names)
 
 
 def _text(path: Path) -> str:

@@ -1,4 +1,8 @@
-"""One process at a time in a folder. The lock ends with its process, however that ends."""
+"""One process at a time in a folder. The lock ends with its process, however that ends.
+
+Where a file system has no locks (many of clusters), a file with host, process and a heartbeat stands for one: it is taken over
+as soon as the process on this host is gone, or when nothing was heard of another host's for `LEASE_SECONDS`.
+"""
 
 import errno
 import logging
@@ -8,38 +12,32 @@ from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
 
-from filelock import BaseFileLock, FileLock, Timeout
+from filelock import BaseFileLock, FileLock, SoftFileLease, Timeout
 
-from ramen.errors import DataError
-
-LOCK = ".lock"
-NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)  # some network file systems
+LOCK, LEASE = ".lock", ".lease"
+NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 LOOK_SECONDS = 0.2  # longer than another process takes to look (`is_locked`)
+LEASE_SECONDS = 30.0
 
 log = logging.getLogger("ramen")
 
 
 def lock(folder: Path, wait: bool = False) -> BaseFileLock | None:
     """Lock a folder, made if need be; the lock ends with the object. None if another process has it and `wait` is false."""
+    warned = False
     while True:
         folder.mkdir(parents=True, exist_ok=True)
-        found = FileLock(folder / LOCK)
         try:
-            try:
-                found.acquire(timeout=LOOK_SECONDS)
-            except Timeout:
-                (folder / LOCK).touch()  # OSError where no file can be made, as in /proc: filelock would wait for ever
-                if not wait:
-                    return None
-                log.warning("%s: another process is at work in it; waiting for it to end", folder)
-                found.acquire()
-        except FileNotFoundError:  # who had it has just renamed or removed the folder
+            return _acquire(folder, LOOK_SECONDS, LEASE_SECONDS + LOOK_SECONDS)
+        except FileNotFoundError:  # whoever had the folder has just renamed or removed it
             continue
-        except OSError as error:
-            if error.errno in NO_LOCKS:
-                raise DataError(f"{folder}: its file system has no locks, got {error.strerror}") from error
-            raise
-        return found
+        except Timeout:
+            (folder / LOCK).touch()  # OSError where no file can be made, as in /proc: filelock would wait for ever
+            if not wait:
+                return None
+            if not warned:
+                log.warning("%s: another process is at work in it; waiting for it to end", folder)
+            warned = True
 
 
 @contextmanager
@@ -58,16 +56,14 @@ def exclusive(folder: Path, unless: Path | None = None, wait: bool = True) -> It
 
 
 def is_locked(folder: Path) -> bool:
-    """Whether a process holds the folder."""
+    """True while a process holds the folder."""
     if not (folder / LOCK).is_file():
         return False
     try:
-        with FileLock(folder / LOCK, timeout=0):
-            return False
-    except Timeout:
-        return True
-    except OSError:
-        return False
+        _acquire(folder, 0, 0).release()
+    except OSError as error:
+        return isinstance(error, Timeout)
+    return False
 
 
 def discard(folder: Path) -> None:
@@ -78,3 +74,24 @@ def discard(folder: Path) -> None:
     except OSError:
         aside = folder
     shutil.rmtree(aside, ignore_errors=True)
+
+
+def _acquire(folder: Path, seconds: float, lease_seconds: float) -> BaseFileLock:
+    """Timeout when it is held longer than these seconds; OSError when there is no way to lock."""
+    found: BaseFileLock = FileLock(folder / LOCK, timeout=seconds, fallback_to_soft=False, thread_local=False)
+    try:
+        found.acquire()
+    except Timeout:
+        raise
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+        found = SoftFileLease(
+            folder / LEASE,
+            timeout=lease_seconds,
+            lease_duration=LEASE_SECONDS,
+            on_compromise=lambda loss: log.error("%s: another process may work in it: %s", folder, loss),
+            thread_local=False,
+        )
+        found.acquire()
+    return found

@@ -17,7 +17,8 @@ from ramen.runs.metrics import Curve, number, read_metrics
 Value = str | int | float | bool | None
 STATUSES = ("finished", "stopped", "diverged", "failed", "unfinished")
 OF_ONE_RUN = (  # what a run keeps when it goes on, or it is no run of one program on one machine
-    "budget.steps", "budget.tokens", "budget.seconds", "code_hash", "device", "threads", "attention_backend", "versions.torch",
+    "budget.steps", "budget.tokens", "budget.seconds", "code_hash", "device", "threads", "attention_backend", "kernels",
+    "versions.torch",
 )  # fmt: skip
 _EXPONENT = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")  # YAML 1.1 reads 1e-3 as text
 

@@ -93,7 +93,7 @@ class Part(BaseModel):
     code: dict[str, str] | None = None  # module that the run computes with -> sha256 of its file
     precision: str = "float32"  # that `auto` became
     attention_backend: str | None = None
-    kernels: list[str] | None = None
+    kernels: list[str] | None = None  # of which rooms of ramen.kernels operations are; none: plain torch
     config_hash: str | None = None  # of config.yaml as this part wrote it
     data_hash: str | None = None
     tokenizer_hash: str | None = None
