@@ -21,7 +21,13 @@ def main(arguments: Sequence[str]) -> int:
     add("run_folder", type=Path)
     add("on", nargs="*", help=".bin shards, or .txt, .jsonl, .parquet files (whole), or overrides of data")
     add("--step", help="a step, or best (default: the newest)")
-    add("--allow-targets", action="append", default=[], metavar="PACKAGE", help="may be imported for it; can be repeated")
+    add(
+        "--allow-targets",
+        action="append",
+        default=[],
+        metavar="PACKAGE",
+        help="may be imported for it; can be repeated",
+    )
     add("--device", default="auto", help="auto, cpu, cuda, cuda:N (%(default)s)")
     add("--json", action="store_true", help="print one line of json")
     add("--save", action="store_true", help=f"add that line to {EVALUATIONS} in the run folder")

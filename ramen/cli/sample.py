@@ -18,7 +18,13 @@ def main(arguments: Sequence[str]) -> int:
     add("--top-k", type=int, help="draw from the k likeliest tokens only (default: from all)")
     add("--seed", type=int, default=0, help="the same seed writes the same text (%(default)s)")
     add("--step", help="a step, or best (default: the newest)")
-    add("--allow-targets", action="append", default=[], metavar="PACKAGE", help="may be imported for it; can be repeated")
+    add(
+        "--allow-targets",
+        action="append",
+        default=[],
+        metavar="PACKAGE",
+        help="may be imported for it; can be repeated",
+    )
     add("--device", default="auto", help="auto, cpu, cuda, cuda:N (%(default)s)")
     options = vars(parser.parse_args(arguments))
 

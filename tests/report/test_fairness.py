@@ -90,7 +90,10 @@ PLANTED = {  # name: (what to plant, warning, short name in the verdict, verdict
         only("bam", summary={"config_hash": "0"}), "config.yaml: was changed after it was written, got hash", PROBABLY,
     ),
     "extended": (
-        only("bam", environment={"parts": [{"budget": {"steps": 100}}, {"budget": {"steps": 200}, "from_step": 100}]}),
+        only("bam", environment={"parts": [
+            {"budget": {"steps": steps}, "from_step": steps // 2, "git_commit": "a" * 40, "device": "Planted GPU"}
+            for steps in (100, 200)
+        ]}),
         "budget.steps changed when the run went on, from 100 to 200", PROBABLY,
     ),
     "skipped": (
