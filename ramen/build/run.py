@@ -74,12 +74,12 @@ def run(command: Command) -> dict[str, Any]:
         write_failure(command.folder, command.config, facts, explanation)
         if explanation is error:
             raise
-        raise explanation from None
     finally:
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
+    raise explanation  # here, where it holds neither the other error nor the frames of that
 
 
 @dataclass(frozen=True)
