@@ -12,10 +12,9 @@ and however long a shard is.
 import os
 import sys
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -37,6 +36,7 @@ if TYPE_CHECKING:
 UNFINISHED = ".part"
 CHUNK_CHARACTERS = 2**20
 CHUNKS_PER_WORKER = 2  # held at once
+TokenizedDocument = tuple[NDArray[np.uint16], bool]  # its ids (N,), and True if it is held out
 
 
 class PausedError(DataError):
@@ -134,10 +134,9 @@ def write_shards(
         train = files.enter_context(SplitWriter("train", 1, index, tokenizer, shard_tokens))
         validation = files.enter_context(SplitWriter("validation", 0, index, tokenizer, shard_tokens))
         finished = [sum(record.documents for record in writer.records) for writer in (train, validation)]
-        for new_train, new_validation in tokenize_all(_behind(documents, finished), tokenizer, workers):
-            train.write(new_train)
-            validation.write(new_validation)
-            bar.update(len(new_train.ids) + len(new_validation.ids))
+        for ids, is_held_out in tokenize_all(_behind(documents, finished), tokenizer, workers):
+            (validation if is_held_out else train).write(ids)
+            bar.update(len(ids))
         return train.finish(), validation.finish()
 
 
@@ -148,14 +147,6 @@ def _behind(documents: Iterable[Document], finished: list[int]) -> Iterator[Docu
             finished[is_held_out] -= 1
         else:
             yield text, is_held_out
-
-
-@dataclass(frozen=True)
-class TokenizedDocuments:
-    """Documents one after the other: their ids (N,), each opened by BOS, and their lengths in ids."""
-
-    ids: NDArray[np.uint16]
-    lengths: list[int]
 
 
 def chunks(documents: Iterable[Document]) -> Iterator[list[Document]]:
@@ -172,32 +163,22 @@ def chunks(documents: Iterable[Document]) -> Iterator[list[Document]]:
         yield chunk
 
 
-def tokenize(texts: Sequence[str], tokenizer: Tokenizer) -> TokenizedDocuments:
-    """The documents of one chunk."""
-    bos = np.array([tokenizer.bos], dtype=np.uint16)
-    encoded = [tokenizer.encode(text) for text in texts]
-    ids = np.concatenate([bos[:0], *(part for document in encoded for part in (bos, document))])
-    return TokenizedDocuments(ids, [1 + len(document) for document in encoded])
+def tokenize_all(documents: Iterable[Document], tokenizer: Tokenizer, workers: int) -> Iterator[TokenizedDocument]:
+    """Each document in order: BOS and its ids, and its split."""
+    opening = np.array([tokenizer.bos], dtype=np.uint16)
 
+    def tokenize(chunk: list[Document]) -> list[TokenizedDocument]:
+        return [(np.concatenate((opening, tokenizer.encode(text))), is_held_out) for text, is_held_out in chunk]
 
-def tokenize_all(
-    documents: Iterable[Document], tokenizer: Tokenizer, workers: int
-) -> Iterator[tuple[TokenizedDocuments, TokenizedDocuments]]:
-    """(training, validation) of each chunk, in order."""
-
-    def both(chunk: list[Document]) -> tuple[TokenizedDocuments, TokenizedDocuments]:
-        train, validation = ([text for text, held_out in chunk if held_out is side] for side in (False, True))
-        return tokenize(train, tokenizer), tokenize(validation, tokenizer)
-
-    pending: deque[Future[tuple[TokenizedDocuments, TokenizedDocuments]]] = deque()
+    pending: deque[Future[list[TokenizedDocument]]] = deque()
     pool = ThreadPoolExecutor(workers, "tokenize")
     try:
         for chunk in chunks(documents):
-            pending.append(pool.submit(both, chunk))
+            pending.append(pool.submit(tokenize, chunk))
             if len(pending) >= CHUNKS_PER_WORKER * workers:
-                yield pending.popleft().result()
+                yield from pending.popleft().result()
         while pending:
-            yield pending.popleft().result()
+            yield from pending.popleft().result()
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -228,25 +209,8 @@ class SplitWriter:
         """The shard that is being filled, or will be next."""
         return self.folder / f"{self.split}_{self.first + len(self.records):06d}.bin"
 
-    def write(self, documents: TokenizedDocuments) -> None:
-        """Add documents, closing shards as they fill."""
-        start = end = 0
-        for length in documents.lengths:
-            end += length
-            if self.tokens + end - start >= self.shard_tokens:
-                self._append(documents.ids[start:end])
-                self._close_shard()
-                start = end
-        self._append(documents.ids[start:])
-
-    def finish(self) -> list[ShardRecord]:
-        """Close the last shard; returns all of them in order."""
-        self._close_shard()
-        return self.records
-
-    def _append(self, ids: NDArray[np.uint16]) -> None:
-        if not len(ids):
-            return
+    def write(self, ids: NDArray[np.uint16]) -> None:
+        """Add a document; close the shard if it is full."""
         if self.tokens + len(ids) > MOST_TOKENS:
             raise DataError(
                 f"{self.path}: a document is too long, got {len(ids)} tokens; a shard has at most {MOST_TOKENS}"
@@ -254,8 +218,15 @@ class SplitWriter:
         if self.file is None:
             self.file = self.path.with_suffix(UNFINISHED).open("wb")
             self.file.write(header_of(0))
-        self.file.write(np.ascontiguousarray(ids, dtype="<u2").data)
+        self.file.write(ids.astype("<u2", copy=False).data)
         self.tokens += len(ids)
+        if self.tokens >= self.shard_tokens:
+            self._close_shard()
+
+    def finish(self) -> list[ShardRecord]:
+        """Close the last shard; returns all of them in order."""
+        self._close_shard()
+        return self.records
 
     def _close_shard(self) -> None:
         if self.file is None:

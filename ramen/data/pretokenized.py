@@ -3,7 +3,7 @@
 A repository holds `<prefix>_val_000000.bin` and `<prefix>_train_000001.bin`, `..._000002.bin` and so on, each of 100
 million tokens. The files lie under their own names in `<folder>/<owner>_<repository>`, where they may also be put by hand.
 What is missing is fetched by huggingface_hub. A file counts when its size and sha256 are those that the hub states and a
-shard is in it; a broken one is fetched once more. Whole files stay, whatever happens to the rest.
+shard is in it. Whole files stay, whatever happens to the rest.
 Sources: https://github.com/KellerJordan/modded-nanogpt (data/cached_fineweb10B.py), repositories kjj0/fineweb10B-gpt2,
 kjj0/fineweb100B-gpt2, kjj0/finewebedu10B-gpt2. Differs from the source: files are checked, not only counted.
 """
@@ -120,33 +120,26 @@ class Pretokenized(Source):
         return files
 
     def _fetch_one(self, file: "RepoFile", index: ShardIndex, tokenizer: Tokenizer) -> None:
-        """Fetch and read a file, twice if need be."""
+        """Fetch and read a file."""
         from huggingface_hub import hf_hub_download
 
         path, sha256 = self.home / file.path, file.lfs and file.lfs.sha256
-        for last in (False, True):
-            path.unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
+        index.forget(path)
+        try:
+            hf_hub_download(self.repo, file.path, repo_type="dataset", local_dir=self.home)
+        except Exception as error:  # the hub's own errors and those of whichever http client it uses
+            if isinstance(error, OSError) and error.errno is not None:  # of this machine: a full disk
+                raise
+            raise self._by_hand([file.path], error) from error
+        try:
+            record = index.record(path, tokenizer)
+            if sha256 not in (None, record.sha256):
+                raise DataError(f"{path}: is not what the hub states, got sha256 {record.sha256}; stated is {sha256}")
+        except DataError as error:
+            path.unlink()
             index.forget(path)
-            try:
-                hf_hub_download(self.repo, file.path, repo_type="dataset", local_dir=self.home)
-                record = index.record(path, tokenizer)
-                if path.stat().st_size == file.size and sha256 in (None, record.sha256):
-                    return
-                problem = DataError(
-                    f"{path}: is not what the hub states, got sha256 {record.sha256}; stated is {sha256}"
-                )
-            except DataError as error:
-                problem = error
-            except Exception as error:  # the hub's own errors and those of whichever http client it uses
-                if isinstance(error, OSError) and error.errno is not None:  # of this machine: a full disk
-                    raise
-                if last:
-                    raise self._by_hand([file.path], error) from error
-                continue
-            if last:
-                path.unlink(missing_ok=True)
-                index.forget(path)
-                raise DataError(f"{problem}; it was fetched twice from {self.repo}, and removed")
+            raise DataError(f"{error}; it was removed; run again to fetch it from {self.repo} once more") from error
 
     def _by_hand(self, names: Sequence[str], error: Exception) -> PausedError:
         """What to do where the hub cannot be reached."""

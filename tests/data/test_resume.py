@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from ramen.data import prepare as preparation
 from ramen.data.prepare import PausedError, SplitWriter
 from ramen.errors import DataError
 
@@ -142,18 +141,9 @@ def test_a_full_disk_is_told_and_leaves_nothing(text_source, jsonl, monkeypatch,
         write(writer, documents)
 
     monkeypatch.setattr(SplitWriter, "write", fill)
-    monkeypatch.setattr(preparation, "tokenize_all", many_parts)
     with pytest.raises(DataError, match=r"cannot be prepared, got .*No space left on device.*with room"):
         text_source(str(jsonl)).dataset(progress=False)
     assert not list((tmp_path / "prepared").iterdir())
-
-
-def many_parts(documents, tokenizer, workers):
-    from ramen.data.prepare import tokenize
-
-    for text, held_out in documents:
-        parts = tokenize([text], tokenizer), tokenize([], tokenizer)
-        yield parts[::-1] if held_out else parts
 
 
 @pytest.fixture

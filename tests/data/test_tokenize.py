@@ -2,7 +2,7 @@
 
 import pytest
 
-from ramen.data.prepare import CHUNK_CHARACTERS, chunks, tokenize, tokenize_all
+from ramen.data.prepare import CHUNK_CHARACTERS, chunks, tokenize_all
 from ramen.data.tokenizer import byte_tokenizer
 
 
@@ -35,11 +35,12 @@ def test_chunks_are_bounded_and_whole():
     assert list(chunks(iter(documents))) == [documents[:4], documents[4:5], documents[5:]]
 
 
-def test_each_document_opens_with_bos_on_its_side():
-    ((train, validation),) = tokenize_all([("ab", True), ("c", False), ("", True)], byte_tokenizer(), 1)
-    assert validation.ids.tolist() == [256, 97, 98, 256] and validation.lengths == [3, 1]
-    assert train.ids.tolist() == [256, 99] and train.lengths == [2]
-    assert not len(tokenize([], byte_tokenizer()).ids)
+def test_each_document_opens_with_bos_and_keeps_its_side():
+    found = [
+        (ids.tolist(), side)
+        for ids, side in tokenize_all([("ab", True), ("c", False), ("", True)], byte_tokenizer(), 1)
+    ]
+    assert found == [([256, 97, 98], True), ([256, 99], False), ([256], True)]
 
 
 def test_an_error_of_the_source_arrives_and_ends_the_threads():
