@@ -20,18 +20,12 @@ def loader(work: Workload, here: Machine) -> list[Row]:
     """Both; of the second also the memory after its first shard and after some more, which must be the same."""
     source = build_section(work.config(), "data")
     dataset = source.dataset(progress=False)
-    own = DocumentBatches(
-        dataset.train,
-        bos=source.vocabulary - 1,
-        sequence_length=source.sequence_length,
-        seed=0,
-        shuffle=True,
-        long_documents=source.long_documents,
-    )
-    rows = max(1, BATCH_TOKENS // source.sequence_length)
+    length = source.rows.sequence_length
+    own = source.rows.batches(dataset.train, source.vocabulary - 1, seed=0)
+    rows = max(1, BATCH_TOKENS // length)
     seconds = statistics.median(here.rounds({"take": lambda: own.take(rows)}, work.rounds)["take"])
     return [
-        {"name": "the config's data", "tokens_per_second": rows * source.sequence_length / seconds},
+        {"name": "the config's data", "tokens_per_second": rows * length / seconds},
         _large(here, work.loader_gigabytes),
     ]
 

@@ -55,14 +55,15 @@ class Guarded(Logger):
             self._switch_off(f"hangs in {self._current}")
 
     def _work(self) -> None:
-        while not self.off:
+        while self._current != "finish":
             method, arguments, done = self._calls.get()
             self._current = method.__name__
             try:
-                method(*arguments)
+                if not self.off:
+                    method(*arguments)
             except BaseException as error:  # a service may even exit
                 self._switch_off(f"failed in {self._current}: {type(error).__name__}: {error}")
-            done.set()
+            done.set()  # when switched off, too: a caller that has just queued its call must not wait for nothing
 
     def _switch_off(self, problem: str) -> None:
         if not self.off:

@@ -263,9 +263,11 @@ class MatrixOptimizer(Optimizer):
         weight = bank.weight()
         fresh_of = [MOMENTUM not in self.state.get(p, {}) for p in params]
         if any(fresh_of):
-            counts = [math.prod(p.shape[:-2]) for p in params]
-            each = [fresh for fresh, count in zip(fresh_of, counts, strict=True) for _ in range(count)]
-            bank.fresh = torch.tensor(each, device=weight.device)[:, None, None]
+            each = [  # filled on the device: a copy from the host would wait for it
+                torch.full((math.prod(p.shape[:-2]), 1, 1), is_fresh, dtype=torch.bool, device=weight.device)
+                for p, is_fresh in zip(params, fresh_of, strict=True)
+            ]
+            bank.fresh = torch.cat(each)  # (N, 1, 1)
         fresh = {MOMENTUM: torch.zeros_like(weight), **(initial or self.initial_state)(weight, group)}
         if group["hyperball"]:
             fresh[RADIUS] = torch.linalg.vector_norm(weight, dim=(-2, -1))

@@ -8,7 +8,7 @@ and Q_L <- Q factor of L Q_L, one step of orthogonal iteration; so with Q_R. The
 eigenvectors.
 Sources: github.com/KellerJordan/modded-nanogpt, pull requests 278 and 321 (which refreshes every step); SOAP: Vyas et al. 2024,
 arXiv 2409.11321.
-Cost: Muon's plus 8 (m + n) m n for turns and means, and about 5 (m^3 + n^3) for each refresh (`sides: short`: that side's part of
+Cost: Muon's plus 6 (m + n) m n for turns and means, and about 5 (m^3 + n^3) for each refresh (`sides: short`: that side's part of
 it). State: 2 m n + 1, float32, and 2 m^2 + 2 n^2 (short: 2 min(m, n)^2), float64: in float32 rounding would order the columns.
 Differs from the sources: their Contra-Muon, NorMuon, floor of the update against the weight and 12 steps of Newton-Schulz are left
 out; small P are divided by at least 1e-4 of the largest root (theirs: 1e-8); where the means say nothing the bases stay as they

@@ -57,6 +57,7 @@ class Summary(_Schema):
     memory_peak: int | None = None  # expected, in total
     micro_batch_tokens: int | str | None = None  # that `auto` became
     attention_backend: str | None = None
+    precision: str | None = None  # that `auto` became
     compile: str | None = None
     final_val_loss: float | None = None
     final_val_bits_per_byte: float | None = None

@@ -13,6 +13,7 @@ from ramen.config import secret
 from ramen.config.check import check, flatten
 from ramen.config.registry import CONF
 from ramen.errors import ConfigError
+from ramen.runs.code import describe_commit
 
 Ramen = Callable[..., subprocess.CompletedProcess[str]]
 HF, GITHUB, OPENAI = "hf_" + "aB3" * 11 + "z", "ghp_" + "a1" * 18, "sk-proj-" + "Ab1" * 10
@@ -132,9 +133,7 @@ def test_no_file_of_a_run_shows_the_environment(
 ) -> None:
     monkeypatch.setenv("SOME_API_KEY", "quiet-word-of-the-environment")
     monkeypatch.setattr("ramen.runs.code.subprocess.run", planted_diff)
-    monkeypatch.setattr(
-        runner, "describe_code", runner.describe_code.__wrapped__
-    )  # which reads the diff once a process
+    monkeypatch.setattr(runner, "describe_commit", describe_commit.__wrapped__)  # which reads the diff once a process
     train_small(tmp_path, "trainer.steps=1")
     written = {path.name: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     assert b"+import planted" in written["environment.json"]
