@@ -82,6 +82,7 @@ SIZES = (  # the first that differs is told; embeddings, which a choice of model
     ("numbers of parameters", "parameters", GRAVE),
     ("FLOPs a token", "flops_per_token", TOLD),
 )
+NOT_ONE_RUN = ("changed files", "budget.", "code_hash")  # doubts that leave a run without a result
 OF_THE_TOKENS = ("long_documents", "shard_tokens", "batching")  # not of the text
 
 
@@ -106,7 +107,7 @@ def unfairness(methods: list[Method], by: list[str], curves: list[LrCurve]) -> l
         _settings(ranked, by, of_data=data is None),
         _sizes(ranked),
         _steadiness(ranked, GRAVE if by_cost or timed else TOLD),
-        _doubts(ranked),
+        _doubts(ranked, GRAVE if by_cost or timed else TOLD),
         _seeds(ranked),
         _tuning(ranked, curves),
         _missing(methods),
@@ -130,7 +131,9 @@ def _fact(name: str, run: Run) -> str | None:
         return ("cautious" if run.value("optimizer.cautious") else "plain") if run.value(name) else None
     if name == "git_commit":
         return run.commit and run.commit[:10]
-    return run.fact(name) or (value_text(run.value(name)) if name in (*run.config, *run.choices) else None)
+    if run.fact(name) or name in ("device", "threads"):  # whose configs only ask
+        return run.fact(name)
+    return value_text(run.value(name)) if name in (*run.config, *run.choices) else None
 
 
 def _budgets(methods: list[Method], gravity: Gravity) -> Iterator[Finding]:
@@ -189,23 +192,29 @@ def _steadiness(methods: list[Method], gravity: Gravity) -> Iterator[Finding]:
     for title, texts, weight, short in (
         ("Different code within a method, whose mean is of several programs:", code, VOID, "runs of different code"),
         ("Skipped steps (not finite):", skipped, GRAVE, "skipped steps"),
-        (
-            "Seconds and throughput do not compare: a seed was faster than another by",
-            speed,
-            gravity,
-            "unsteady machine",
-        ),
+        ("Seconds and throughput do not compare: a seed was faster by", speed, gravity, "unsteady machine"),
     ):
         if texts:
             yield Finding(f"{title} {_by_value(texts)}.", weight, short, labels=frozenset(texts))
+    modules = {name for method in methods for run in method.chosen_runs.values() for name in run.facts}
+    for name in sorted(name for name in modules if name.startswith("code.")):
+        if finding := _differing(methods, f"Different {name.replace('.', ' of ', 1)}", partial(_fact, name), GRAVE):
+            yield finding
 
 
-def _doubts(methods: list[Method]) -> Iterator[Finding]:
+def _doubts(methods: list[Method], of_cost: Gravity) -> Iterator[Finding]:
     """Runs that were changed, extended or moved: their numbers may not be those of a fresh run."""
     for method in methods:
-        for short in dict.fromkeys(short for run in method.chosen_runs.values() for short in run.doubts):
-            texts = [run.doubts[short] for run in method.chosen_runs.values() if short in run.doubts]
-            yield Finding(f"{method.label}: {listed(texts, 3)}.", GRAVE, short, labels=frozenset([method.label]))
+        texts: dict[str, list[str]] = {}
+        for run in method.runs:
+            for short, text in run.doubts.items():
+                if (
+                    short == "changed files" or run in method.chosen_runs.values()
+                ):  # a changed file may change the choice
+                    texts.setdefault(short, []).append(text)
+        for short, lines in texts.items():
+            gravity = VOID if short.startswith(NOT_ONE_RUN) else TOLD if short == "lost records" else of_cost
+            yield Finding(f"{method.label}: {listed(lines, 3)}.", gravity, short, labels=frozenset([method.label]))
 
 
 def _seeds(methods: list[Method]) -> Iterator[Finding]:

@@ -83,25 +83,37 @@ PLANTED = {  # name: (what to plant, warning, short name in the verdict, verdict
         lambda o, lr, s: {"environment": {"code_hash": str(s), "git_diff": ""} if o == "bam" else {}},
         "Different code within a method", "no verdict: runs of different code",
     ),
+    "edited core": (
+        lambda o, lr, s: {"environment": {"code": {f"ramen.{o}": o, "ramen.nn.gpt": "b" if o == "bam" else "a"}}},
+        "Different code of ramen.nn.gpt: a (adamw); b (bam).", PROBABLY,
+    ),
     "changed summary": (
-        only("bam", summary={"sha256": "0"}), "summary.json: was changed after it was written", "probably better ({short})",
+        only("bam", summary={"sha256": "0"}), "summary.json: was changed after it was written", NO_VERDICT,
+    ),
+    "changed summary of a rate that is not shown": (
+        lambda o, lr, s: {"summary": {"sha256": "0"}} if (o, lr, s) == ("bam", 0.02, 0) else {},
+        "summary.json: was changed after it was written", NO_VERDICT,
     ),
     "changed config": (
-        only("bam", summary={"config_hash": "0"}), "config.yaml: was changed after it was written, got hash", PROBABLY,
+        only("bam", summary={"config_hash": "0"}), "config.yaml: was changed after it was written, got hash", NO_VERDICT,
     ),
     "extended": (
-        only("bam", environment={"parts": [
-            {"budget": {"steps": steps}, "from_step": steps // 2, "git_commit": "a" * 40, "device": "Planted GPU"}
-            for steps in (100, 200)
-        ]}),
-        "budget.steps changed when the run went on, from 100 to 200", PROBABLY,
+        only("bam", environment={"parts": [{"budget": {"steps": 100}}, {"budget": {"steps": 200}, "from_step": 100}]}),
+        "budget.steps changed when the run went on, from 100 to 200", NO_VERDICT,
+    ),
+    "moved": (
+        only("bam", environment={"parts": [{"threads": 1}, {"threads": 2, "device": "Planted GPU"}]}),
+        "threads changed when the run went on, from 1 to 2", TOLD,
+    ),
+    "lost records": (
+        only("bam", environment={"parts": [{"threads": 2, "lost_records": 3}]}), "3 records of metrics were gone", TOLD,
     ),
     "skipped": (
         only("bam", summary={"skipped_steps": 2}), "Skipped steps (not finite): 6 (bam)", "probably better (skipped steps)",
     ),
     "speed": (
         lambda o, lr, seed: {"summary": {"tokens_per_second": 1000.0 * (1 + seed) if o == "bam" else 1000.0}},
-        "Seconds and throughput do not compare: a seed was faster than another by 3.0 times (bam).", TOLD,
+        "Seconds and throughput do not compare: a seed was faster by 3.0 times (bam).", TOLD,
     ),
 }  # fmt: skip
 
