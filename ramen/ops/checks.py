@@ -1,5 +1,8 @@
 """Checks of constructors' arguments: ValueError with the argument's name, which the config path is put before."""
 
+from functools import partial
+from typing import Annotated
+
 MOST = 10_000  # of what is made or done in a loop, which more would keep from ending
 
 
@@ -24,6 +27,20 @@ def check_within(low: float, high: float, **values: float) -> None:
             raise ValueError(f"{name} must be in [{low}, {high}), got {value}")
 
 
+def check_between(low: float, high: float, **values: float) -> None:
+    """ValueError unless every value is above `low` and below `high`."""
+    for name, value in values.items():
+        if not low < value < high:
+            raise ValueError(f"{name} must be in ({low}, {high}), got {value}")
+
+
+def check_share(**values: float) -> None:
+    """ValueError unless every value is in [0, 1]."""
+    for name, value in values.items():
+        if not 0 <= value <= 1:
+            raise ValueError(f"{name} must be in [0, 1], got {value}")
+
+
 def check_one_of(*choices: object, **values: object) -> None:
     """ValueError unless every value is one of the choices."""
     for name, value in values.items():
@@ -37,3 +54,12 @@ def check_counts(**values: int) -> None:
     for name, value in values.items():
         if value > MOST:
             raise ValueError(f"{name} must be <= {MOST:,}, got {value}")
+
+
+# Annotations of hyperparameters that say their range: whoever holds them calls the check (ramen.optimizer.base).
+NotNegative = Annotated[float, partial(check_at_least, 0)]
+Positive = Annotated[float, partial(check_above, 0)]
+Fraction = Annotated[float, partial(check_within, 0, 1)]  # in [0, 1)
+Share = Annotated[float, check_share]  # in [0, 1]
+Inner = Annotated[float, partial(check_between, 0, 1)]  # in (0, 1)
+Count = Annotated[int, check_counts]

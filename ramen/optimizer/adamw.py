@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.optim.adamw import adamw
 
 from ramen.ops.adamw import cautious_adamw, warm
-from ramen.ops.checks import check_at_least, check_within
+from ramen.ops.checks import Fraction, NotNegative
 from ramen.optimizer.base import Group, Optimizer
 
 FIRST, SECOND, STEP = "exp_avg", "exp_avg_sq", "step"
@@ -25,15 +25,22 @@ class AdamW(Optimizer):
     tensors = frozenset({"lr"})
 
     def __init__(
-        self, params: Any, *, lr: float, beta1: float, beta2: float, eps: float, weight_decay: float, cautious: bool
+        self,
+        params: Any,
+        *,
+        lr: NotNegative,
+        beta1: Fraction,
+        beta2: Fraction,
+        eps: NotNegative,
+        weight_decay: NotNegative,
+        cautious: bool,
     ):
         super().__init__(
             params, lr=lr, beta1=beta1, beta2=beta2, eps=eps, weight_decay=weight_decay, cautious=cautious
         )  # fmt: skip
 
     def check(self, group: Group) -> None:
-        check_within(0, 1, beta1=group["beta1"], beta2=group["beta2"])
-        check_at_least(0, lr=group["lr"], eps=group["eps"], weight_decay=group["weight_decay"])
+        super().check(group)
         if group["cautious"] and group["weight_decay"]:
             for p in group["params"][:1]:
                 warm(p)

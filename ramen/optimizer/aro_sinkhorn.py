@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from ramen.ops.bank import amax
-from ramen.ops.checks import check_above, check_at_least, check_counts, check_one_of
+from ramen.ops.checks import Count, NotNegative, Positive
 from ramen.ops.orthonormal import orthonormal_factor
 from ramen.ops.sinkhorn import sinkhorn
 from ramen.optimizer.base import Group, MatrixOptimizer, State
@@ -37,17 +37,10 @@ class AROSinkhorn(MatrixOptimizer):
     group_state = frozenset({STAGE})
 
     def __init__(
-        self, params: Any, *, rms: float, sinkhorn_steps: int, side: Literal["short", "long", "rows", "columns"], stage: float,
-        **base: Any,
+        self, params: Any, *, rms: Positive, sinkhorn_steps: Count, side: Literal["short", "long", "rows", "columns"],
+        stage: NotNegative, **base: Any,
     ):  # fmt: skip
         super().__init__(params, rms=rms, sinkhorn_steps=sinkhorn_steps, side=side, stage=stage, **base)
-
-    def check(self, group: Group) -> None:
-        super().check(group)
-        check_above(0, rms=group["rms"])
-        check_counts(sinkhorn_steps=group["sinkhorn_steps"])
-        check_one_of("short", "long", "rows", "columns", side=group["side"])
-        check_at_least(0, stage=group["stage"])
 
     def initial_state(self, matrices: Tensor, group: Group) -> State:
         side = matrices.shape[-2 if _rotates_rows(matrices, group) else -1]

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ramen.ops.checks import check_counts
+from ramen.ops.checks import Count
 from ramen.ops.sinkhorn import balance_axes
 from ramen.optimizer.base import Group, MatrixOptimizer, Scaling, State
 
@@ -19,12 +19,8 @@ from ramen.optimizer.base import Group, MatrixOptimizer, Scaling, State
 class BAM(MatrixOptimizer):
     """Steps along the momentum with balanced axes; `half` normalises the last axis alone (HalfBAM)."""
 
-    def __init__(self, params: Any, *, scaling: Scaling, balance_steps: int, half: bool, **base: Any):
+    def __init__(self, params: Any, *, scaling: Scaling, balance_steps: Count, half: bool, **base: Any):
         super().__init__(params, scaling=scaling, balance_steps=balance_steps, half=half, **base)
-
-    def check(self, group: Group) -> None:
-        super().check(group)
-        check_counts(balance_steps=group["balance_steps"])
 
     def direction(self, momentum: Tensor, state: State, group: Group) -> Tensor:
         return balance_axes(momentum, steps=group["balance_steps"], half=group["half"])

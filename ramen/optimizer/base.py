@@ -23,13 +23,13 @@ import inspect
 import math
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import torch
 from torch import Tensor
 
 from ramen.ops.bank import accumulate, descend, is_zero, stack, unstack, warm
-from ramen.ops.checks import check_at_least, check_one_of, check_within
+from ramen.ops.checks import Fraction, NotNegative, check_one_of
 
 Scaling = Literal["spectral", "rms", "none"]
 IterationType = Literal["auto", "bfloat16", "float32"]
@@ -53,15 +53,27 @@ class Optimizer(torch.optim.Optimizer):
     group_state: frozenset[str] = frozenset()  # keys that the method itself writes into its groups
 
     def __init__(self, params: Any, **defaults: Any):
-        known = {name for owner in type(self).__mro__ for name in _keywords(owner)}
-        if unknown := sorted(set(defaults) - known):
-            raise TypeError(
-                f"{type(self).__name__}: unknown {', '.join(unknown)}; allowed are {', '.join(sorted(known))}"
-            )
+        known = self.hyperparameters()
+        if unknown := sorted(set(defaults) - set(known)):
+            allowed = ", ".join(sorted(known))
+            raise TypeError(f"{type(self).__name__}: unknown {', '.join(unknown)}; allowed are {allowed}")
         super().__init__(params, defaults)
 
+    @classmethod
+    def hyperparameters(cls) -> dict[str, Any]:
+        """Annotations of the keyword-only arguments of the method's constructor and of its bases', by name."""
+        own = [inspect.signature(vars(owner)["__init__"]) for owner in cls.__mro__ if "__init__" in vars(owner)]
+        arguments = [argument for signature in reversed(own) for argument in signature.parameters.values()]
+        return {each.name: each.annotation for each in arguments if each.kind is inspect.Parameter.KEYWORD_ONLY}
+
     def check(self, group: Group) -> None:
-        """ValueError unless a group's hyperparameters and parameters suit the method."""
+        """ValueError unless a group's hyperparameters, by their annotations, and its parameters suit the method."""
+        for key, annotation in self.hyperparameters().items():
+            if get_origin(annotation) is Literal:
+                check_one_of(*get_args(annotation), **{key: group[key]})
+            elif get_origin(annotation) is Annotated:
+                for check in get_args(annotation)[1:]:
+                    check(**{key: group[key]})
 
     def add_param_group(self, param_group: Group) -> None:
         if unknown := sorted(set(param_group) - set(self.defaults) - self.group_state - OF_TORCH):
@@ -113,14 +125,6 @@ class Optimizer(torch.optim.Optimizer):
         for name, p in zip(names, params, strict=True):
             for key, value in state_dict["state"].get(name, {}).items():
                 self.state[p][key] = value.detach().to(p.device, copy=True)
-
-
-def _keywords(owner: type) -> set[str]:
-    """Keyword-only arguments of a class's own constructor."""
-    if "__init__" not in vars(owner):
-        return set()
-    arguments = inspect.signature(owner.__init__).parameters.values()  # type: ignore[misc]
-    return {argument.name for argument in arguments if argument.kind is inspect.Parameter.KEYWORD_ONLY}
 
 
 def shape_scale(scaling: Scaling, rows: int, columns: int) -> float:
@@ -175,7 +179,7 @@ class MatrixOptimizer(Optimizer):
     cpu_bank_elements = 1 << 24  # on a CPU a bank is not larger than this, for its cache; a launch costs little there
 
     def __init__(
-        self, params: Any, *, lr: float, momentum: float, nesterov: bool, weight_decay: float, cautious: bool,
+        self, params: Any, *, lr: NotNegative, momentum: Fraction, nesterov: bool, weight_decay: NotNegative, cautious: bool,
         decay_lr_power: Literal[1, 2], hyperball: bool, **method: Any,
     ):  # fmt: skip
         self._banks: dict[tuple[Any, ...], Bank] = {}
@@ -186,11 +190,7 @@ class MatrixOptimizer(Optimizer):
         )  # fmt: skip
 
     def check(self, group: Group) -> None:
-        check_at_least(0, lr=group["lr"], weight_decay=group["weight_decay"])
-        check_within(0, 1, momentum=group["momentum"])
-        check_one_of(1, 2, decay_lr_power=group["decay_lr_power"])
-        if "scaling" in group:
-            check_one_of("spectral", "rms", "none", scaling=group["scaling"])
+        super().check(group)
         for p in group["params"]:
             if p.ndim not in (2, 3):
                 raise ValueError(

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ramen.ops.checks import check_counts, check_within
+from ramen.ops.checks import Count, Fraction
 from ramen.ops.power_iteration import spectral_norm, start_vector
 from ramen.optimizer.base import Group, State
 from ramen.optimizer.muon import Muon, orthogonalise
@@ -25,13 +25,8 @@ TINY = torch.finfo(torch.float32).tiny
 class ContraMuon(Muon):
     """Steps along polar(U) - contra U / ||U||_2, brought back to the polar factor's Frobenius norm."""
 
-    def __init__(self, params: Any, *, contra: float, power_steps: int, **base: Any):
+    def __init__(self, params: Any, *, contra: Fraction, power_steps: Count, **base: Any):
         super().__init__(params, contra=contra, power_steps=power_steps, **base)
-
-    def check(self, group: Group) -> None:
-        super().check(group)
-        check_within(0, 1, contra=group["contra"])
-        check_counts(power_steps=group["power_steps"])
 
     def initial_state(self, matrices: Tensor, group: Group) -> State:
         return {POWER: start_vector(matrices)}

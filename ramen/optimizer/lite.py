@@ -14,19 +14,20 @@ rate's; embeddings, head and norms are the auxiliary optimizer's, without LITE.
 """
 
 import math
-from typing import Any
+from functools import partial
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
 
 from ramen.ops.bank import Factor, add, frobenius, is_zero
-from ramen.ops.checks import check_within
+from ramen.ops.checks import Count, Inner, Share, check_within
 from ramen.ops.polar_express import polar_express
 from ramen.optimizer.base import Bank, Group, IterationType, MatrixOptimizer, Scaling, State, iteration_type
-from ramen.optimizer.muon import check_iteration
 
 THRESHOLD = "threshold"
 TINY = torch.finfo(torch.float32).tiny
+Gain = Annotated[float, partial(check_within, -1, 10)]
 STEER = 0.05  # how much a step moves the threshold
 
 
@@ -36,24 +37,13 @@ class LITE(MatrixOptimizer):
     tensors = MatrixOptimizer.tensors | {"beta1", "beta2", "beta_ramp", "chi", "chi_ramp"}
 
     def __init__(
-        self, params: Any, *, scaling: Scaling, steps: int, iteration_dtype: IterationType, ratio: float, beta1: float,
-        beta2: float, beta_ramp: float, chi: float, chi_ramp: float, **base: Any,
+        self, params: Any, *, scaling: Scaling, steps: Count, iteration_dtype: IterationType, ratio: Inner, beta1: Gain,
+        beta2: Gain, beta_ramp: Share, chi: Annotated[float, partial(check_within, 0, 100)], chi_ramp: Share, **base: Any,
     ):  # fmt: skip
         super().__init__(
             params, scaling=scaling, steps=steps, iteration_dtype=iteration_dtype, ratio=ratio, beta1=beta1, beta2=beta2,
             beta_ramp=beta_ramp, chi=chi, chi_ramp=chi_ramp, **base,
         )  # fmt: skip
-
-    def check(self, group: Group) -> None:
-        super().check(group)
-        check_iteration({"method": "polar_express"} | group)
-        if not 0 < group["ratio"] < 1:
-            raise ValueError(f"ratio must be in (0, 1), got {group['ratio']}")
-        check_within(-1, 10, beta1=group["beta1"], beta2=group["beta2"])
-        check_within(0, 100, chi=group["chi"])
-        for name in ("beta_ramp", "chi_ramp"):
-            if not 0 <= group[name] <= 1:
-                raise ValueError(f"{name} must be in [0, 1], got {group[name]}")
 
     def initial_state(self, matrices: Tensor, group: Group) -> State:
         return {THRESHOLD: matrices.new_full(matrices.shape[:1], min(matrices.shape[-2:]) ** -0.5)}

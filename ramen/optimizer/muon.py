@@ -10,19 +10,12 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from ramen.ops.checks import check_counts, check_one_of
+from ramen.ops.checks import Count
 from ramen.ops.newton_schulz import newton_schulz
 from ramen.ops.polar_express import polar_express
 from ramen.optimizer.base import Group, IterationType, MatrixOptimizer, Scaling, State, iteration_type
 
 Method = Literal["polar_express", "newton_schulz"]
-
-
-def check_iteration(group: Group) -> None:
-    """ValueError unless `orthogonalise` can work by the group's values."""
-    check_one_of("polar_express", "newton_schulz", method=group["method"])
-    check_counts(steps=group["steps"])
-    check_one_of("auto", "bfloat16", "float32", iteration_dtype=group["iteration_dtype"])
 
 
 def orthogonalise(x: Tensor, group: Group) -> Tensor:
@@ -35,15 +28,18 @@ class Muon(MatrixOptimizer):
     """Steps along the polar factor of the momentum."""
 
     def __init__(
-        self, params: Any, *, scaling: Scaling, method: Method, steps: int, iteration_dtype: IterationType, **base: Any
+        self,
+        params: Any,
+        *,
+        scaling: Scaling,
+        method: Method,
+        steps: Count,
+        iteration_dtype: IterationType,
+        **base: Any,
     ):
         super().__init__(
             params, scaling=scaling, method=method, steps=steps, iteration_dtype=iteration_dtype, **base
         )  # fmt: skip
-
-    def check(self, group: Group) -> None:
-        super().check(group)
-        check_iteration(group)
 
     def direction(self, momentum: Tensor, state: State, group: Group) -> Tensor:
         return orthogonalise(momentum, group)

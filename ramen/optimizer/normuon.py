@@ -15,7 +15,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from ramen.ops.checks import check_one_of, check_within
+from ramen.ops.checks import Fraction
 from ramen.optimizer.base import Group, State
 from ramen.optimizer.muon import Muon, orthogonalise
 
@@ -29,13 +29,8 @@ class NorMuon(Muon):
 
     tensors = Muon.tensors | {"beta2"}
 
-    def __init__(self, params: Any, *, beta2: float, axis: Literal["rows", "long"], **base: Any):
+    def __init__(self, params: Any, *, beta2: Fraction, axis: Literal["rows", "long"], **base: Any):
         super().__init__(params, beta2=beta2, axis=axis, **base)
-
-    def check(self, group: Group) -> None:
-        super().check(group)
-        check_within(0, 1, beta2=group["beta2"])
-        check_one_of("rows", "long", axis=group["axis"])
 
     def initial_state(self, matrices: Tensor, group: Group) -> State:
         return {SECOND_MOMENT: torch.zeros_like(matrices.narrow(_axis(matrices, group), 0, 1))}

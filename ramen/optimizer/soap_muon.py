@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from ramen.ops.bank import amax
-from ramen.ops.checks import check_at_least, check_one_of, check_within
+from ramen.ops.checks import Count, Fraction
 from ramen.ops.orthonormal import orthonormal_factor
 from ramen.optimizer.base import Bank, Group, State
 from ramen.optimizer.muon import Muon, orthogonalise
@@ -39,14 +39,10 @@ class SOAPMuon(Muon):
 
     group_state = frozenset({STEP})
 
-    def __init__(self, params: Any, *, beta2: float, refresh_steps: int, sides: Literal["both", "short"], **base: Any):
+    def __init__(
+        self, params: Any, *, beta2: Fraction, refresh_steps: Count, sides: Literal["both", "short"], **base: Any
+    ):
         super().__init__(params, beta2=beta2, refresh_steps=refresh_steps, sides=sides, **base)
-
-    def check(self, group: Group) -> None:
-        super().check(group)
-        check_within(0, 1, beta2=group["beta2"])
-        check_at_least(1, refresh_steps=group["refresh_steps"])
-        check_one_of("both", "short", sides=group["sides"])
 
     def initial_state(self, matrices: Tensor, group: Group) -> State:
         state = {SECOND_MOMENT: torch.zeros_like(matrices), UNIT: matrices.new_zeros(len(matrices))}

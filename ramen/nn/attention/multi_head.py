@@ -11,7 +11,8 @@ qk matrices   query and key maps of so many heads are one matrix each, orthogona
 Sources: Vaswani et al. 2017, arXiv 1706.03762; QK norm: Henry et al. 2020, arXiv 2010.04245; windows: Beltagy et al. 2020,
 arXiv 2004.05150; merged QKVO, key offset, sparse gate, paired heads, gated XSA, matrices of head pairs: modded-nanogpt.
 Cost: 8 D^2 FLOPs a token for the maps and 4 D for each visible key, of which paired heads see twice as many.
-Differs from the source: paired heads are both at their token's position, and see exactly the window's tokens.
+Differs from the source: paired heads are both at their token's position (there a place of the doubled row is a position), and see
+exactly the window's tokens.
 """
 
 from collections.abc import Callable

@@ -5,8 +5,8 @@
 Reading and writing are mHC's. H_res has K degrees of freedom, is symmetric, and all such matrices commute.
 Source: Zhou et al. 2026, arXiv 2601.21579, https://github.com/wz1119/KromHC.
 Cost: 2 S D (2 S + 2 K) FLOPs a token and sublayer for the weights, 2 S D (S + 2) for their use; S streams' memory.
-Differs from the source: one connection a sublayer, weights that do not depend on the token (dynamic: false) and init
-identity are options; the streams are averaged at the end.
+Differs from the source: one connection for each sublayer; norm without gain; the streams are averaged at the end; weights that do
+not depend on the token (dynamic: false) and init identity are options.
 In the first sublayer all streams are equal, so H_res moves nothing there; in the last one the mean does not see it.
 """
 
