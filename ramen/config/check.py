@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from enum import IntEnum
-from typing import Any, Literal, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from ramen.config import secret
 from ramen.config.kinds import SECTIONS
@@ -98,7 +98,7 @@ def check_node(node: dict[str, Any], path: str, kind: str, allow: Sequence[str] 
             problems += _check_value(node, key, where, value, known[key])
         elif scheduled not in known:
             problems.append(f"{where}: no such key of {path}{suggest_key(key, known)}")
-        elif known[scheduled] in (int, bool):
+        elif _bare(known[scheduled]) in (int, bool):
             problems.append(f"{where}: only a number can follow a schedule, and no count or switch")
         elif _is_schedule(key, value):
             problems += check_node(value, where, "schedule", allow)
@@ -128,6 +128,11 @@ def parameters(target: Callable[..., Any]) -> tuple[dict[str, Any], set[str]]:
                 if p.default is inspect.Parameter.empty:
                     required.add(p.name)
     return known, required
+
+
+def _bare(annotation: Any) -> Any:
+    """The type of an annotation that says a range, too."""
+    return get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
 
 
 def _like(default: Any) -> Any:
