@@ -37,8 +37,8 @@ class ShardIndex:
         try:
             content = read_json(self.path)
             stated = content.pop("sha256")
-            if stated != (found := sha256_of(content)):
-                raise ValueError(f"sha256 {found} where {stated} is stated: it was changed")
+            if stated != (actual := sha256_of(content)):
+                raise ValueError(f"sha256 {actual} where {stated} is stated: it was changed")
             self.about = {**content["about"]}
             self._notes = {name: (state, _record(name, stated)) for name, (state, stated) in content["shards"].items()}
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -76,7 +76,7 @@ class ShardIndex:
                 return None
 
         with ThreadPoolExecutor(THREADS) as pool:
-            return {found.file: found for found in pool.map(record, paths) if found}, errors
+            return {whole.file: whole for whole in pool.map(record, paths) if whole}, errors
 
     def forget(self, path: Path) -> None:
         """Let the file be what it is when it is read next."""

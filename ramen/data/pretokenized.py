@@ -142,7 +142,7 @@ class Pretokenized(Source):
             raise DataError(f"{error}; it was removed; run again to fetch it from {self.repo} once more") from error
 
     def _by_hand(self, names: Sequence[str], error: Exception) -> PausedError:
-        """What to do where the hub cannot be reached."""
+        """An error that tells how to go on where the hub cannot be reached."""
         return PausedError(
             f"{self.repo}: the Hugging Face data set cannot be fetched, got {told(error)}; needed in {self.home}: "
             f"{_listed(names)}. Run this again with a network, or place these files there by hand: elsewhere, "

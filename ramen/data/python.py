@@ -56,12 +56,14 @@ class Python(TextSource):
         missing = []
         for package in self.packages:
             try:
-                found = metadata.files(package) or []
+                installed = metadata.files(package) or []
             except (metadata.PackageNotFoundError, ValueError):  # ValueError: an empty name
                 missing.append(package)
                 continue
             files |= {
-                file.hash.value: file for file in found if file.hash and file.suffix == ".py" and file.name not in BUILT
+                file.hash.value: file
+                for file in installed
+                if file.hash and file.suffix == ".py" and file.name not in BUILT
             }
         if missing or not files:
             raise DataError(

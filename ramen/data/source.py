@@ -1,4 +1,4 @@
-"""What all data has in common for a run, and what all text corpora share: the path from text to a prepared Dataset.
+"""The common side of all data for a run, and of all text corpora: the path from text to a prepared Dataset.
 
 A text corpus says what its documents are; see shakespeare.py (embedded), python.py (installed packages), text.py (your own
 files), hub.py (Hugging Face). pretokenized.py has shards from the start.
@@ -34,14 +34,14 @@ log = logging.getLogger("ramen")
 
 @dataclass(frozen=True)
 class RowSettings:
-    """See conf/data; `first_bos`: tokens to leave out at the beginning of the first shard where rows are windows."""
+    """Settings that cut rows from shards, see conf/data; `skip_bos`: windows leave out the BOS of the first document."""
 
     sequence_length: int
     batching: Batching
     long_documents: LongDocuments
     validation: Validation
     validation_tokens: int | None
-    first_bos: int
+    skip_bos: bool
 
     @property
     def document_mask(self) -> bool:
@@ -54,7 +54,7 @@ class RowSettings:
         if self.batching == "documents":
             return DocumentBatches(shards, shuffle=shuffle, long_documents=self.long_documents, **base)
         windows = RandomBatches if self.batching == "random" and shuffle else ContiguousBatches
-        return windows(shards, skip=self.first_bos, **base)
+        return windows(shards, skip_bos=self.skip_bos, **base)
 
     def validation_batch(self, shards: Sequence[Path], bos: int) -> Batch:
         """Every row of the shards, once. With `validation_tokens`, rows of about that many: the first, or evenly spread,
@@ -76,9 +76,9 @@ class RowSettings:
 
 
 class Source(ABC):
-    """What a run asks of its data: a Dataset, and rows made of it."""
+    """Data of a run: a Dataset, and the settings of rows made of it."""
 
-    first_bos = 0  # tokens to leave out at the beginning of the first shard where rows are windows
+    skip_bos = False
 
     def __init__(
         self,
@@ -94,9 +94,7 @@ class Source(ABC):
         if validation_tokens is not None:
             check_range("validation_tokens", validation_tokens, 1, MOST_TOKENS)
         self.folder = Path(os.path.expanduser(folder))  # noqa: PTH111 - Path's raises for a user that is not there
-        self.rows = RowSettings(
-            sequence_length, batching, long_documents, validation, validation_tokens, self.first_bos
-        )
+        self.rows = RowSettings(sequence_length, batching, long_documents, validation, validation_tokens, self.skip_bos)
 
     @property
     @abstractmethod
@@ -113,7 +111,7 @@ class TextSource(Source):
 
     name: ClassVar[str]
     workers = 1  # threads that tokenize
-    first_bos = 1  # of the first document, before which nothing ends
+    skip_bos = True
 
     def __init__(
         self,
@@ -145,10 +143,10 @@ class TextSource(Source):
 
     @abstractmethod
     def fingerprint(self) -> Mapping[str, Any]:
-        """What tells this corpus from another state of it, cheap to find out (json values)."""
+        """Json values that tell this state of the corpus from any other; cheap to find out."""
 
     def origin(self) -> str | None:
-        """What exactly is read, where the fingerprint cannot tell without a network; asked once before preparing."""
+        """The exact state that is read, where the fingerprint cannot tell it without a network; asked before preparing."""
         return None
 
     @property
@@ -218,7 +216,7 @@ def check_range(key: str, value: int, low: int, high: int) -> None:
 
 
 def threads(workers: int | None) -> int:
-    """How many `data.workers` are: as given, or one for each core this process may use."""
+    """The number of threads: `workers`, or one for each core that this process may use."""
     if workers is not None:
         check_range("workers", workers, 1, 1024)
         return workers

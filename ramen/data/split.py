@@ -1,4 +1,4 @@
-"""Which documents are held out, and whether both splits have some.
+"""The split of a corpus into training and validation.
 
 `hash`: a document belongs to validation if the sha256 of its text, as a number in [0, 1), is below the fraction. The split
 depends on neither order nor seed nor the other documents, and equal documents are never on both sides. `tail`: the last

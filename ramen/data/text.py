@@ -44,6 +44,8 @@ class Text(TextSource):
     def documents(self) -> Iterator[str]:
         for path in self.paths():
             try:
+                if not path.stat().st_size:  # also of files of /proc, some of which never end
+                    continue
                 rows = ROWS.get(path.suffix)
                 yield from (
                     self.texts_of(rows(path, self.text_column), self.text_column) if rows else self._read_text(path)
@@ -62,7 +64,7 @@ class Text(TextSource):
 
     def paths(self) -> list[Path]:
         """The files that the patterns stand for; of a folder all that are text. DataError when a pattern stands for none."""
-        found: set[Path] = set()
+        paths: set[Path] = set()
         for pattern in self.files:
             # Not Path's functions: they raise on what may not be looked at, and its glob takes no absolute patterns.
             plain = str(Path(os.path.expanduser(pattern)))  # noqa: PTH111
@@ -73,13 +75,13 @@ class Text(TextSource):
                     f"data.files: no file matches, got {pattern!r} in {Path.cwd()}; "
                     "allowed are paths, folders and globs (** for all folders)"
                 )
-            found |= files
-        if not found:
+            paths |= files
+        if not paths:
             raise DataError("data.files: names no file, got an empty list; give at least one path, folder or glob")
-        for path in sorted(found):
+        for path in sorted(paths):
             if not path.is_file():
                 raise DataError(f"{path}: is no text file, got a pipe, a device or a broken link; a file is needed")
-        return sorted(found)
+        return sorted(paths)
 
     def _read_text(self, path: Path) -> Iterator[str]:
         with path.open(encoding="utf-8-sig") as file:
@@ -93,7 +95,7 @@ class Text(TextSource):
 
 def _inside(folder: Path) -> list[Path]:
     """The files in a folder and its folders that are text. Hidden ones are left out."""
-    files = [path for path in folder.rglob("*") if path.is_file()]
+    files = [path for path in folder.rglob("*") if path.is_file() and path.stat().st_size]
     files = [path for path in files if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
     texts = [path for path in files if path.suffix in ROWS or _is_text(path)]
     if len(texts) < len(files):

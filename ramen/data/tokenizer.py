@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import tiktoken
 
 BYTES = tuple(bytes([value]) for value in range(256))
-# What cuts a text into the pieces that are merged on their own; every character is in exactly one piece. bpe: words with
+# Patterns that cut a text into pieces, which are merged on their own; every character is in exactly one piece. bpe: words with
 # the space before and the apostrophes within ("o'er", "lov'd"), numbers by up to three digits, punctuation with the line
 # breaks behind it, line breaks, blanks (the last one is left to the word behind).
 PATTERNS = {

@@ -20,13 +20,13 @@ from ramen.errors import DataError
 
 
 class WindowBatches(Batches):
-    """What both orders share. `skip`: tokens left out at the beginning of the first shard, as the BOS of a first document."""
+    """Base of both orders. `skip_bos`: leave out the BOS of the first document, before which nothing ends."""
 
     document_mask = False
 
-    def __init__(self, shards: Sequence[Path], *, skip: int, **base: Any):
+    def __init__(self, shards: Sequence[Path], *, skip_bos: bool, **base: Any):
         super().__init__(shards, **base)
-        self.skip = skip
+        self.skip_bos = skip_bos
 
     def every_row(self) -> Iterator[Row]:
         """The windows of each shard in order; its last one is filled up with BOS that has no label."""
@@ -43,7 +43,7 @@ class WindowBatches(Batches):
 
     def _ids(self, number: int) -> NDArray[np.uint16]:
         ids = self.open_ids(self.shards[number])
-        return ids[self.skip :] if number == 0 else ids
+        return ids[1:] if self.skip_bos and number == 0 and ids[0] == self.bos else ids
 
 
 class ContiguousBatches(WindowBatches):

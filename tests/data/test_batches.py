@@ -31,7 +31,7 @@ def validation(paths, **changed):
         "validation": "spread",
         **changed,
     }
-    return RowSettings(batching="documents", first_bos=1, **given).validation_batch(paths, BOS)
+    return RowSettings(batching="documents", skip_bos=True, **given).validation_batch(paths, BOS)
 
 
 def rows_of(batch):

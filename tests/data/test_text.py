@@ -82,6 +82,11 @@ def test_any_suffix_is_text_and_a_folder_gives_its_texts(text_source, tmp_path, 
         list(text_source(str(folder / "latin.txt")).documents())
 
 
+def test_files_of_the_system_are_not_waited_for(text_source, tmp_path):
+    (tmp_path / "empty.txt").write_text("")
+    assert list(text_source([str(tmp_path / "empty.txt"), "/proc/kmsg"]).documents()) == []
+
+
 def test_files_may_begin_at_home(text_source, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "x.txt").write_text("at home")

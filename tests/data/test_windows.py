@@ -16,7 +16,7 @@ SETTINGS = {"sequence_length": LENGTH, "long_documents": "split", "validation": 
 
 
 def settings(batching, **changed):
-    return RowSettings(**{**SETTINGS, "batching": batching, "first_bos": 0, **changed})
+    return RowSettings(**{**SETTINGS, "batching": batching, "skip_bos": False, **changed})
 
 
 def batches(paths, batching, seed=0, **changed):
