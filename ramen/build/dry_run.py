@@ -7,6 +7,7 @@ torch reports.
 Cost: the dispatch of two steps, a few tenths of a second.
 """
 
+import io
 import itertools
 import math
 import weakref
@@ -25,13 +26,14 @@ from torch.utils.flop_counter import FlopCounterMode
 from ramen.build.objects import (
     build_groups,
     build_model,
+    build_optimizer,
     build_optimizers,
     build_schedules,
     build_section,
     check_hyperparameter,
 )
 from ramen.device import DryRunMode
-from ramen.errors import ConfigError
+from ramen.errors import ConfigError, told
 from ramen.nn.gpt import DataSpec
 from ramen.optimizer.external import ExternalOptimizer
 from ramen.optimizer.optimizers import Optimizers, ParamGroup
@@ -81,6 +83,8 @@ def dry_run(
     if auto:
         trainer = trainer.with_micro_rows(max(map(trainer.rows, map(run_schedules.batch, run_schedules.points))))
     build_section(config, "diagnostics")
+    for owner in ("optimizer", "auxiliary"):
+        _check_resumable(config, owner)
     with DryRunMode(device_type):
         model: Any = build_model(config, data)
         model.after_step()  # parts that cannot keep what they promise of their weights refuse
@@ -126,6 +130,40 @@ def _check_phases(model: Any, groups: list[ParamGroup], optimizers: Optimizers, 
                 "embedding: the split copies the table's optimizer state to the head: routing.embedding.to and routing.head.to "
                 f"must be one optimizer, and ramen's own, got {', '.join(sorted(owners))}"
             )
+
+
+def _check_resumable(config: Mapping[str, Any], owner: str) -> None:
+    """ConfigError if an optimizer of another package goes on otherwise after its state was saved and loaded."""
+    if str(config[owner]["_target_"]).startswith("ramen."):
+        return  # tests hold it of those
+
+    def make() -> tuple[nn.Parameter, Any]:
+        weight = nn.Parameter(torch.linspace(-1, 1, 96).reshape(8, 12))
+        return weight, build_optimizer(config[owner], [weight], config["allow_targets"])
+
+    def step(weight: nn.Parameter, optimizer: Any) -> None:
+        weight.grad = weight.detach().sin()
+        optimizer.step()
+
+    buffer = io.BytesIO()
+    try:
+        (weight, optimizer), (resumed_weight, resumed) = make(), make()
+        step(weight, optimizer)
+        torch.save(optimizer.state_dict(), buffer)
+        buffer.seek(0)
+        resumed.load_state_dict(torch.load(buffer, weights_only=True))
+        with torch.no_grad():
+            resumed_weight.copy_(weight)
+        for _ in range(2):
+            step(weight, optimizer)
+            step(resumed_weight, resumed)
+    except Exception as error:  # of any package
+        raise ConfigError(f"{owner}: a trial of its steps and of its state failed: {told(error)}") from error
+    if not torch.equal(weight, resumed_weight):
+        raise ConfigError(
+            f"{owner}: goes on otherwise after its state was saved and loaded, so a run of it could not be resumed, "
+            f"got {config[owner]['_target_']}; allowed is an optimizer whose state_dict() holds all of its state"
+        )
 
 
 def _check_hyperparameters(

@@ -63,13 +63,13 @@ def build_groups(config: Mapping[str, Any], model: nn.Module) -> list[ParamGroup
     return route(model, build_section(config, "routing"), config["optimizer"], config["auxiliary"])
 
 
-def build_optimizer(node: Mapping[str, Any], params: list[dict[str, Any]], allow: list[str]) -> torch.optim.Optimizer:
+def build_optimizer(node: Mapping[str, Any], params: list[Any], allow: list[str]) -> Optimizer | ExternalOptimizer:
     """An optimizer for groups of parameters; one that is not ramen's own sees each matrix as a parameter of its own."""
     kernels.register()
     make = factory(without_schedules(node), allow)
     built = make(params) if str(node["_target_"]).startswith("ramen.") else ExternalOptimizer(params, make)
-    if not isinstance(built, torch.optim.Optimizer):
-        raise TypeError(f"{node['_target_']} is not a torch.optim.Optimizer")
+    if not isinstance(built, Optimizer | ExternalOptimizer):
+        raise TypeError(f"{node['_target_']} is not a ramen.optimizer.base.Optimizer")
     return built
 
 

@@ -51,6 +51,7 @@ class Optimizer(torch.optim.Optimizer):
 
     tensors: frozenset[str] = frozenset()  # hyperparameters that a schedule may keep on the device
     group_state: frozenset[str] = frozenset()  # keys that the method itself writes into its groups
+    switches_weights = False  # True if the weights to evaluate are not those to train
 
     def __init__(self, params: Any, **defaults: Any):
         known = self.hyperparameters()
@@ -74,6 +75,12 @@ class Optimizer(torch.optim.Optimizer):
             elif get_origin(annotation) is Annotated:
                 for check in get_args(annotation)[1:]:
                     check(**{key: group[key]})
+
+    def eval(self) -> None:
+        """Put the weights to evaluate into the parameters."""
+
+    def train(self) -> None:
+        """Put the weights to train back into them, but for rounding."""
 
     def add_param_group(self, param_group: Group) -> None:
         if unknown := sorted(set(param_group) - set(self.defaults) - self.group_state - OF_TORCH):

@@ -8,12 +8,20 @@ Cost: the method's, one matrix after the other, and a copy of the gradient. Stat
 
 from collections.abc import Callable
 from copy import deepcopy
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
 STEP = "step_of_external"  # kept in a group, and so in the state
+
+
+@runtime_checkable
+class SwitchesWeights(Protocol):
+    """An optimizer that evaluates other weights than it trains, such as ScheduleFree and SPlus."""
+
+    def eval(self) -> object: ...
+    def train(self) -> object: ...
 
 
 class ExternalOptimizer(torch.optim.Optimizer):
@@ -70,6 +78,23 @@ class ExternalOptimizer(torch.optim.Optimizer):
                 leaf.grad = None
         self._pull()
         return loss
+
+    @property
+    def switches_weights(self) -> bool:
+        """True if the weights to evaluate are not those to train."""
+        return isinstance(self.inner, SwitchesWeights)
+
+    def eval(self) -> None:
+        """Put the weights to evaluate into the parameters."""
+        if isinstance(self.inner, SwitchesWeights):
+            self.inner.eval()
+            self._pull()
+
+    def train(self) -> None:
+        """Put the weights to train back into them, but for rounding."""
+        if isinstance(self.inner, SwitchesWeights):
+            self.inner.train()
+            self._pull()
 
     @property
     def _inner(self) -> torch.optim.Optimizer:

@@ -1,7 +1,7 @@
 """The optimizers of a run, stepped as one, and the hyperparameters that follow a schedule."""
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
@@ -11,6 +11,7 @@ from torch import nn
 
 from ramen.optimizer.base import Optimizer
 from ramen.optimizer.cuda_graph import GraphedStep, Replay, capture
+from ramen.optimizer.external import ExternalOptimizer
 
 log = logging.getLogger("ramen")
 Curve = Callable[[float], float]  # progress -> multiplier
@@ -50,7 +51,7 @@ class Optimizers:
     On a device other than the CPU those are tensors there, where a method can take them (its `tensors`), filled by one copy a step.
     """
 
-    def __init__(self, by_name: dict[str, torch.optim.Optimizer], curves: dict[str, dict[str, Curve]]):
+    def __init__(self, by_name: Mapping[str, Optimizer | ExternalOptimizer], curves: dict[str, dict[str, Curve]]):
         """`curves`: of each optimizer's hyperparameters that follow a schedule. ValueError where that cannot be."""
         self.by_name = by_name
         self.scheduled = [s for name in by_name for s in _scheduled(name, by_name[name], curves.get(name, {}))]
@@ -99,6 +100,21 @@ class Optimizers:
     def step(self) -> None:
         for step in self._steps.values():
             step()
+
+    @property
+    def switches_weights(self) -> bool:
+        """True if the weights to evaluate are not those to train."""
+        return any(optimizer.switches_weights for optimizer in self.by_name.values())
+
+    def eval(self) -> None:
+        """Put the weights to evaluate into the parameters."""
+        for optimizer in self.by_name.values():
+            optimizer.eval()
+
+    def train(self) -> None:
+        """Put the weights to train back into them, but for rounding."""
+        for optimizer in self.by_name.values():
+            optimizer.train()
 
     def copy_state(self, source: torch.Tensor, target: torch.Tensor) -> None:
         """Give `target` a copy of the state that `source` has in the optimizer of both."""

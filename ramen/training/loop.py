@@ -6,7 +6,7 @@ The device is read back only when a record is due.
 import contextlib
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -224,7 +224,8 @@ class Trainer:
     def _validate(self) -> bool:
         """Evaluate the weights of this step; returns True if they are the best so far."""
         p, started = self.progress, self.clock()
-        p.val_loss, p.evaluated_step = self._evaluate(), p.step
+        with self._evaluation_weights():
+            p.val_loss, p.evaluated_step = self._evaluate(), p.step
         p.evaluation_seconds += self.clock() - started
         best = p.val_loss < p.best_val_loss
         p.best_val_loss = min(p.best_val_loss, p.val_loss)
@@ -244,6 +245,24 @@ class Trainer:
             )
         model.train()
         return loss
+
+    @contextlib.contextmanager
+    def _evaluation_weights(self) -> Iterator[list[Tensor]]:
+        """Within, parameters are as the optimizers evaluate them; yields the weights to train, if those differ."""
+        setup = self.setup
+        if not setup.optimizers.switches_weights:
+            yield []
+            return
+        with torch.no_grad():
+            weights = [p.detach().clone() for p in self.parameters]
+            setup.optimizers.eval()
+            setup.model.after_step()  # type: ignore[operator]
+            try:
+                yield weights
+            finally:
+                setup.optimizers.train()
+                for p, weight in zip(self.parameters, weights, strict=True):  # bit for bit
+                    p.copy_(weight)
 
     def _drop_gradients(self) -> None:
         for parameter in self.parameters:
@@ -266,7 +285,9 @@ class Trainer:
         val_loss = p.val_loss if p.evaluated_step == p.step else None
         self.saved_step = p.step
         keep = {"keep": config.keep_checkpoints, "keep_best": config.keep_best}
-        return checkpoint.save(setup.folder, p.step, setup.model, self.state_dict(), **keep, val_loss=val_loss)  # type: ignore[arg-type]
+        state = self.state_dict()
+        with self._evaluation_weights() as state["weights_to_train"]:
+            return checkpoint.save(setup.folder, p.step, setup.model, state, **keep, val_loss=val_loss)  # type: ignore[arg-type]
 
     def resume(self, path: Path) -> None:
         """Continue from a checkpoint. ConfigError tells what differs from its computation, or which budget it has passed."""
@@ -293,7 +314,7 @@ class Trainer:
             )
 
     def state_dict(self) -> dict[str, Any]:
-        """All but the weights."""
+        """All but the weights that are evaluated."""
         return {
             "identity": self.setup.identity,
             "progress": vars(self.progress),
@@ -308,6 +329,9 @@ class Trainer:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from `state_dict()`."""
         self.setup.optimizers.load_state_dict(state["optimizers"])
+        with torch.no_grad():
+            for p, weight in zip(self.parameters, state["weights_to_train"] or self.parameters, strict=True):
+                p.copy_(weight)
         self.loader.load_state_dict(state["batches"])
         self.phases.load_state_dict(state["phases"])
         vars(self.progress).update(state["progress"])

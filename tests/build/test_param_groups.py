@@ -251,5 +251,5 @@ def test_a_target_that_is_no_optimizer_is_refused(compose):
     config = compose()
     config["optimizer"] = {"_target_": "ramen.schedule.constant.constant"}
     groups = list(routed(config, Noodle()).values())
-    with pytest.raises(ConfigError, match=r"^optimizer: .*constant is not a torch\.optim\.Optimizer"):
+    with pytest.raises(ConfigError, match=r"^optimizer: .*constant is not a ramen\.optimizer\.base\.Optimizer"):
         build_optimizers(config, groups)
