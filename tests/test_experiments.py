@@ -1,5 +1,6 @@
 """Every experiment: sizes are the source's, cards have room for theirs, and small stand-ins run."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,12 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from ramen.build.dry_run import dry_run
 from ramen.build.objects import build_model, build_schedules, build_section
+from ramen.config.kinds import KINDS, SECTIONS
 from ramen.config.registry import CONF, options
 from ramen.nn.gpt import DataSpec
 from ramen.training.progress import Progress
 
+PREDECESSOR = (CONF.parent / "docs" / "from_ramengpt.md").read_text()
 CARDS = {f"gpu_{size}": size for size in (8, 16, 24, 80)}
 NARROW = (
     "model.dim=32",
@@ -32,6 +35,21 @@ def text_of(config: dict[str, Any]) -> DataSpec:
 def test_the_page_names_every_experiment() -> None:
     page = (CONF.parent / "docs" / "experiments.md").read_text()
     assert [name for name in options("experiment") if f"`{name}`" not in page] == []
+
+
+def test_the_predecessors_keys_have_counterparts_that_exist() -> None:
+    """Every `section.key` of the right column is a key of some option, every `group=option` an option."""
+    rows = [line.split("|") for line in PREDECESSOR.splitlines() if line.startswith("| ")]
+    spans = [span for row in rows for span in re.findall(r"`([^`]+)`", row[-2])]
+    keys = {key for span in spans for key in re.findall(rf"\b({'|'.join(SECTIONS)})\.(\w+)", span)}
+    choices = {choice for span in spans for choice in re.findall(r"(\w+)=(\w+)", span) if choice[0] in KINDS}
+    assert len(keys) > 70 and len(choices) > 10
+    texts = {
+        section: "".join(path.read_text() for path in (CONF / kind).glob("*.yaml"))
+        for section, kind in SECTIONS.items()
+    }
+    gone = [f"{section}.{key}" for section, key in keys if not re.search(rf"\b{key}: ", texts[section])]
+    assert gone + [f"{kind}={name}" for kind, name in choices if name not in options(kind)] == []
 
 
 @pytest.mark.parametrize("name", CARDS)

@@ -13,7 +13,7 @@ from torch import nn
 from typing_extensions import TypedDict
 
 from ramen.errors import ConfigError
-from ramen.nn.parameter import named_roles
+from ramen.nn.parameter import lr_scale, named_roles
 from ramen.optimizer.optimizers import Owner, ParamGroup
 
 
@@ -46,14 +46,14 @@ class Routing:
 def route(
     model: nn.Module, routing: Routing, optimizer: Mapping[str, Any], auxiliary: Mapping[str, Any]
 ) -> list[ParamGroup]:
-    """One group for each role that the model has. ConfigError names roles without a route."""
-    by_role: dict[str, dict[str, nn.Parameter]] = {}
+    """One group for each role that the model has, and rate within it. ConfigError names roles without a route."""
+    members: dict[tuple[str, float], dict[str, nn.Parameter]] = {}
     for name, parameter, role in named_roles(model):
         if parameter.requires_grad:
-            by_role.setdefault(role, {})[name] = parameter
+            members.setdefault((role, lr_scale(parameter)), {})[name] = parameter
     routes: dict[str, Route] = vars(routing)
     nodes: dict[str, Mapping[str, Any]] = {"optimizer": optimizer, "auxiliary": auxiliary}
-    wrong = [f"routing.{role}: no route for {', '.join(by_role[role])}" for role in by_role if role not in routes]
+    wrong = [f"routing.{role}: no route for {', '.join(of)}" for (role, _), of in members.items() if role not in routes]
     wrong += [  # the constructors of other packages have no annotations that would be checked
         f"{owner}.{key}: must be a number, got {node[key]!r}"
         for owner, node in nodes.items()
@@ -63,9 +63,9 @@ def route(
     if wrong:
         raise ConfigError(*wrong)
     groups = []
-    for role, parameters in by_role.items():
+    for (role, scale), parameters in members.items():
         owner = routes[role]["to"]
-        lr = nodes[owner].get("lr", 0.0) * routes[role]["lr_scale"]
+        lr = nodes[owner].get("lr", 0.0) * routes[role]["lr_scale"] * scale
         weight_decay = nodes[owner].get("weight_decay", 0.0) * routes[role]["wd_scale"]
         groups.append(ParamGroup(role, owner, tuple(parameters), tuple(parameters.values()), lr, weight_decay))
     prove_complete(model, groups)

@@ -57,6 +57,7 @@ class GPT(Component):
         layers: int,
         dim: int,
         heads: int,
+        embedding_norm: bool,
         softcap: SoftcapForm | None,
         mtp_weights: list[float],
     ):
@@ -67,7 +68,7 @@ class GPT(Component):
             raise ValueError(f"dim must be heads x an even head width, got dim={dim}, heads={heads}")
         if any(weight <= 0 for weight in mtp_weights) or len(mtp_weights) >= data.sequence_length:
             raise ValueError(f"mtp_weights must be > 0, and fewer than tokens of a row, got {mtp_weights}")
-        self.data, self.dim = data, dim
+        self.data, self.dim, self.embedding_norm = data, dim, embedding_norm
         self.softcap = Softcap(**softcap) if softcap else None
         self.mtp_weights, self.mtp_share = tuple(mtp_weights), 1.0
         self.register_buffer("mtp_weights_now", torch.tensor(mtp_weights), persistent=False)
@@ -107,7 +108,8 @@ class GPT(Component):
         mask, value_rows = DocumentMask(opens.cumsum(-1), documents), self.value_embedding.read(tokens)
         inputs = BlockInputs(mask, self.position, self.value_embedding, value_rows)
         memory: dict[str, Tensor] = {}
-        x0 = rms_norm(self.stream.enter(self.embedding(tokens), tokens, opens, memory))
+        x0 = self.stream.enter(self.embedding(tokens), tokens, opens, memory)
+        x0 = rms_norm(x0) if self.embedding_norm else x0
         h = start = self.blocks[0].mlp_residual.open(x0)
         for attention in self.attentions:
             attention.prepare(x0, mask)

@@ -91,8 +91,19 @@ def declare_factors(left: nn.Parameter, right: nn.Parameter) -> None:
     left.right_factor = right  # type: ignore[attr-defined]
 
 
+def declare_lr_scale(module: nn.Module, scale: float) -> None:
+    """Say that the parameters of a module train at their role's learning rate times `scale`."""
+    for p in module.parameters():
+        p.lr_scale = scale  # type: ignore[attr-defined]
+
+
+def lr_scale(parameter: nn.Parameter) -> float:
+    """The declared factor of a parameter's learning rate, 1 if none was."""
+    return vars(parameter).get("lr_scale", 1.0)
+
+
 class Component(nn.Module):
-    """A module of which copies, moves and loads keep what was declared of parameters: role, initial value, partner."""
+    """A module of which copies, moves and loads keep what was declared of parameters: role, initial value, rate, partner."""
 
     def __getstate__(self) -> dict[str, Any]:
         return vars(self) | {"declared": {name: vars(p) for name, p in self.named_parameters()}}

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+from ramen.nn.parameter import declare_lr_scale
 from ramen.ops.checks import check_above, check_at_least
 
 
@@ -12,7 +13,15 @@ def input_maps(linear: Callable[..., Any], hidden: int, columns: int, init_scale
     return linear(hidden, columns, (init_scale * columns**-0.5,) * count)
 
 
-def output_map(linear: Callable[..., Any], dim: int, hidden: int, output_init_scale: float) -> Any:
-    """hidden -> dim, with entries of standard deviation output_init_scale / sqrt(hidden); 0 lets it start at nothing."""
+def output_map(
+    linear: Callable[..., Any], dim: int, hidden: int, output_init_scale: float, output_lr_scale: float
+) -> Any:
+    """hidden -> dim, with entries of standard deviation output_init_scale / sqrt(hidden); 0 lets it start at nothing.
+
+    It trains at output_lr_scale times the learning rate of the other maps.
+    """
     check_at_least(0, output_init_scale=output_init_scale)
-    return linear(dim, hidden, (output_init_scale * hidden**-0.5,))
+    check_above(0, output_lr_scale=output_lr_scale)
+    output = linear(dim, hidden, (output_init_scale * hidden**-0.5,))
+    declare_lr_scale(output, output_lr_scale)
+    return output

@@ -29,6 +29,7 @@ class MLP(Component):
         match_parameters: bool,
         init_scale: float,
         output_init_scale: float,
+        output_lr_scale: float,
     ):
         super().__init__()
         self.activation = nonlinearity(activation)
@@ -36,7 +37,7 @@ class MLP(Component):
         matched = match_parameters and maps > 1  # without a gate this is the MLP that others are matched with
         hidden = hidden_width(dim, expansion, (lambda width: (maps + 1) * dim * width) if matched else None)
         self.up = input_maps(linear, hidden, dim, init_scale, maps)  # a GLU's gate is the first of two
-        self.down = output_map(linear, dim, hidden, output_init_scale)
+        self.down = output_map(linear, dim, hidden, output_init_scale, output_lr_scale)
 
     def forward(self, x: Tensor) -> Tensor:  # (B, T, D) -> (B, T, D)
         up, down = self.up.matrices(), self.down.matrices()

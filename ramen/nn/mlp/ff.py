@@ -35,6 +35,7 @@ class FF(Component):
         match_parameters: bool,
         init_scale: float,
         output_init_scale: float,
+        output_lr_scale: float,
     ):
         super().__init__()
         check_counts(depth=depth)
@@ -44,7 +45,9 @@ class FF(Component):
         hidden = hidden_width(dim, expansion, count)
         self.gain = parameter((depth, dim), constant(0.0), "scalar")
         self.up = nn.ModuleList(input_maps(linear, hidden, dim, init_scale, maps) for _ in range(depth))
-        self.down = nn.ModuleList(output_map(linear, dim, hidden, output_init_scale) for _ in range(depth))
+        self.down = nn.ModuleList(
+            output_map(linear, dim, hidden, output_init_scale, output_lr_scale) for _ in range(depth)
+        )
 
     def forward(self, x: Tensor) -> Tensor:  # (B, T, D) -> (B, T, D)
         added = torch.zeros_like(x)

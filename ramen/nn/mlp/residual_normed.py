@@ -38,6 +38,7 @@ class ResidualNormed(Component):
         match_parameters: bool,
         init_scale: float,
         output_init_scale: float,
+        output_lr_scale: float,
     ):
         super().__init__()
         check_counts(depth=depth, residual_every=residual_every)
@@ -55,7 +56,7 @@ class ResidualNormed(Component):
             nn.Sequential(*(_Unit(hidden, hidden, linear, function, init_scale) for _ in range(residual_every)))
             for _ in range(depth // residual_every)
         )
-        self.down = output_map(linear, dim, hidden, output_init_scale)
+        self.down = output_map(linear, dim, hidden, output_init_scale, output_lr_scale)
 
     def forward(self, x: Tensor) -> Tensor:  # (B, T, D) -> (B, T, D)
         h = self.entry(x)  # (B, T, F)
