@@ -149,6 +149,9 @@ def _given(words: Sequence[str]) -> Iterator[str]:
 def _chosen(kind: str, values: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """(section or composition, option) of each line of a defaults list; a bare name is a file of the same `kind`."""
     for line in values.get("defaults", ()):
-        for group, name in ({kind: line} if isinstance(line, str) else line).items():
+        if isinstance(line, str):
+            folder, _, name = line.lstrip("/").rpartition("/")
+            line = {folder or kind: name}
+        for group, name in line.items():
             if name not in (None, "_self_"):
                 yield group.removeprefix("override ").lstrip("/").rpartition("@")[2], str(name)

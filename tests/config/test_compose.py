@@ -78,7 +78,7 @@ def own(tmp_path: Path) -> Compose:
     """own(*words): a plain config with a folder of one's own on the search path."""
     files = {
         "experiment/mine": "defaults: [baseline, override /optimizer: bam]\nmlp: {activation: gelu}",
-        "experiment/smaller": "defaults: [mine, override /embedding: tied]\nmodel: {layers: 3}",
+        "experiment/smaller": "defaults: [/experiment/mine, override /embedding: tied]\nmodel: {layers: 3}",
         "experiment/quick": "defaults: [override /optimizer: muon]\noptimizer: {lr: 0.5, scaling: rms}",
         "experiment/wrong": "mlp: {depth: 3}",  # a key of mlp=ff, which it does not choose
         "tuned/mine/bam": "optimizer: {lr: 0.25, momentum_schedule: {start: 0.5}}",
