@@ -6,6 +6,7 @@ import functools
 import logging
 import os
 import platform
+import re
 import shutil
 import sys
 import tempfile
@@ -37,15 +38,14 @@ def select_device(name: str) -> torch.device:
     """`auto` is CUDA where there is one, else the CPU. ConfigError for a device that is not here."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if not re.fullmatch(r"cpu|cuda(:\d{1,3})?", name):
+        raise ConfigError(f"device: not supported, got {name!r}; allowed are auto, cpu, cuda, cuda:N")
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise ConfigError(
-            f"device: not usable here, got {name!r} ({str(error).splitlines()[0]}); allowed are auto, cpu, cuda, cuda:N"
-        ) from error
-    if device.type not in ("cpu", "cuda"):
-        raise ConfigError(f"device: not supported, got {name!r}; allowed are auto, cpu, cuda, cuda:N")
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"device: not usable here, got {name!r} ({reason}); allowed are auto, cpu") from error
     return device
 
 

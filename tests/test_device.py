@@ -1,10 +1,12 @@
 """How fast bfloat16 is: measured the same way whoever asks, wherever."""
 
+import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from ramen import device
+from ramen.errors import ConfigError
 
 
 def test_bfloat16_is_measured_on_one_thread_and_outside_what_is_going_on(monkeypatch):
@@ -31,3 +33,14 @@ def test_bfloat16_is_measured_on_one_thread_and_outside_what_is_going_on(monkeyp
 
 def test_it_is_a_ratio_of_rates():
     assert 0 < device.bfloat16_speed() < 100
+
+
+@pytest.mark.parametrize(
+    "name", ["mps", "tpu", "hpu", "xla", "meta", "cpu:3", "cuda:", "cuda:x", "cuda:999", "", "cuda:9999"]
+)
+def test_another_device_is_refused_in_a_line(name):
+    with pytest.raises(
+        ConfigError, match=rf"^device: not (supported|usable here), got '{name}'.*; allowed are "
+    ) as error:
+        device.select_device(name)
+    assert len(str(error.value)) < 200

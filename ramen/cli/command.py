@@ -29,6 +29,7 @@ AUTO = "auto"
 PRINTS = ("help", "hydra_help", "cfg", "info", "shell_completion")  # options that print something in place of a run
 LAUNCHERS, SWEEPERS = ("basic", "slurm", "submitit_slurm", "submitit_local"), ("basic", "optuna")
 PLUGINS = {"hydra/launcher": LAUNCHERS, "hydra/sweeper": SWEEPERS}  # that a saved command may choose
+OPTIONS = re.compile(r"(?!.*\.\.)[\w,.=@+ ()\[\]'\"-]*")  # names, several or quoted, and no path
 OF_ITS_FOLDER = {"resume", "hydra.mode", "hydra.sweep.dir", "hydra.run.dir"}  # a continuation has them from its folder
 
 
@@ -117,14 +118,13 @@ def _resumed(command: CommandLine) -> CommandLine:
     if saved is None:
         raise ConfigError(f"resume: {folder} is not the folder of a run or sweep of this ramen; it has no {COMMAND}")
     sweep = saved[:1] == ["-m"]
-    place = f"hydra.{'sweep' if sweep else 'run'}.dir={quoted(folder)}"
-    overrides = [
-        *_replayed(saved[sweep:], others, folder),
-        *others,
-        place,
-        *([] if sweep else [f"resume={quoted(folder)}"]),
-    ]
-    return CommandLine(command.options | ({"multirun": True} if sweep else {}), tuple(overrides))
+    place = (
+        [f"hydra.sweep.dir={quoted(folder)}"]
+        if sweep
+        else [f"resume={quoted(folder)}", f"hydra.run.dir={quoted(folder)}"]
+    )
+    options = command.options | {"multirun": True} if sweep else command.options
+    return CommandLine(options, (*_replayed(saved[sweep:], others, folder), *others, *place))
 
 
 def _replayed(saved: list[str], others: list[str], folder: Path) -> list[str]:
@@ -149,8 +149,5 @@ def _is_harmless(word: str) -> bool:
     if "hydra" in names:
         number = re.fullmatch(r"hydra\.(sweeper|launcher)(\.\w+)+", key) and isinstance(value, int | float)
         return bool(number) or value in PLUGINS.get(key, ())
-    if "." in key or isinstance(value, dict):
-        return True
-    return bool(
-        re.fullmatch(r"(?!.*\.\.)[\w,.=@+ ()\[\]'\"-]*", word.partition("=")[2])
-    )  # an option, and no other file
+    # Without a dot it may choose an option: none whose name leads to another folder.
+    return "." in key or isinstance(value, dict) or bool(OPTIONS.fullmatch(word.partition("=")[2]))

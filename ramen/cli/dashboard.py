@@ -37,7 +37,12 @@ def main(arguments: Sequence[str]) -> int:
     layout = plan(options.folders, options.by, options.entity, options.project)
     for warning in layout.warnings:
         print(printable(warning), file=sys.stderr)
-    workspace = build(layout)
+    try:
+        workspace = build(layout)
+    except ValueError as error:  # of the library, for a name that W&B does not take
+        raise ConfigError(
+            f"dashboard: cannot be built, got {told(error)}; --entity and --project name its place"
+        ) from error
     print(json.dumps(workspace._spec, indent=1) if options.dry_run else send(workspace))
     return 0
 

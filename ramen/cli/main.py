@@ -25,8 +25,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; its exit code. What a user can mend is a message on stderr and code 2."""
     try:
         with tolerate_broken_pipe():
-            command, *words = _command(list(sys.argv[1:] if arguments is None else arguments))
-            return import_module(f"ramen.cli.{command}").main(words)
+            try:
+                command, *words = _command(list(sys.argv[1:] if arguments is None else arguments))
+                return import_module(f"ramen.cli.{command}").main(words)
+            except SystemExit as ending:  # of argparse, and of Hydra after its help
+                return int(ending.code or 0)
     except RamenError as error:
         print(printable(error), file=sys.stderr)
     except OSError as error:  # of a folder, before a run has one

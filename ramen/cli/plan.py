@@ -99,7 +99,7 @@ def _refuse_too_many(swept: Iterable[Override]) -> None:
             count = _count(override.value(), override)
         except (ArithmeticError, ValueError) as error:  # a step of 0, an end without end
             raise ConfigError(
-                f"{override.input_line}: is no range, got {error}; write range(START,STOP,STEP)"
+                f"{override.input_line}: is no range; write range(START,STOP,STEP) of finite numbers, the step not 0"
             ) from error
         if count < 1:
             raise ConfigError(f"{override.input_line}: holds no value; at least one is needed")
@@ -143,7 +143,8 @@ def _check_values(overrides: dict[str, Override], composer: Composer) -> list[di
             values = resolved(_with_value(word, config, first | {key: word}, composer) if word else config)
             check(values)
         except ConfigError as error:
-            problems |= dict.fromkeys(error.problems)
+            new = (line for line in error.problems if line not in problems)
+            problems |= {line if line.startswith(f"{key}:") else f"{line}; in jobs with {word}": None for line in new}
             continue
         jobs.append(values)
         digest = config_hash(values)

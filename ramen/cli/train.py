@@ -13,7 +13,7 @@ from ramen.cli.command import AUTO, CommandLine, parse, quoted
 from ramen.cli.plan import planned
 from ramen.cli.sweep import Sweep, asked_for
 from ramen.config.diagnosis import located
-from ramen.errors import ConfigError, RamenError
+from ramen.errors import ConfigError, RamenError, printable
 from ramen.runs.folder import RunFolder
 
 
@@ -58,23 +58,25 @@ def _run(command: CommandLine, config: DictConfig, values: dict[str, Any]) -> in
         base = folder if given else folder.parent.parent
         goes_on = resume.unfinished(base, values, given)
         what = f"continues {goes_on}" if goes_on else f"nothing to continue in {base}; starts anew"
-        print(f"resume=auto: {what}", file=sys.stderr)
+        print(printable(f"resume=auto: {what}"), file=sys.stderr)
         command = command.with_overrides(f"resume={quoted(goes_on)}" if goes_on else "resume=null")
         folder = goes_on or folder
     _refuse_other(folder, "run")
     lock = resume.claim(folder)
-    if goes_on is None:
-        resume.refuse_used(folder)
-    errors: list[Exception] = []
+    try:
+        if goes_on is None:
+            resume.refuse_used(folder)
+        errors: list[Exception] = []
 
-    def task(config: DictConfig) -> None:
-        try:
-            run(asked_for(config))
-        except Exception as error:  # Hydra would announce it in its own words
-            errors.append(error)
+        def task(config: DictConfig) -> None:
+            try:
+                run(asked_for(config))
+            except Exception as error:  # Hydra would announce it in its own words
+                errors.append(error)
 
-    _launch(command.with_overrides(f"hydra.run.dir={quoted(folder)}"), task)
-    lock.release()
+        _launch(command, command.with_overrides(f"hydra.run.dir={quoted(folder)}"), task)
+    finally:
+        lock.release()
     if errors:
         raise errors[0]
     return 0
@@ -85,10 +87,9 @@ def _sweep(given: CommandLine, command: CommandLine, folder: Path) -> int:
 
     _refuse_other(folder, "sweep")
     RunFolder(folder).remember(["-m", *given.overrides])
-
     sweep, stopped = Sweep(), False
     try:
-        _launch(command, sweep.job)
+        _launch(given, command, sweep.job)
         sweep.settle()
     except SystemExit:  # a signal stopped a job, and no further one is to start
         stopped = True
@@ -98,25 +99,19 @@ def _sweep(given: CommandLine, command: CommandLine, folder: Path) -> int:
 def _refuse_other(folder: Path, kind: str) -> None:
     """ConfigError for a run in the folder of a sweep, or a sweep in that of a run."""
     words = RunFolder(folder).command()
-    if words is not None and (words[:1] == ["-m"]) != (kind == "sweep"):
-        raise ConfigError(
-            f"hydra.{kind}.dir: {folder} is the folder of a {'run' if kind == 'sweep' else 'sweep'}; choose another"
-        )
+    other = "run" if kind == "sweep" else "sweep"
+    if words is not None and (words[:1] == ["-m"]) == (other == "sweep"):
+        raise ConfigError(f"hydra.{kind}.dir: {folder} is the folder of a {other}; choose another")
 
 
-def _launch(command: CommandLine, task: Callable[[DictConfig], Any]) -> None:
-    """Run a command that composes. ConfigError for what Hydra makes of settings of its own."""
+def _launch(given: CommandLine, command: CommandLine, task: Callable[[DictConfig], Any]) -> None:
+    """Run a command that composes. ConfigError for what Hydra makes of the settings of its own that were given."""
     try:
         command.run(task)
     except (RamenError, OSError):
         raise
     except Exception as error:
-        own = (
-            "hydra.run.dir=",
-            "hydra.sweep.dir=",
-            "hydra.job.config.override_dirname.exclude_keys=",
-        )  # of planned or _run
-        words = [word for word in command.overrides if "hydra" in word.partition("=")[0] and not word.startswith(own)]
+        words = [word for word in given.overrides if "hydra" in word.partition("=")[0]] or [*given.options]
         raise ConfigError(
-            f"hydra: cannot run this command, got {located(error)} of {' '.join(words) or command.options}"
+            f"hydra: cannot run this command, got {located(error)}; given was {' '.join(words)}"
         ) from error

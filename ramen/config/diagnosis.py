@@ -53,8 +53,8 @@ class Composer:
                 parsed += parser.parse_overrides([word])  # with the options that a glob(...) means
                 if not parsed[-1].key_or_group:
                     raise HydraException("no key")
-            except HydraException as problem:
-                problems.append(_unreadable(word, problem))
+            except HydraException:
+                problems.append(_unreadable(word))
         if problems:
             raise ConfigError(*problems)
         return parsed
@@ -223,22 +223,20 @@ def _wrong_options(override: Override, options: list[str]) -> list[str]:
     key = override.get_key_element()
     values = islice(sweep_values(override), len(options) + 1)  # of which one is wrong, if there are more
     choices = [value.partition("=")[2].strip("'\"") for value in values]
-    return [
-        _missing_plugin(f"{key}={choice}", plugin)
-        if (plugin := f"{override.key_or_group}/{choice}") in PLUGINS
-        else f"{key}: no such option, got {choice!r}{suggest(choice, options)}"
-        for choice in choices
-        if choice not in options and not override.is_delete()
-    ]
+    wrong = [choice for choice in choices if choice not in options and not override.is_delete()]
+    plugins = [plugin for choice in wrong if (plugin := f"{override.key_or_group}/{choice}") in PLUGINS]
+    if plugins:
+        return [_missing_plugin(override.input_line or "", plugin) for plugin in plugins]
+    return [f"{key}: no such option, got {', '.join(map(repr, wrong))}{suggest(wrong[0], options)}"] if wrong else []
 
 
 def _missing_plugin(word: str, plugin: str) -> str:
     return f"{word}: needs a plugin of Hydra that is not installed: pip install 'ramen[{PLUGINS[plugin]}]'"
 
 
-def _unreadable(word: str, error: Exception) -> str:
+def _unreadable(word: str) -> str:
     key, equals, value = word.partition("=")
     if not equals or not key:
         return f"{word}: is no override; write KEY=VALUE"
     quoted = value.replace('"', r"\"")
-    return f"{word}: {located(error)}; a value with other characters wants quotes of its own: '{key}=\"{quoted}\"'"
+    return f"{word}: cannot be read; quote the value, within the quotes of the shell: '{key}=\"{quoted}\"'"

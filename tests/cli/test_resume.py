@@ -18,7 +18,7 @@ def folder_of(path: Path, *words: str) -> Path:
 def test_a_run_is_its_words_again_in_its_folder(tmp_path: Path) -> None:
     folder = folder_of(tmp_path / "a b", "optimizer=bam", "seed=3", "resume=elsewhere", "hydra.run.dir=elsewhere")
     command = parse([f"resume={folder}", "seed=4", "--cfg", "job"])
-    assert command.overrides == ("optimizer=bam", "seed=4", f"hydra.run.dir='{folder}'", f"resume='{folder}'")
+    assert command.overrides == ("optimizer=bam", "seed=4", f"resume='{folder}'", f"hydra.run.dir='{folder}'")
     assert command.options == {"cfg": "job"} and not command.multirun
 
 

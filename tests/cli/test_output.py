@@ -1,0 +1,48 @@
+"""Output that nobody takes: a run goes on and ends as ever, and a result that is lost is told."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ramen.cli.main import main
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def shell(command: str, *words: str) -> subprocess.CompletedProcess[str]:
+    """`command` with PYTHON for train.py and its words."""
+    door = " ".join(f"'{word}'" for word in (sys.executable, str(ROOT / "train.py"), *words))
+    return subprocess.run(["bash", "-c", command.replace("TRAIN", door)], capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("redirection", [">&- 2>&- <&-", ">/dev/full 2>/dev/full", "2>&1 | head -c 1"])
+def test_a_run_ends_as_ever_when_nobody_takes_its_output(
+    redirection: str, tmp_path: Path, small: tuple[str, ...]
+) -> None:
+    done = shell(f"set -o pipefail; TRAIN {redirection}", *small, f"hydra.run.dir={tmp_path}")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads((tmp_path / "summary.json").read_text())["status"] == "finished"
+
+
+def test_a_sweep_ends_as_ever_when_its_reader_has_left(tmp_path: Path, small: tuple[str, ...]) -> None:
+    words = [*small, "-m", "seed=0,1", f"hydra.sweep.dir={tmp_path}"]
+    assert shell("set -o pipefail; TRAIN 2>&1 | head -1", *words).returncode == 0
+    summaries = [json.loads(path.read_text()) for path in tmp_path.glob("*/summary.json")]
+    assert [summary["status"] for summary in summaries] == ["finished"] * 2
+
+
+@pytest.mark.parametrize("option", ["--help", "--cfg=job"])
+def test_a_result_that_a_full_disk_did_not_take_is_an_error(option: str) -> None:
+    done = shell("TRAIN >/dev/full", option)
+    assert (done.returncode, done.stderr) == (2, "stdout: No space left on device\n")
+
+
+@pytest.mark.parametrize("command", ["evaluate", "sample", "compare", "dashboard", "train"])
+def test_a_name_reaches_the_terminal_escaped(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    name = "\x1b]0;title\x07\u202e"
+    assert main([command, f"resume={name}" if command == "train" else name]) == 2
+    told = capsys.readouterr().err
+    assert r"\x1b]0;title\x07\u202e" in told and "\x1b" not in told
