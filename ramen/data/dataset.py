@@ -6,10 +6,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ramen.data.index import MANIFEST, ShardIndex, sha256_of
+from ramen.data.index import MANIFEST, ShardIndex
 from ramen.data.shard import ShardRecord, open_shard
 from ramen.data.tokenizer import REMEDY, TOKENIZER, Tokenizer, load_tokenizer
 from ramen.errors import DataError
+from ramen.runs.atomic import sha256_of
 
 FORMAT = 4  # raise it when what is prepared from equal settings changes
 

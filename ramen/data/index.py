@@ -4,7 +4,6 @@ A state is size, time of change and time of the last change of the inode, which 
 state is taken to be what it was, so that no start reads gigabytes again; any other is read and compared with its record.
 """
 
-import hashlib
 import json
 import logging
 from collections.abc import Mapping, Sequence
@@ -17,7 +16,7 @@ from ramen.config.check import is_text
 from ramen.data.shard import ShardRecord, read_record
 from ramen.data.tokenizer import Tokenizer
 from ramen.errors import DataError, told
-from ramen.runs.atomic import read_json, write_atomically
+from ramen.runs.atomic import read_json, sha256_of, write_atomically
 
 MANIFEST = "manifest.json"
 THREADS = 4
@@ -96,11 +95,6 @@ class ShardIndex:
                 self.write()
             except DataError as error:
                 log.warning("%s; every start will read the shards again", error)
-
-
-def sha256_of(content: Mapping[str, Any]) -> str:
-    """sha256 over a content of json values."""
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _record(name: str, stated: Mapping[str, Any]) -> ShardRecord:

@@ -58,13 +58,13 @@ def evaluate_on(run: Run, *words: str) -> Evaluation:
     known, of_shards = True, bool(files) and files[0].suffix == SHARD
     if files and not of_shards:
         overrides = ["data=text", f"data.files={[str(path) for path in files]}", *overrides]
-    given = _keys(overrides)
+    keys = _keys(overrides)
     source = _source(run, overrides, whole=bool(files))
     with tempfile.TemporaryDirectory(prefix="ramen_evaluation_") as scratch:
         if of_shards:
             shards, known = files, _check_tokenizers(files, run.tokenizer)
             data_hash = _hash([read_record(path, run.tokenizer) for path in files])
-        elif "data" in given and isinstance(source, TextSource):
+        elif "data" in keys and isinstance(source, TextSource):
             records = validation_shards(source, run.tokenizer, Path(scratch), bool(files))
             if not records:
                 raise DataError(
@@ -74,7 +74,7 @@ def evaluate_on(run: Run, *words: str) -> Evaluation:
         else:
             dataset = source.dataset()
             _check_tokenizer(dataset.tokenizer, run.tokenizer, dataset.folder)
-            if given <= SAME_DATA and run.data_hash not in (None, dataset.hash):
+            if keys <= SAME_DATA and run.data_hash not in (None, dataset.hash):
                 raise DataError(
                     f"{dataset.folder}: is not what {run.folder} was trained on, got hash {dataset.hash}; its data has "
                     f"{run.data_hash}"
@@ -100,10 +100,10 @@ def _sort(words: Sequence[str]) -> tuple[list[Path], list[str]]:
     ]
     if len({path.suffix == SHARD for path in files}) > 1:
         problems.append(f"shards and text cannot be mixed, got {', '.join(map(str, files))}; evaluate one by one")
-    given = _keys(overrides)
-    if files and given & {"data", "data.files"}:
+    keys = _keys(overrides)
+    if files and keys & {"data", "data.files"}:
         problems.append(f"files and another data config cannot be mixed, got {' '.join(words)}; evaluate one by one")
-    if given & {"data.tokenizer", "data.bpe_vocabulary"}:
+    if keys & {"data.tokenizer", "data.bpe_vocabulary"}:
         problems.append("data.tokenizer: is that of the run, whose ids its model knows; leave it out")
     if problems:
         raise ConfigError(*problems)
@@ -116,17 +116,16 @@ def _keys(overrides: Sequence[str]) -> set[str]:
 
 def _source(run: Run, overrides: list[str], whole: bool) -> Source:
     """The run's data config with the overrides; another corpus keeps the run's batching. `whole`: all tokens by default."""
-    trained_on, given, allow = run.config["data"], _keys(overrides), run.config["allow_targets"]
+    trained_on, keys, allow = run.config["data"], _keys(overrides), run.config["allow_targets"]
     with Composer().open() as composer:
         parsed = composer.parse(overrides)
-        node = plain(composer.compose(overrides))["data"] if "data" in given else {**trained_on}
-    if "data" in given:
-        node |= {
-            key: trained_on[key] for key in KEPT if key in trained_on and key in node and f"data.{key}" not in given
-        }
+        node = plain(composer.compose(overrides))["data"] if "data" in keys else {**trained_on}
+    if "data" in keys:
+        kept = [key for key in KEPT if key in trained_on and key in node and f"data.{key}" not in keys]
+        node |= {key: trained_on[key] for key in kept}
     else:
         node |= {override.key_or_group.removeprefix("data."): override.value() for override in parsed}
-    if whole and "data.validation_tokens" not in given:
+    if whole and "data.validation_tokens" not in keys:
         node["validation_tokens"] = None
     if problems := check_node(node, "data", "data", allow):
         raise ConfigError(*problems)
@@ -152,11 +151,11 @@ def _check_tokenizers(shards: list[Path], tokenizer: Tokenizer) -> bool:
     return known
 
 
-def _check_tokenizer(found: Tokenizer, trained_on: Tokenizer, where: Path) -> None:
-    if found.hash != trained_on.hash:
+def _check_tokenizer(tokenizer: Tokenizer, trained_on: Tokenizer, where: Path) -> None:
+    if tokenizer.hash != trained_on.hash:
+        other, own = (f"{t.name} of {t.vocabulary} ids ({t.hash[:12]})" for t in (tokenizer, trained_on))
         raise DataError(
-            f"{where}: is of another tokenizer, got {found.name} of {found.vocabulary} ids ({found.hash[:12]}); that of the run "
-            f"is {trained_on.name} of {trained_on.vocabulary} ids ({trained_on.hash[:12]}): give the text itself, which is "
+            f"{where}: is of another tokenizer, got {other}; that of the run is {own}: give the text itself, which is "
             "tokenized with it"
         )
 

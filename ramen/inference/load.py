@@ -66,7 +66,7 @@ class Run:
     def generate(
         self, prompt: str = "", *, tokens: int = 200, temperature: float = 0.8, top_k: int | None = None, seed: int = 0
     ) -> str:
-        """What the model writes behind the prompt: at most `tokens` tokens, or to the end of the document."""
+        """Text that continues the prompt: at most `tokens` tokens, or to the end of the document."""
         options: Any = {"tokens": tokens, "temperature": temperature, "top_k": top_k, "seed": seed}
         return "".join(generate(self.model, self.tokenizer, prompt=prompt, **options))
 

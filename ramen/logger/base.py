@@ -24,7 +24,7 @@ class Logger:
         """The end of the run, whatever its status. Called once."""
 
     def remedy(self) -> str:
-        """How to get at what a logger that failed has not sent."""
+        """Advice for the data that a logger has not sent when it failed."""
         return ""
 
 

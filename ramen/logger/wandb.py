@@ -58,14 +58,14 @@ class WandB(Logger):
 
     def start(self, folder: Path, config: dict[str, Any], facts: dict[str, Any]) -> None:
         choices = [f"{k}={choice}"[:64] for k, choice in facts["choices"].items() if k not in UNTAGGED]
-        given = os.environ.get  # wandb reads its variables at its first run alone: a sweep's jobs are one process
-        tags = given("WANDB_TAGS")
+        variable = os.environ.get  # wandb reads its variables at its first run alone: a sweep's jobs are one process
+        tags = variable("WANDB_TAGS")
         options = {
-            "project": given("WANDB_PROJECT") or self.project,
-            "entity": given("WANDB_ENTITY") or self.entity,
-            "group": given("WANDB_RUN_GROUP") or self.group or group_name(folder, facts["job"] is not None),
-            "name": given("WANDB_NAME") or folder.name,
-            "notes": given("WANDB_NOTES"),
+            "project": variable("WANDB_PROJECT") or self.project,
+            "entity": variable("WANDB_ENTITY") or self.entity,
+            "group": variable("WANDB_RUN_GROUP") or self.group or group_name(folder, facts["job"] is not None),
+            "name": variable("WANDB_NAME") or folder.name,
+            "notes": variable("WANDB_NOTES"),
             "tags": tags.split(",") if tags else [*choices, *self.tags],
             "config": logged_config(config, facts),
             "dir": str(folder),
@@ -74,7 +74,7 @@ class WandB(Logger):
             "reinit": "finish_previous",
             "settings": self.wandb.Settings(quiet=True, console="off", init_timeout=START_SECONDS),
         }
-        mode: Any = given("WANDB_MODE") or self.mode
+        mode: Any = variable("WANDB_MODE") or self.mode
         if mode in ("auto", "online"):
             try:
                 if not self.wandb.login(prompt=False):

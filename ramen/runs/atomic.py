@@ -4,9 +4,11 @@ Everything that comes from elsewhere (a run folder, a cache) is read through `re
 device never ends.
 """
 
+import hashlib
 import json
 import os
 import stat
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -23,10 +25,9 @@ _FastLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 def read_bytes(path: Path, most_bytes: int = MOST_BYTES) -> bytes:
     """The content of an ordinary file. OSError; ValueError for a pipe, a device or a file that is too large."""
-    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-    with os.fdopen(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise ValueError("is not an ordinary file")
+    if not stat.S_ISREG(path.stat().st_mode):  # to open a pipe would wait for a writer
+        raise ValueError("is not an ordinary file")
+    with path.open("rb") as file:
         content = file.read(most_bytes + 1)
     if len(content) > most_bytes:
         raise ValueError(f"is larger than {most_bytes:,} bytes")
@@ -54,6 +55,26 @@ def read_yaml(path: Path) -> Any:
         raise ValueError("is nested too deep") from error
     except yaml.YAMLError as error:
         raise ValueError(str(error).splitlines()[0]) from error
+
+
+def read_mapping(path: Path) -> dict[str, Any]:
+    """The mapping in a .json or .yaml file; empty where there is none. DataError when it is damaged."""
+    try:
+        content = read_json(path) if path.suffix == ".json" else read_yaml(path)
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read, got {error.strerror}") from error
+    except ValueError as error:
+        raise DataError(f"{path}: is damaged, got {error}") from error
+    if not isinstance(content, dict):
+        raise DataError(f"{path}: is damaged, got {type(content).__name__}; allowed is a mapping")
+    return content
+
+
+def sha256_of(content: Mapping[str, Any]) -> str:
+    """sha256 over a content of json values."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def write_atomically(path: Path, content: bytes) -> None:

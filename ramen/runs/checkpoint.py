@@ -19,8 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from ramen.errors import DataError
-from ramen.runs.atomic import read_json
-from ramen.runs.schema import CheckpointMeta
+from ramen.runs.schema import FORMAT, CheckpointMeta
 
 FOLDER = "checkpoint"
 WEIGHTS, STATE, META = "model.safetensors", "state.pt", "meta.json"
@@ -44,8 +43,9 @@ def save(
             {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}, partial / WEIGHTS
         )
         torch.save(state, partial / STATE)
+        shutil.copymode(partial / STATE, partial / WEIGHTS)  # safetensors leaves the umask out of account
         sums = {name: _sha256(partial / name) for name in (WEIGHTS, STATE)}
-        meta = CheckpointMeta(format=2, step=step, val_loss=val_loss, sha256=sums)
+        meta = CheckpointMeta(format=FORMAT, step=step, val_loss=val_loss, sha256=sums)
         (partial / META).write_text(meta.model_dump_json())
         for path in (*partial.iterdir(), partial):
             _flush(path)
@@ -146,34 +146,21 @@ def _remove_old(run_folder: Path, keep: int, keep_best: bool) -> None:
 
 def _problem(checkpoint: Path, names: tuple[str, ...]) -> str | None:
     try:
-        sums = _meta(checkpoint).sha256
+        meta = CheckpointMeta.read(checkpoint / META)
         for name in names:
-            if sums.get(name) != _sha256(checkpoint / name):
+            if meta["sha256"].get(name) != _sha256(checkpoint / name):
                 return f"{checkpoint / name}: is damaged, its sha256 is not the one in {META}"
+    except DataError as error:
+        return str(error)
     except OSError as error:
         return f"{error.filename or checkpoint}: cannot be read: {error.strerror}"
-    except ValueError as error:
-        return f"{checkpoint / META}: {error}"
     return None
-
-
-def _meta(checkpoint: Path) -> CheckpointMeta:
-    """OSError; ValueError when it is damaged or of another version."""
-    try:
-        content = read_json(checkpoint / META)
-        version = content.get("format", 1) if isinstance(content, dict) else 2
-        if version == 2:
-            return CheckpointMeta.model_validate(content)
-    except ValueError as error:
-        raise ValueError(f"is damaged: {' '.join(str(error).split())[:200]}") from error
-    age = "a newer" if isinstance(version, int) and version > 2 else "another"
-    raise ValueError(f"is of {age} version of ramen, got format {version!r}; allowed is 2")
 
 
 def _val_loss(checkpoint: Path) -> float | None:
     try:
-        loss = _meta(checkpoint).val_loss
-    except (OSError, ValueError):
+        loss = CheckpointMeta.read(checkpoint / META)["val_loss"]
+    except DataError:
         return None
     return loss if loss is not None and math.isfinite(loss) else None
 

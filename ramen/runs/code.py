@@ -33,9 +33,11 @@ LARGEST_DIFF = 100_000  # characters of an untracked file
 def describe_commit() -> dict[str, Any]:
     """The commit and what differs from it, untracked .py and .yaml files included; None outside a git checkout."""
 
-    def git(*words: str) -> str | None:
+    def git(*arguments: str) -> str | None:
         try:
-            done = subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, timeout=10, check=False)
+            done = subprocess.run(
+                ["git", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=10, check=False
+            )
         except (OSError, subprocess.TimeoutExpired):
             return None
         return done.stdout.strip() if done.returncode == 0 else None
@@ -56,13 +58,13 @@ def describe_code(targets: Iterable[str]) -> dict[str, Any]:
 
     Modules of a user's own package count as far as they are imported from the module of a target.
     """
-    own = tuple({target.partition(".")[0] for target in targets} - {"ramen", "torch"})
+    packages = tuple({target.partition(".")[0] for target in targets} - {"ramen", "torch"})
     modules: dict[str, str] = {}
     waiting = {*CORE, *(target.rpartition(".")[0] for target in targets)}
     while waiting:
         name = waiting.pop()
         path = getattr(sys.modules.get(name), "__file__", None)
-        if name in modules or not path or not name.startswith((*COMPUTING, *own)):
+        if name in modules or not path or not name.startswith((*COMPUTING, *packages)):
             continue
         modules[name], imported = _source(path, name.rpartition(".")[0])
         waiting |= imported

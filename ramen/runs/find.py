@@ -40,13 +40,13 @@ def discover(folders: Iterable[Path]) -> tuple[list[Path], list[str]]:
 
 
 def read_runs(folders: Iterable[Path]) -> tuple[list[Run], list[str]]:
-    """What `discover` finds, read, and the warnings; a run that cannot be read is one. Errors: DataError if none can."""
-    found, warnings = discover(folders)
+    """Read the runs that `discover` finds. A run that cannot be read is one of the warnings. DataError if none can be."""
+    run_folders, warnings = discover(folders)
     runs = []
-    for folder in found:
+    for folder in run_folders:
         try:
             runs.append(read_run(folder))
-        except (RamenError, OSError) as error:
+        except (RamenError, OSError, ValueError) as error:
             warnings.append(f"{folder}: skipped, {error}")
     if not runs:
         raise DataError("no readable run:\n  " + "\n  ".join(warnings[:10]))

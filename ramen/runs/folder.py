@@ -11,14 +11,14 @@ import math
 import os
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from ramen.errors import DataError, told
-from ramen.runs.atomic import read_bytes, read_json, read_yaml, write_atomically
+from ramen.runs.atomic import read_bytes, read_mapping, read_yaml, sha256_of, write_atomically
 from ramen.runs.renamed import current_names
 
 CONFIG, METRICS, SUMMARY, ENVIRONMENT = "config.yaml", "metrics.jsonl", "summary.json", "environment.json"
@@ -38,13 +38,13 @@ class RunFolder:
 
     def config(self) -> dict[str, Any]:
         """The resolved config, with the names that components have today."""
-        return current_names(self._mapping(CONFIG))
+        return current_names(read_mapping(self.path / CONFIG))
 
     def summary(self) -> dict[str, Any]:
         """The fields of `schema.Summary` that are there; empty before the end of the run."""
         from ramen.runs.schema import Summary  # here: pydantic takes longer than --help may
 
-        return self._mapping(SUMMARY, Summary.check)
+        return Summary.read(self.path / SUMMARY)
 
     def ending(self) -> dict[str, Any]:
         """The summary; empty before the end of the run, and where it is damaged or does not say how the run ended."""
@@ -58,7 +58,7 @@ class RunFolder:
         """Where the run ran, `schema.Part` by part: all, or those that began before a step."""
         from ramen.runs.schema import Environment
 
-        content = self._mapping(ENVIRONMENT, Environment.check)
+        content = Environment.read(self.path / ENVIRONMENT)
         parts = content.get("parts") or ([content] if content else [])
         return [part for part in parts if before is None or part.get("from_step", 0) < before]
 
@@ -76,17 +76,15 @@ class RunFolder:
 
         problems = {}
         for name in (ENVIRONMENT, SUMMARY):
-            content = self._mapping(name)
+            content = read_mapping(self.path / name)
             if {"sha256", "format"} & content.keys() and content.get("sha256") != _seal(content):
                 problems[name] = "was changed after it was written"
         summary = self.summary()
         recorded = {part["config_hash"] for part in self.parts() if part.get("config_hash")}
         if not recorded and summary.get("status") in (*ENDED, "stopped"):  # of 0.1
             recorded = {summary.get("config_hash")} - {None}
-        if recorded and (found := config_hash(self._mapping(CONFIG))) not in recorded:
-            problems[CONFIG] = (
-                f"was changed after it was written, got hash {found}; recorded is {' or '.join(recorded)}"
-            )
+        if recorded and (now := config_hash(read_mapping(self.path / CONFIG))) not in recorded:
+            problems[CONFIG] = f"was changed after it was written, got hash {now}; recorded is {' or '.join(recorded)}"
         if summary.get("metrics_sha256") not in (None, self._sha256(METRICS)):
             problems[METRICS] = "was changed after the end of the run"
         return {name: f"{self.path / name}: {problem}" for name, problem in problems.items()}
@@ -102,12 +100,12 @@ class RunFolder:
         if not path.is_file():
             return None
         try:
-            words = read_yaml(path)
-            if not (isinstance(words, list) and all(isinstance(word, str) for word in words)):
+            overrides = read_yaml(path)
+            if not (isinstance(overrides, list) and all(isinstance(word, str) for word in overrides)):
                 raise TypeError("no list of words")
         except (OSError, ValueError, TypeError) as error:
             raise DataError(f"{path}: is damaged, got {told(error)}; allowed is a list of words") from error
-        return words
+        return overrides
 
     def begin(self, config: dict[str, Any], part: dict[str, Any], resumed_step: int | None, records: int = 0) -> None:
         """Write what is known before the first step. Of a run that goes on at `resumed_step`, the parts and records up to it
@@ -119,14 +117,23 @@ class RunFolder:
             log.warning("%s: %d of %d records up to step %s are gone", self.path / METRICS, lost, records, resumed_step)
         started = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime())
         part = part | {"from_step": resumed_step or 0, "started": started, "lost_records": lost}
+        for path in self._litter():
+            path.unlink(missing_ok=True)
+        # From here on the run has no end yet; what cannot begin keeps the one it had.
+        aside = self.path / f".{SUMMARY}.00000000"
         with contextlib.suppress(OSError):
-            for path in [self.path / SUMMARY, *self._litter()]:  # from here on the run has no end yet
-                path.unlink(missing_ok=True)
-        for name, content in lines.items():
-            if name == METRICS or (self.path / name).exists():
-                write_atomically(self.path / name, b"".join(line + b"\n" for line in content))
-        self._write(ENVIRONMENT, {"parts": [*earlier, part]})
-        write_atomically(self.path / CONFIG, yaml.safe_dump(config, sort_keys=False, allow_unicode=True).encode())
+            (self.path / SUMMARY).replace(aside)
+        try:
+            for name, content in lines.items():
+                if name == METRICS or (self.path / name).exists():
+                    write_atomically(self.path / name, b"".join(line + b"\n" for line in content))
+            self._write(ENVIRONMENT, {"parts": [*earlier, part]})
+            write_atomically(self.path / CONFIG, yaml.safe_dump(config, sort_keys=False, allow_unicode=True).encode())
+        except DataError:
+            with contextlib.suppress(OSError):
+                aside.replace(self.path / SUMMARY)
+            raise
+        aside.unlink(missing_ok=True)
 
     def record(self, line: Mapping[str, Any]) -> None:
         """Add a line to the metrics."""
@@ -144,39 +151,23 @@ class RunFolder:
         """Write the summary."""
         self._write(SUMMARY, {**summary, "metrics_sha256": self._sha256(METRICS)})
 
-    def remember(self, words: list[str]) -> None:
+    def remember(self, overrides: list[str]) -> None:
         """Make the words of a command that was accepted those that the next `resume=` repeats."""
-        write_atomically(self.path / COMMAND, yaml.safe_dump(words, allow_unicode=True).encode())
-
-    def _mapping(self, name: str, check: Callable[[dict[str, Any], Path], None] | None = None) -> dict[str, Any]:
-        path = self.path / name
-        try:
-            content = read_json(path) if path.suffix == ".json" else read_yaml(path)
-        except FileNotFoundError:
-            return {}
-        except OSError as error:
-            raise DataError(f"{path}: cannot be read, got {error.strerror}") from error
-        except ValueError as error:
-            raise DataError(f"{path}: is damaged, got {error}") from error
-        if not isinstance(content, dict):
-            raise DataError(f"{path}: is damaged, got {type(content).__name__}; allowed is a mapping")
-        if check:
-            check(content, path)
-        return content
+        write_atomically(self.path / COMMAND, yaml.safe_dump(overrides, allow_unicode=True).encode())
 
     def _until(self, name: str, step: int | None) -> list[bytes]:
         """The sound lines up to a step."""
-        kept = []
+        lines = []
         content = read_bytes(self.path / name) if step is not None and (self.path / name).exists() else b""
         for line in content.splitlines():
             # The last line of a killed run may be cut, or not text.
             with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError):
                 if json.loads(line)["step"] <= step:
-                    kept.append(line)
-        return kept
+                    lines.append(line)
+        return lines
 
     def _litter(self) -> list[Path]:
-        """What processes left that were killed while they wrote a file."""
+        """Files of processes that were killed while they wrote."""
         files = CONFIG, METRICS, SUMMARY, ENVIRONMENT, DIAGNOSTICS, TOKENIZER, COMMAND
         names = "|".join(map(re.escape, files))
         return [path for path in self.path.glob(".*") if re.fullmatch(rf"\.({names})\.[0-9a-f]{{8}}", path.name)]
@@ -211,12 +202,11 @@ def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _seal(content: Mapping[str, Any]) -> str:
     """Hash of a json object but for its seal."""
-    rest = {key: value for key, value in content.items() if key != "sha256"}
-    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+    return sha256_of({key: value for key, value in content.items() if key != "sha256"})
 
 
 def run_hash(config_hash: str, budgets: list[dict[str, Any]]) -> str:
-    """What names the computation of a run: the hash of its config, or another one if its budget changed on the way."""
+    """Name of the computation of a run: the hash of its config, or another one if its budget changed on the way."""
     if all(budget == budgets[0] for budget in budgets):
         return config_hash
     return hashlib.sha256(json.dumps([config_hash, *budgets]).encode()).hexdigest()[: len(config_hash)]

@@ -43,16 +43,16 @@ def lock(folder: Path, wait: bool = False) -> BaseFileLock | None:
 @contextmanager
 def exclusive(folder: Path, unless: Path | None = None, wait: bool = True) -> Iterator[bool]:
     """Hold a folder while the context lasts. Yields False without the lock if `unless` exists, or if it is taken and not `wait`."""
-    found = None if unless is not None and unless.exists() else lock(folder, wait)
+    locked = None if unless is not None and unless.exists() else lock(folder, wait)
     try:
-        if found and unless is not None and unless.exists():  # whoever had the folder finished it
+        if locked and unless is not None and unless.exists():  # whoever had the folder finished it
             discard(folder)
             yield False
         else:
-            yield found is not None
+            yield locked is not None
     finally:
-        if found:
-            found.release()
+        if locked:
+            locked.release()
 
 
 def is_locked(folder: Path) -> bool:
@@ -78,20 +78,20 @@ def discard(folder: Path) -> None:
 
 def _acquire(folder: Path, seconds: float, lease_seconds: float) -> BaseFileLock:
     """Timeout when it is held longer than these seconds; OSError when there is no way to lock."""
-    found: BaseFileLock = FileLock(folder / LOCK, timeout=seconds, fallback_to_soft=False, thread_local=False)
+    file_lock: BaseFileLock = FileLock(folder / LOCK, timeout=seconds, fallback_to_soft=False, thread_local=False)
     try:
-        found.acquire()
+        file_lock.acquire()
     except Timeout:
         raise
     except OSError as error:
         if error.errno not in NO_LOCKS:
             raise
-        found = SoftFileLease(
+        file_lock = SoftFileLease(
             folder / LEASE,
             timeout=lease_seconds,
             lease_duration=LEASE_SECONDS,
             on_compromise=lambda loss: log.error("%s: another process may work in it: %s", folder, loss),
             thread_local=False,
         )
-        found.acquire()
-    return found
+        file_lock.acquire()
+    return file_lock

@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from ramen.runs.atomic import read_bytes
+
 MOST_LINES = 1000
 _NO_EVALUATION = re.compile(r'"val_loss": ?null')
 FIELDS = ("tokens", "seconds", "train_loss", "val_loss")
@@ -32,15 +34,18 @@ class Curve:
     def series(self, x: str, y: str) -> tuple[np.ndarray, np.ndarray]:
         """The points (x, y) where both are finite; none if x does not increase (a clock that was set back)."""
         xs, ys = getattr(self, x), getattr(self, y)
-        kept = np.isfinite(xs) & np.isfinite(ys)
-        xs, ys = xs[kept], ys[kept]
+        finite = np.isfinite(xs) & np.isfinite(ys)
+        xs, ys = xs[finite], ys[finite]
         return (xs, ys) if np.all(np.diff(xs) > 0) else (xs[:0], ys[:0])
 
 
 def read_metrics(path: Path) -> Curve:
-    """Read `path`; a missing file is an empty curve. Records after a resume replace those of the abandoned attempt."""
-    text = path.read_bytes().decode("utf-8", errors="replace") if path.is_file() else ""
-    lines = text.split("\n")
+    """Read `path`; a missing file is an empty curve. Records after a resume replace those of the abandoned attempt.
+
+    OSError; ValueError for what is no ordinary file.
+    """
+    content = read_bytes(path) if path.exists() else b""
+    lines = content.decode("utf-8", errors="replace").split("\n")
     half_written = lines.pop()  # what follows the last newline; empty in a sound file
     lines = _thinned([line for line in lines if line.strip()])
     records = [record for line in lines if (record := _record(line))]
@@ -85,12 +90,12 @@ def _record(line: str) -> dict[str, Any] | None:
 
 
 def _in_order(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    kept: list[dict[str, Any]] = []
+    ordered: list[dict[str, Any]] = []
     for record in records:
-        while kept and kept[-1]["step"] > record["step"]:
-            kept.pop()
-        if kept and kept[-1]["step"] == record["step"]:
-            kept[-1] = kept[-1] | {k: v for k, v in record.items() if v is not None}
+        while ordered and ordered[-1]["step"] > record["step"]:
+            ordered.pop()
+        if ordered and ordered[-1]["step"] == record["step"]:
+            ordered[-1] = ordered[-1] | {k: v for k, v in record.items() if v is not None}
         else:
-            kept.append(record)
-    return kept
+            ordered.append(record)
+    return ordered

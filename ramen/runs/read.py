@@ -65,7 +65,7 @@ class Run:
 
     @property
     def pairing(self) -> int | str:
-        """What pairs this run with runs of other methods: its seed, or (seed unknown) nothing but itself."""
+        """Key that pairs this run with runs of other methods: its seed, or (seed unknown) itself alone."""
         return self.seed if self.seed is not None else str(self.folder)
 
 
@@ -78,7 +78,7 @@ def read_run(folder: Path) -> Run:
     curve = read_metrics(folder / METRICS)
     if curve.bad_lines:
         warnings.append(f"{folder}: {curve.bad_lines} unreadable lines of {METRICS} ignored")
-    numbers = {key: value for key, given in summary.items() if not math.isnan(value := number(given))}
+    numbers = {key: n for key, value in summary.items() if not math.isnan(n := number(value))}
     warnings += _disagreement(folder, numbers, curve)
     doubts: dict[str, str] = {}
     with contextlib.suppress(DataError):  # which is a warning already

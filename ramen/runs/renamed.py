@@ -1,29 +1,33 @@
-"""The one table of components that older run folders name otherwise. Who renames a class that a config can name adds a line.
-
-Keys are regular expressions over a whole `_target_`, in the order in which they apply.
-"""
+"""Configs of older run folders in today's words. Who renames a class or key that a config can name adds a line here."""
 
 import re
 from typing import Any
 
-RENAMED = {
+TARGETS = {  # regular expressions over a whole `_target_`, in the order in which they apply
     r"ramen\.(attention|embedding|linear|mlp|position|residual|stream|value_embedding)\.(.+)": r"ramen.nn.\1.\2",  # 0.1
     r"ramen\.model\.(.+)": r"ramen.nn.\1",
     r"ramen\.routing\.(.+)": r"ramen.build.param_groups.\1",
     r"ramen\.trainer\.plan\.Plan": "ramen.training.config.TrainerConfig",
     r"ramen\.trainer\.(.+)": r"ramen.training.\1",
 }
+KEYS = {"ahead_schedule": "mtp_schedule", "ahead_weights": "mtp_weights"}  # 0.1
+ADDED = {"batching": "documents", "validation": "spread", "holdout": "hash"}  # keys of data that 0.1 had no choice of
 
 
-def current_names(config: Any) -> Any:
-    """A config with the names that its components have today."""
-    if isinstance(config, dict):
-        return {key: _current(value) if key == "_target_" else current_names(value) for key, value in config.items()}
+def current_names(config: dict[str, Any]) -> dict[str, Any]:
+    """A config with the names that its components and keys have today, and with the keys that came later."""
+    config = {KEYS.get(key, key): _renamed(key, value) for key, value in config.items()}
+    data = config.get("data")
+    if isinstance(data, dict) and "sequence_length" in data and "batching" not in data:
+        later = {key: value for key, value in ADDED.items() if key != "holdout" or "validation_fraction" in data}
+        config["data"] = data | later
     return config
 
 
-def _current(target: Any) -> Any:
-    for old, new in RENAMED.items():
-        if isinstance(target, str):
-            target = re.sub(f"{old}$", new, target) if re.match(old, target) else target
-    return target
+def _renamed(key: str, value: Any) -> Any:
+    if isinstance(value, dict):
+        return {KEYS.get(key, key): _renamed(key, inner) for key, inner in value.items()}
+    if key == "_target_" and isinstance(value, str):
+        for old, new in TARGETS.items():
+            value = re.sub(f"^{old}$", new, value)
+    return value

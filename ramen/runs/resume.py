@@ -1,4 +1,4 @@
-"""Which folder a run may have: one process at a time, nothing overwritten, and `resume=auto` finds what to go on with."""
+"""The folder of a run: one process at a time, nothing overwritten; `resume=auto` finds the run to go on with."""
 
 from pathlib import Path
 from typing import Any
@@ -8,18 +8,18 @@ from filelock import BaseFileLock
 from ramen.config.check import config_hash
 from ramen.errors import ConfigError, DataError
 from ramen.runs import checkpoint
-from ramen.runs.folder import CONFIG, ENDED, RunFolder
+from ramen.runs.folder import CONFIG, ENDED, ENVIRONMENT, RunFolder
 from ramen.runs.lock import exclusive, lock
 
 
 def claim(folder: Path) -> BaseFileLock:
     """Hold a run folder, made if need be, as long as the lock is kept. DataError when another process is at work in it."""
-    found = lock(folder)
-    if found is None:
+    folder_lock = lock(folder)
+    if folder_lock is None:
         raise DataError(
             f"{folder}: another process is at work in it; wait for its end, or choose another hydra.run.dir"
         )
-    return found
+    return folder_lock
 
 
 def refuse_used(folder: Path) -> None:
@@ -32,9 +32,9 @@ def refuse_used(folder: Path) -> None:
 
 
 def precision(folder: Path) -> str:
-    """That of a run begun before, for its continuation: what `auto` finds is measured, and may be another one today."""
-    found = RunFolder(folder).environment().get("precision")
-    return {"float32": "fp32", "bfloat16": "bf16"}.get(str(found), "auto")
+    """Precision of a run for its continuation: `auto` is measured, and may come out otherwise today."""
+    recorded = RunFolder(folder).environment().get("precision")
+    return {"float32": "fp32", "bfloat16": "bf16"}.get(str(recorded), "auto")
 
 
 def unfinished(base: Path, config: dict[str, Any], is_run: bool = False) -> Path | None:
@@ -57,8 +57,10 @@ def unfinished(base: Path, config: dict[str, Any], is_run: bool = False) -> Path
 
 
 def written_hash(folder: Path) -> str | None:
-    """Hash of the config of a run folder; None where there is none."""
+    """Hash of the config of a run folder; None where there is none, it was changed, or is of ramen 0.1."""
+    files = RunFolder(folder)
     try:
-        return config_hash(RunFolder(folder).config())
+        files.refuse_altered(CONFIG, ENVIRONMENT)
+        return files.environment().get("config_hash")
     except (DataError, TypeError):
         return None

@@ -1,15 +1,15 @@
 """The records of a run folder, field by field. Losses are nats a token, sizes bytes, times seconds, hashes hexadecimal.
 
-`format` is the version: 1 (ramen 0.1, which did not write it) is read like 2; a larger one is refused. `sha256` seals the rest.
+`format` is the version: 1 (ramen 0.1, which did not write it) is read like 2; a larger one is refused.
 """
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ramen.errors import DataError
+from ramen.runs.atomic import read_mapping
 
 FORMAT = 2
 
@@ -20,19 +20,21 @@ class _Schema(BaseModel):
     model_config = ConfigDict(strict=True, extra="allow", frozen=True)
 
     format: int = 1
-    sha256: str | None = None
 
     @classmethod
-    def check(cls, content: Mapping[str, Any], path: Path) -> None:
-        """DataError for a wrong type or a newer format."""
+    def read(cls, path: Path) -> dict[str, Any]:
+        """The content of a file, checked; empty where there is none. DataError for a wrong type or a newer format."""
+        content = read_mapping(path)
         if isinstance(version := content.get("format"), int) and version > FORMAT:
             raise DataError(f"{path}: is of a newer ramen, got format {version}; this one reads up to {FORMAT}")
         try:
-            cls.model_validate(content)
+            if content:
+                cls.model_validate(content)
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"]))
             raise DataError(f"{path}: is damaged, {where}: {first['msg']}, got {first['input']!r:.80}") from error
+        return content
 
 
 class Summary(_Schema):
@@ -44,6 +46,7 @@ class Summary(_Schema):
     choices: dict[str, str | None] | None = None  # config group -> option
     overrides: list[str] | None = None  # words of the command
     job: int | None = None  # number in its sweep; null for a single run
+    sha256: str | None = None  # of all other fields
     run_id: str | None = None  # at a service
     resumed_step: int | None = None  # of the checkpoint that the last part of the run began at
     budgets: list[dict[str, float | None]] | None = None  # of each part; more than one value is no fresh run
@@ -108,18 +111,16 @@ class Part(BaseModel):
 class Environment(_Schema, Part):
     """environment.json, written at each start: `parts`, the last one being the present; or, of 0.1, one part itself."""
 
+    sha256: str | None = None
     parts: list[Part] | None = None
 
 
-class CheckpointMeta(BaseModel):
-    """meta.json of a checkpoint, whose own format is 2; 1 had no sha256."""
+class CheckpointMeta(_Schema):
+    """meta.json of a checkpoint."""
 
-    model_config = ConfigDict(strict=True)
-
-    format: Literal[2] = 2
     step: int
     val_loss: float | None = None
-    sha256: dict[str, str]  # file -> digest
+    sha256: dict[str, str]  # file -> digest; format 1 had none
 
 
 class MetricsRecord(BaseModel):

@@ -110,9 +110,9 @@ def test_a_flipped_bit_is_refused_and_an_older_whole_one_is_named(tmp_path: Path
 @pytest.mark.parametrize(
     ("meta", "told"),
     [
-        ('{"format": 3, "step": 1, "something": "new"}', "is of a newer version of ramen, got format 3; allowed is 2"),
-        ('{"format": 1, "step": 1}', "is of another version of ramen, got format 1"),
-        ('{"format": "2"}', "is of another version"),
+        ('{"format": 3, "step": 1, "something": "new"}', "is of a newer ramen, got format 3; this one reads up to 2"),
+        ('{"format": 1, "step": 1}', "is damaged, sha256: Field required"),
+        ('{"format": "2"}', "is damaged, format"),
         ('{"format": 2, "step": 1}', "is damaged"),
         ('{"format": 2, "sha256": []}', "is damaged"),
         ("[]", "is damaged"),
@@ -193,6 +193,16 @@ def test_what_a_killed_process_left_is_cleared_away(tmp_path: Path) -> None:
     path = checkpoint.save(tmp_path, 1, nn.Linear(1, 1), {}, keep=1)
     assert list((tmp_path / "checkpoint").iterdir()) == [path]
     checkpoint.verify(path)
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o002, 0o077])
+def test_every_file_has_the_mode_of_the_umask(tmp_path: Path, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        path = checkpoint.save(tmp_path, 1, nn.Linear(1, 1), {}, keep=1)
+    finally:
+        os.umask(before)
+    assert {file.stat().st_mode & 0o777 for file in path.iterdir()} == {0o666 & ~umask}
 
 
 def test_weights_of_another_model_are_refused_with_what_differs(tmp_path: Path) -> None:

@@ -1,7 +1,20 @@
-"""Components that run folders of ramen 0.1 name are found where they are today."""
+"""Run folders of ramen 0.1 are opened and compared: what they name is found where it is today."""
 
+import shutil
+from pathlib import Path
+
+import pytest
+
+import ramen
 from ramen.config.registry import components
+from ramen.errors import ConfigError, DataError
+from ramen.report import compare
+from ramen.runs.folder import RunFolder
+from ramen.runs.read import read_run
 from ramen.runs.renamed import current_names
+from ramen.runs.resume import refuse_used, unfinished
+
+RUN = Path(__file__).parent / "run_of_0_1"
 
 OF_0_1 = """
 ramen.attention.multi_head.MultiHead ramen.data.hub.Hub ramen.data.pretokenized.Pretokenized
@@ -31,3 +44,43 @@ def test_every_target_of_0_1_is_a_component_of_today() -> None:
 def test_a_name_of_today_stays() -> None:
     config = {"mlp": {"_target_": "ramen.nn.mlp.nff.NFF", "expansion": 8}, "seed": 0, "optimizer": {"_target_": 3}}
     assert current_names(config) == config
+
+
+def test_a_run_of_0_1_is_opened_and_computes_what_it_did() -> None:
+    run = ramen.load(RUN)
+    assert run.step == 6
+    assert run.loss("To be or not to be, that is the question") == pytest.approx(4.944418334960938, rel=1e-6)
+    assert len(run.generate("KING", tokens=5)) > 0
+
+
+def test_a_run_of_0_1_is_compared(tmp_path: Path) -> None:
+    run = read_run(RUN)
+    assert (run.status, run.doubts, run.warnings) == ("finished", {}, [])
+    assert (run.value("optimizer"), run.value("mlp._target_")) == ("bam", "ramen.nn.mlp.nff.NFF")
+    shutil.copytree(RUN, tmp_path / "run")
+    assert compare(tmp_path).ranking["mean"].tolist() == [pytest.approx(4.9888041136263155)]
+
+
+def test_a_run_of_0_1_that_was_changed_is_refused(tmp_path: Path) -> None:
+    shutil.copytree(RUN, tmp_path / "run")
+    path = tmp_path / "run" / "config.yaml"
+    path.write_text(path.read_text().replace("expansion: 4", "expansion: 8"))
+    assert "config.yaml" in read_run(tmp_path / "run").doubts["changed files"]
+    with pytest.raises(DataError, match=r"config\.yaml: was changed after it was written"):
+        ramen.load(tmp_path / "run")
+
+
+def test_a_run_of_0_1_is_not_continued(tmp_path: Path) -> None:
+    folder = tmp_path / "name" / "date" / "run"
+    shutil.copytree(RUN, folder)
+    (folder / "summary.json").unlink()
+    assert unfinished(tmp_path / "name", RunFolder(folder).config()) is None
+    with pytest.raises(ConfigError, match="holds a run already"):
+        refuse_used(folder)
+
+
+def test_a_run_of_a_newer_ramen_is_refused_with_its_format(tmp_path: Path) -> None:
+    shutil.copytree(RUN, tmp_path / "run")
+    (tmp_path / "run" / "environment.json").write_text('{"format": 9, "parts": 3}')
+    with pytest.raises(DataError, match=r"is of a newer ramen, got format 9; this one reads up to 2"):
+        ramen.load(tmp_path / "run")
