@@ -23,6 +23,7 @@ from ramen.build.objects import build_groups, build_model, build_optimizers
 from ramen.data.batches import Batch
 from ramen.kernels import plain_torch
 from ramen.kernels.any.cross_entropy import cross_entropy_rows
+from ramen.kernels.cuda.graphs import GradientGraphs, GraphedStep
 from ramen.nn.gpt import DataSpec
 from ramen.nn.parameter import initialise
 from ramen.ops.adamw import cautious_adamw
@@ -232,8 +233,8 @@ def graphs() -> Found:
         optimizers = build_optimizers(config, build_groups(config, made))
         step = GradientAccumulator(loss_function(made, "off", False), 4, torch.bfloat16, DEVICE)
         if recorded:
-            step.use_cuda_graphs(list(made.parameters()), lambda: None)
-            optimizers.use_cuda_graphs()
+            step.graphs = GradientGraphs(step.run, list(made.parameters()), lambda: None, DEVICE)
+            optimizers.use_cuda_graphs(GraphedStep)
         for number, rows in enumerate((8, 4, 6, 8)):
             tokens = _batch(rows)
             step(Batch(tokens, tokens, tokens.numel()))

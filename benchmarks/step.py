@@ -15,6 +15,7 @@ from ramen.build.dry_run import dry_run
 from ramen.build.objects import build_groups, build_model, build_optimizers, build_section, choose_attention_backend
 from ramen.config.check import settings
 from ramen.errors import ConfigError
+from ramen.kernels.cuda.graphs import GradientGraphs
 from ramen.nn.gpt import DataSpec
 from ramen.nn.parameter import initialise
 from ramen.training.compilation import choose_compile_mode, loss_function, raise_compile_errors
@@ -53,7 +54,8 @@ class Step:
 
     def record(self) -> None:
         """Run micro-batches as a CUDA graph from now on."""
-        self._differentiate.use_cuda_graphs(list(self.model.parameters()), lambda: None)
+        run, device = self._differentiate.run, self._differentiate.device
+        self._differentiate.graphs = GradientGraphs(run, list(self.model.parameters()), lambda: None, device)
 
     def update(self) -> None:
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)

@@ -14,7 +14,7 @@ from ramen.build.objects import build_model, build_schedules, build_section
 from ramen.config.kinds import KINDS, SECTIONS
 from ramen.config.registry import CONF, options
 from ramen.nn.gpt import DataSpec
-from ramen.training.progress import Progress
+from ramen.training.config import Progress
 
 PREDECESSOR = (CONF.parent / "docs" / "from_ramengpt.md").read_text()
 CARDS = {f"gpu_{size}": size for size in (8, 16, 24, 80)}

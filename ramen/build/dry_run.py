@@ -40,7 +40,7 @@ from ramen.optimizer.optimizers import Optimizers, ParamGroup
 from ramen.schedule.base import GRID, turning_points
 from ramen.training.compilation import loss_function
 from ramen.training.config import TrainerConfig
-from ramen.training.setup import RunSchedules
+from ramen.training.phases import RunSchedules
 
 RESIDENT_SHARE, RESIDENT_BYTES = 0.3, 50_000_000
 USABLE = {"cpu": 0.8, "cuda": 1.0}  # of what is free; a CPU's memory has other owners too

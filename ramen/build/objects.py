@@ -24,7 +24,7 @@ from ramen.optimizer.base import Optimizer
 from ramen.optimizer.external import ExternalOptimizer
 from ramen.optimizer.optimizers import Curve, Optimizers, ParamGroup, Scheduled
 from ramen.schedule.base import turning_points
-from ramen.training.setup import RunSchedules
+from ramen.training.phases import RunSchedules
 
 MOST_TOKENS = 2**30  # of a window: masks count in int32, and paired heads twice
 

@@ -24,6 +24,7 @@ from ramen.config.kinds import KINDS, PARTS
 from ramen.data.dataset import Dataset
 from ramen.data.source import Source
 from ramen.errors import ConfigError, RamenError
+from ramen.kernels.cuda.graphs import GradientGraphs, GraphedStep
 from ramen.logger.base import Logger, Loggers
 from ramen.logger.console import ConsoleLogger
 from ramen.logger.files import FileLogger
@@ -36,10 +37,9 @@ from ramen.runs import checkpoint, resume
 from ramen.runs.code import describe_code, describe_commit
 from ramen.runs.folder import CONFIG, ENVIRONMENT, RunFolder, run_hash
 from ramen.training.compilation import CompileMode, choose_compile_mode
+from ramen.training.config import Status
 from ramen.training.evaluate import bits_per_byte
-from ramen.training.loop import Trainer
-from ramen.training.progress import Status
-from ramen.training.setup import TrainingSetup
+from ramen.training.loop import Trainer, TrainingSetup
 
 log = logging.getLogger("ramen")
 
@@ -140,6 +140,10 @@ def _train(command: Command) -> dict[str, Any]:
 
     setup = build_training(command, valid, dataset, loggers)
     trainer = Trainer(setup, valid.dry_run.trainer)
+    if trainer.config.cuda_graphs:
+        run, key = trainer.gradients.run, trainer.phases.graph_key
+        trainer.gradients.graphs = GradientGraphs(run, trainer.parameters, key, device)
+        setup.optimizers.use_cuda_graphs(GraphedStep)
     if resume_from:
         trainer.resume(resume_from)
         files.records = trainer.progress.records

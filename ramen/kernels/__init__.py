@@ -2,7 +2,7 @@
 
 any/   for any device, in torch, with gradients written out
 cpu/   in C
-cuda/  in Triton, or by what torch has for CUDA alone
+cuda/  in Triton, or by what torch has for CUDA alone; graphs.py replays the launches of a whole training step
 `RAMEN_KERNELS=off` leaves all of them out: plain torch then computes the same to rounding, more slowly, and the head forms all
 logits at once.
 """

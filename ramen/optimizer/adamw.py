@@ -25,19 +25,11 @@ class AdamW(Optimizer):
     tensors = frozenset({"lr"})
 
     def __init__(
-        self,
-        params: Any,
-        *,
-        lr: NotNegative,
-        beta1: Fraction,
-        beta2: Fraction,
-        eps: NotNegative,
-        weight_decay: NotNegative,
+        self, params: Any, *, lr: NotNegative, beta1: Fraction, beta2: Fraction, eps: NotNegative, weight_decay: NotNegative,
         cautious: bool,
-    ):
-        super().__init__(
-            params, lr=lr, beta1=beta1, beta2=beta2, eps=eps, weight_decay=weight_decay, cautious=cautious
-        )  # fmt: skip
+    ):  # fmt: skip
+        defaults = dict(lr=lr, beta1=beta1, beta2=beta2, eps=eps, weight_decay=weight_decay, cautious=cautious)
+        super().__init__(params, defaults)
 
     def check(self, group: Group) -> None:
         super().check(group)

@@ -1,9 +1,9 @@
 """What ramen's optimizers share: checked groups, a step in two parts, and for matrices momentum, scaling, decay, hyperball, banks.
 
 Parameters are matrices (m, n) or banks of independent matrices (N, m, n). All matrices of one shape in a group are stacked into one
-bank, so that a method is a batched tensor function called once a shape. State lives in banks too; `state[p]` holds views of them,
-so `state_dict` and `load_state_dict` are torch's own. State is float32 (or wider, as its parameter), `p.grad` is never modified,
-nothing is read back from the device, and a parameter without a gradient is left alone.
+bank, so that a method is a batched tensor function called once a shape. State lives in banks too; `state[p]` holds views of them.
+State is float32 (or wider, as its parameter), `p.grad` is never modified, nothing is read back from the device, and a parameter
+without a gradient is left alone.
 
     M <- lerp(M, G, 1 - momentum);  U = lerp(G, M, momentum) with Nesterov, else M;  D = direction(U)
     W <- W - lr scale(m, n) D - rate weight_decay mask W;  hyperball: W <- W R / ||W||_F
@@ -46,19 +46,11 @@ OF_TORCH = frozenset(
 class Optimizer(torch.optim.Optimizer):
     """Base of ramen's optimizers: each group is checked, and a step is what Python does and what the device does.
 
-    `begin` and `launch` are apart so that launches can be replayed as a CUDA graph (ramen.optimizer.cuda_graph).
+    `begin` and `launch` are apart so that launches can be replayed as a CUDA graph (ramen.kernels.cuda.graphs).
     """
 
     tensors: frozenset[str] = frozenset()  # hyperparameters that a schedule may keep on the device
     group_state: frozenset[str] = frozenset()  # keys that the method itself writes into its groups
-    switches_weights = False  # True if the weights to evaluate are not those to train
-
-    def __init__(self, params: Any, **defaults: Any):
-        known = self.hyperparameters()
-        if unknown := sorted(set(defaults) - set(known)):
-            allowed = ", ".join(sorted(known))
-            raise TypeError(f"{type(self).__name__}: unknown {', '.join(unknown)}; allowed are {allowed}")
-        super().__init__(params, defaults)
 
     @classmethod
     def hyperparameters(cls) -> dict[str, Any]:
@@ -68,24 +60,19 @@ class Optimizer(torch.optim.Optimizer):
         return {each.name: each.annotation for each in arguments if each.kind is inspect.Parameter.KEYWORD_ONLY}
 
     def check(self, group: Group) -> None:
-        """ValueError unless a group's hyperparameters, by their annotations, and its parameters suit the method."""
-        for key, annotation in self.hyperparameters().items():
+        """TypeError for an unknown key; ValueError unless values, by their annotations, and parameters suit the method."""
+        known = self.hyperparameters()
+        if unknown := sorted(set(group) - set(known) - self.group_state - OF_TORCH):
+            allowed = ", ".join(sorted(known))
+            raise TypeError(f"{type(self).__name__}: unknown {', '.join(unknown)}; allowed are {allowed}")
+        for key, annotation in known.items():
             if get_origin(annotation) is Literal:
                 check_one_of(*get_args(annotation), **{key: group[key]})
             elif get_origin(annotation) is Annotated:
                 for check in get_args(annotation)[1:]:
                     check(**{key: group[key]})
 
-    def eval(self) -> None:
-        """Put the weights to evaluate into the parameters."""
-
-    def train(self) -> None:
-        """Put the weights to train back into them, but for rounding."""
-
     def add_param_group(self, param_group: Group) -> None:
-        if unknown := sorted(set(param_group) - set(self.defaults) - self.group_state - OF_TORCH):
-            allowed = ", ".join(sorted(self.defaults))
-            raise ValueError(f"a group's keys must be hyperparameters, got {', '.join(unknown)}; allowed are {allowed}")
         super().add_param_group(param_group)
         try:
             self.check(self.param_groups[-1])
@@ -95,16 +82,13 @@ class Optimizer(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+        loss = None if closure is None else torch.enable_grad()(closure)()
         self.begin()
         self.launch()
         return loss
 
     def begin(self) -> Hashable:
-        """Count a step. Steps for which this returns equal values launch the same work on the same state."""
+        """Count a step; equal results mean that `launch` does the same work on the same state."""
         return None
 
     @torch.no_grad()
@@ -161,22 +145,12 @@ class Bank:
 
     params: tuple[Tensor, ...]
     state: State = field(default_factory=dict)
-    views: list[State] = field(default_factory=list)  # of the stacked state, for each parameter
-    fresh: Tensor | None = (
-        None  # (N, 1, 1): matrices in their first step; a method that asks sets it to None after that
-    )
+    momenta: list[Tensor] = field(default_factory=list)  # views of the stacked momentum, one a parameter
+    fresh: Tensor | None = None  # (N, 1, 1): matrices in their first step; a method that reads it resets it
 
+    @property
     def gradients(self) -> list[Tensor]:
-        """The gradient of each parameter."""
         return [p.grad for p in self.params if p.grad is not None]
-
-    def gradient(self) -> Tensor:
-        """A copy of the gradients (N, m, n), float32 or wider."""
-        return stack(self.gradients())
-
-    def weight(self) -> Tensor:
-        """A copy of the parameters (N, m, n), float32 or wider."""
-        return stack(self.params)
 
 
 class MatrixOptimizer(Optimizer):
@@ -191,10 +165,10 @@ class MatrixOptimizer(Optimizer):
     ):  # fmt: skip
         self._banks: dict[tuple[Any, ...], Bank] = {}
         self._stacked = 0  # banks made so far
-        super().__init__(
-            params, lr=lr, momentum=momentum, nesterov=nesterov, weight_decay=weight_decay, cautious=cautious,
+        super().__init__(params, dict(
+            lr=lr, momentum=momentum, nesterov=nesterov, weight_decay=weight_decay, cautious=cautious,
             decay_lr_power=decay_lr_power, hyperball=hyperball, **method,
-        )  # fmt: skip
+        ))  # fmt: skip
 
     def check(self, group: Group) -> None:
         super().check(group)
@@ -221,7 +195,7 @@ class MatrixOptimizer(Optimizer):
 
     def accumulate(self, bank: Bank, group: Group) -> Tensor:
         """Take the gradients into the momentum; returns the momentum (N, m, n), which is state, or Nesterov's."""
-        return accumulate(bank.gradients(), bank.state[MOMENTUM], beta=group["momentum"], nesterov=group["nesterov"])
+        return accumulate(bank.gradients, bank.state[MOMENTUM], beta=group["momentum"], nesterov=group["nesterov"])
 
     def move(
         self, bank: Bank, direction: Tensor, group: Group, *, step_scale: Tensor | None = None, decay_target: Tensor | None = None
@@ -240,7 +214,11 @@ class MatrixOptimizer(Optimizer):
 
     def begin(self) -> Hashable:
         """Forget banks whose state was replaced in `self.state`, by a load or a clear."""
-        self._banks = {key: bank for key, bank in self._banks.items() if self._is_current(bank)}
+        self._banks = {
+            key: bank
+            for key, bank in self._banks.items()
+            if all(self.state.get(p, {}).get(MOMENTUM) is m for p, m in zip(bank.params, bank.momenta, strict=True))
+        }
         return self._stacked, len(self._banks)
 
     def step_group(self, index: int, params: list[Tensor], group: Group) -> None:
@@ -266,34 +244,25 @@ class MatrixOptimizer(Optimizer):
             return known
         ids = set(map(id, params))  # a bank that shares a parameter with the new one would be out of date
         self._banks = {k: b for k, b in self._banks.items() if ids.isdisjoint(map(id, b.params))}
-        bank = Bank(tuple(params), views=[{} for _ in params])
-        weight = bank.weight()
-        fresh_of = [MOMENTUM not in self.state.get(p, {}) for p in params]
-        if any(fresh_of):
-            each = [  # filled on the device: a copy from the host would wait for it
-                torch.full((math.prod(p.shape[:-2]), 1, 1), is_fresh, dtype=torch.bool, device=weight.device)
-                for p, is_fresh in zip(params, fresh_of, strict=True)
-            ]
-            bank.fresh = torch.cat(each)  # (N, 1, 1)
-        fresh = {MOMENTUM: torch.zeros_like(weight), **(initial or self.initial_state)(weight, group)}
+        bank, weight = Bank(tuple(params)), stack(params)
+        is_fresh = [MOMENTUM not in self.state.get(p, {}) for p in params]
+        if any(is_fresh):
+            bank.fresh = torch.ones(len(weight), 1, 1, dtype=torch.bool, device=weight.device)
+            for fresh, value in zip(unstack(bank.fresh, params), is_fresh, strict=True):
+                fresh.fill_(value)  # on the device: a copy from the host would wait for it
+        bank.state = {MOMENTUM: torch.zeros_like(weight), **(initial or self.initial_state)(weight, group)}
         if group["hyperball"]:
-            fresh[RADIUS] = torch.linalg.vector_norm(weight, dim=(-2, -1))
-        for name, start in fresh.items():
-            for p, view, views in zip(params, unstack(start, params), bank.views, strict=True):
+            bank.state[RADIUS] = torch.linalg.vector_norm(weight, dim=(-2, -1))
+        for name, stacked in bank.state.items():
+            for p, view in zip(params, unstack(stacked, params), strict=True):
                 saved = self.state[p].get(name)
                 if saved is not None:
                     view.copy_(saved)
-                self.state[p][name] = views[name] = view
-            bank.state[name] = start
+                self.state[p][name] = view
+        bank.momenta = [self.state[p][MOMENTUM] for p in params]
         self._banks[key] = bank
         self._stacked += 1
         return bank
-
-    def _is_current(self, bank: Bank) -> bool:
-        """Whether `self.state` holds the bank's own views."""
-        states = [self.state.get(p, {}) for p in bank.params]
-        pairs = zip(states, bank.views, strict=True)
-        return all(state.get(name) is view for state, views in pairs for name, view in views.items())
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)

@@ -13,7 +13,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-STEP = "step_of_external"  # kept in a group, and so in the state
+STEP = "step_of_external"  # number of the step; kept in a group, and so in the state
 
 
 @runtime_checkable
@@ -27,7 +27,7 @@ class SwitchesWeights(Protocol):
 class ExternalOptimizer(torch.optim.Optimizer):
     """Wraps `make(groups)`, an optimizer of two-axis matrices, for parameters with a leading axis."""
 
-    inner: torch.optim.Optimizer | None = None
+    inner: Any = None  # the optimizer, once `make` was called
 
     def __init__(self, params: Any, make: Callable[[list[dict[str, Any]]], torch.optim.Optimizer]):
         self._leaves: dict[Tensor, list[nn.Parameter]] = {}
@@ -61,18 +61,18 @@ class ExternalOptimizer(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        self._push()
+        loss = None if closure is None else torch.enable_grad()(closure)()
+        for outer, inner in zip(self.param_groups, self.inner.param_groups, strict=True):  # what a schedule has set
+            inner.update({key: value for key, value in outer.items() if key != "params"})
         for p, leaves in self._leaves.items():
             gradients = [None] * len(leaves) if p.grad is None else _matrices(p.grad.clone())
             for leaf, matrix, gradient in zip(leaves, _matrices(p.detach()), gradients, strict=True):
                 leaf.data, leaf.grad = matrix, gradient  # anew each step: the parameter's memory may be another by now
+        first = self.inner.param_groups[0]
+        first[STEP] = first.get(STEP, -1) + 1
         with torch.random.fork_rng():  # a method's own draws are a function of the step, and move no other stream
-            torch.manual_seed(self._count())
-            self._inner.step()
+            torch.manual_seed(first[STEP])
+            self.inner.step()
         for leaves in self._leaves.values():
             for leaf in leaves:
                 leaf.grad = None
@@ -85,55 +85,37 @@ class ExternalOptimizer(torch.optim.Optimizer):
         return isinstance(self.inner, SwitchesWeights)
 
     def eval(self) -> None:
-        """Put the weights to evaluate into the parameters."""
-        if isinstance(self.inner, SwitchesWeights):
-            self.inner.eval()
-            self._pull()
+        """Put the weights to evaluate into the parameters, of a method that switches them."""
+        self.inner.eval()
+        self._pull()
 
     def train(self) -> None:
         """Put the weights to train back into them, but for rounding."""
-        if isinstance(self.inner, SwitchesWeights):
-            self.inner.train()
-            self._pull()
-
-    @property
-    def _inner(self) -> torch.optim.Optimizer:
-        assert self.inner is not None
-        return self.inner
+        self.inner.train()
+        self._pull()
 
     def state_dict(self) -> dict[str, Any]:
-        return self._inner.state_dict()
+        return self.inner.state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._inner.load_state_dict(deepcopy(state_dict))  # torch would share memory with the dict
+        self.inner.load_state_dict(deepcopy(state_dict))  # torch would share memory with the dict
         self._pull()
 
     def __getstate__(self) -> dict[str, Any]:
         # The inner optimizer with all of its attributes: torch's own copy leaves out what packages put there.
-        return super().__getstate__() | {"_leaves": self._leaves, "inner": (type(self._inner), vars(self._inner))}
+        return super().__getstate__() | {"_leaves": self._leaves, "inner": (type(self.inner), vars(self.inner))}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         kind, attributes = state.pop("inner")
         super().__setstate__(state)
         self.inner = kind.__new__(kind)
-        self._inner.__setstate__(attributes)
-
-    def _count(self) -> int:
-        """The number of this step; kept in a group, and so in the state."""
-        group = self._inner.param_groups[0]
-        group[STEP] = group.get(STEP, -1) + 1
-        return group[STEP]
-
-    def _push(self) -> None:
-        """Tell the inner optimizer what was set here since _pull, by a schedule."""
-        for outer, inner in zip(self.param_groups, self._inner.param_groups, strict=True):
-            inner.update({key: value for key, value in outer.items() if key != "params"})
+        self.inner.__setstate__(attributes)
 
     def _pull(self) -> None:
         """Show the inner optimizer's groups, with what it counts there itself, and its state as this one's."""
-        for outer, inner in zip(self.param_groups, self._inner.param_groups, strict=True):
+        for outer, inner in zip(self.param_groups, self.inner.param_groups, strict=True):
             outer.update({key: value for key, value in inner.items() if key != "params"})
-        self.state = self._inner.state
+        self.state = self.inner.state
 
 
 def _matrices(tensor: Tensor) -> list[Tensor]:

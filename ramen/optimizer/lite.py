@@ -20,7 +20,7 @@ from typing import Annotated, Any
 import torch
 from torch import Tensor
 
-from ramen.ops.bank import Factor, add, frobenius, is_zero
+from ramen.ops.bank import Factor, add, frobenius, is_zero, stack
 from ramen.ops.checks import Count, Inner, Share, check_within
 from ramen.ops.polar_express import polar_express
 from ramen.optimizer.base import Bank, Group, IterationType, MatrixOptimizer, Scaling, State, iteration_type
@@ -55,7 +55,7 @@ class LITE(MatrixOptimizer):
         if is_zero(sharp) and is_zero(flat):
             step, own = _polar(used, group), None
         else:  # both polar factors in one call
-            step, own = _polar(torch.cat([used, bank.gradient()]), group).chunk(2)
+            step, own = _polar(torch.cat([used, stack(bank.gradients)]), group).chunk(2)
         top = self._top(used, step, bank.state[THRESHOLD], group)
         gram = top.mT @ top if top.shape[-2] >= top.shape[-1] else None  # the smaller of two ways to multiply by F
 
@@ -68,7 +68,7 @@ class LITE(MatrixOptimizer):
         decay_target = None
         if not is_zero(gain):
             step = add_flat(step, step, gain)
-            decay_target = bank.weight()
+            decay_target = stack(bank.params)
             decay_target = add_flat(decay_target, decay_target, gain)
         self.move(bank, step, group, decay_target=decay_target)
 

@@ -37,9 +37,7 @@ class Muon(MatrixOptimizer):
         iteration_dtype: IterationType,
         **base: Any,
     ):
-        super().__init__(
-            params, scaling=scaling, method=method, steps=steps, iteration_dtype=iteration_dtype, **base
-        )  # fmt: skip
+        super().__init__(params, scaling=scaling, method=method, steps=steps, iteration_dtype=iteration_dtype, **base)
 
     def direction(self, momentum: Tensor, state: State, group: Group) -> Tensor:
         return orthogonalise(momentum, group)

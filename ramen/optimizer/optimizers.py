@@ -3,14 +3,12 @@
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Literal
 
 import torch
 from torch import nn
 
 from ramen.optimizer.base import Optimizer
-from ramen.optimizer.cuda_graph import GraphedStep, Replay, capture
 from ramen.optimizer.external import ExternalOptimizer
 
 log = logging.getLogger("ramen")
@@ -66,18 +64,13 @@ class Optimizers:
         """Keep scheduled hyperparameters on this device."""
         self._tensor = torch.zeros(len(self.scheduled), device=device)
 
-    def use_cuda_graphs(self, capture: Callable[..., Replay] = capture) -> None:
-        """Replay the launches of steps from now on, of each optimizer that separates them from what Python does."""
+    def use_cuda_graphs(self, graphed: Callable[[Optimizer], Callable[[], object]]) -> None:
+        """Step by `graphed(optimizer)` from now on, each optimizer whose launches are apart from what Python does."""
         for name, optimizer in self.by_name.items():
             if isinstance(optimizer, Optimizer):
-                self._steps[name] = GraphedStep(optimizer, partial(self._host_numbers, name), capture).step
+                self._steps[name] = graphed(optimizer)
             else:
                 log.warning("trainer.cuda_graphs: %s's step is launched as it is: it is not ramen's own", name)
-
-    def _host_numbers(self, name: str) -> tuple[float, ...]:
-        """The present values of that optimizer's scheduled hyperparameters that are numbers."""
-        current = zip(self.scheduled, self._numbers, strict=True)
-        return tuple(number for s, number in current if s.owner == name and not self._may_be_tensor(s))
 
     def _may_be_tensor(self, scheduled: Scheduled) -> bool:
         optimizer = self.by_name[scheduled.owner]
@@ -102,26 +95,16 @@ class Optimizers:
             step()
 
     @property
-    def switches_weights(self) -> bool:
-        """True if the weights to evaluate are not those to train."""
-        return any(optimizer.switches_weights for optimizer in self.by_name.values())
-
-    def eval(self) -> None:
-        """Put the weights to evaluate into the parameters."""
-        for optimizer in self.by_name.values():
-            optimizer.eval()
-
-    def train(self) -> None:
-        """Put the weights to train back into them, but for rounding."""
-        for optimizer in self.by_name.values():
-            optimizer.train()
+    def switching(self) -> list[ExternalOptimizer]:
+        """The optimizers that evaluate other weights than they train."""
+        external = [each for each in self.by_name.values() if isinstance(each, ExternalOptimizer)]
+        return [each for each in external if each.switches_weights]
 
     def copy_state(self, source: torch.Tensor, target: torch.Tensor) -> None:
         """Give `target` a copy of the state that `source` has in the optimizer of both."""
         for built in self.by_name.values():
             if source in built.state:
-                state = built.state[source].items()
-                built.state[target] = {k: v.clone() if isinstance(v, torch.Tensor) else v for k, v in state}
+                built.state[target] = {key: value.clone() for key, value in built.state[source].items()}
 
     def state_dict(self) -> dict[str, Any]:
         state = {name: built.state_dict() for name, built in self.by_name.items()}

@@ -23,7 +23,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from ramen.ops.bank import amax
+from ramen.ops.bank import amax, stack
 from ramen.ops.checks import Count, Fraction
 from ramen.ops.orthonormal import orthonormal_factor
 from ramen.optimizer.base import Bank, Group, State
@@ -59,7 +59,7 @@ class SOAPMuon(Muon):
         return super().begin(), *map(_refreshes, self.param_groups)
 
     def update(self, bank: Bank, group: Group) -> None:
-        gradient, state = bank.gradient(), bank.state
+        gradient, state = stack(bank.gradients), bank.state
         gradient.div_(_unit(gradient, state[UNIT]))
         used = self.accumulate(bank, group)
         step = self._precondition(used / state[UNIT].clamp_min(_tiny(used))[:, None, None], state, group)

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ramen.ops.bank import stack
 from ramen.ops.checks import Count, Share
 from ramen.ops.power_iteration import spectral_norm, start_vector
 from ramen.optimizer.base import Group, IterationType, MatrixOptimizer, State
@@ -61,10 +62,9 @@ class Spectron(MatrixOptimizer):
         for key, pairs in kinds.items():
             lefts, rights = zip(*pairs, strict=True)
             right_bank = self.bank((*key, "right"), rights, group)
-            b = right_bank.weight()
+            b = stack(rights)
             left_bank = self.bank((*key, "left"), lefts, group, partial(_power_vectors, b))
-            a = left_bank.weight()
-            step_scale = _step_scale(a, b, left_bank.state, group)
+            step_scale = _step_scale(stack(lefts), b, left_bank.state, group)
             left_step = orthogonalise(self.accumulate(left_bank, group), group)
             right_step = orthogonalise(self.accumulate(right_bank, group), group)
             self.move(left_bank, left_step, group, step_scale=step_scale)

@@ -40,27 +40,26 @@ def loss_function(model: nn.Module, mode: CompileMode, recompute: bool) -> Calla
     gpt: Any = model
     run_block: Callable[..., Tensor] = run
     if mode != "off":
-        _configure_compiler()
+        configure_compiler()
     if mode == "regional":
         run_block = torch.compile(run, dynamic=False, fullgraph=True)
     for attention in gpt.attentions:
         attention.compiled = mode == "regional"
     if recompute:
-        run_block = functools.partial(_recompute, run_block)
+        from torch.utils.checkpoint import checkpoint
+
+        # There is no dropout.
+        run_block = functools.partial(checkpoint, run_block, use_reentrant=False, preserve_rng_state=False)
     if mode != "on":
         return functools.partial(model, run_block=run_block)
     graph = torch.compile(model, dynamic=False, fullgraph=True)  # the same for any number of documents
     return lambda tokens, targets, documents=None: graph(tokens, targets, run_block=run_block)
 
 
-def _recompute(run_block: Callable[..., Tensor], *inputs: Any) -> Tensor:
-    from torch.utils.checkpoint import checkpoint
-
-    return checkpoint(run_block, *inputs, use_reentrant=False, preserve_rng_state=False)  # there is no dropout
-
-
-def _configure_compiler() -> None:
-    set_compiler_cache()
+def configure_compiler() -> None:
+    """Bound recompilation, and store compiled code in the user's cache folder or where the environment says."""
+    for key, folder in (("TORCHINDUCTOR_CACHE_DIR", "inductor"), ("TRITON_CACHE_DIR", "triton")):
+        os.environ.setdefault(key, str(cache_folder() / folder))  # before torch looks
     import torch._dynamo
 
     torch._dynamo.config.recompile_limit = RECOMPILE_LIMIT
@@ -81,9 +80,3 @@ def raise_compile_errors() -> Iterator[None]:
         raise ConfigError(
             f"compile: this model does not compile here ({reason.strip()[:300]}), got on or regional; allowed is off"
         ) from error
-
-
-def set_compiler_cache() -> None:
-    """Store compiled code in the user's cache folder, unless the environment names another place; before torch looks."""
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "inductor"))
-    os.environ.setdefault("TRITON_CACHE_DIR", str(cache_folder() / "triton"))

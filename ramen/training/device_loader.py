@@ -18,7 +18,7 @@ import torch
 
 from ramen.data.batches import Batch, Batches
 
-Made = tuple[Batch, dict[str, int], int]  # a batch, and the state and the epoch behind it
+Prepared = tuple[Batch, dict[str, int], int]  # a batch, and the state and the epoch behind it
 
 
 class DeviceLoader:
@@ -27,15 +27,10 @@ class DeviceLoader:
     def __init__(self, batches: Batches, device: torch.device, depth: int | Literal["auto"]):
         self._batches, self._device, self._pinned = batches, device, device.type == "cuda"
         self._depth = 2 * self._pinned if depth == "auto" else depth
-        self._state, self._epoch = batches.state_dict(), batches.epoch  # behind what was taken
+        self._state, self.epoch = batches.state_dict(), batches.epoch  # behind what was taken
         self._rows = 0
         self._thread: ThreadPoolExecutor | None = None
-        self._ahead: deque[Future[Made]] = deque()
-
-    @property
-    def epoch(self) -> int:
-        """The epoch of the next token to be taken."""
-        return self._epoch
+        self._ahead: deque[Future[Prepared]] = deque()
 
     def take(self, rows: int) -> Batch:
         """The next rows; the copy to the device is queued behind its work. Raises what the thread raised for these rows."""
@@ -44,13 +39,13 @@ class DeviceLoader:
                 self.close()
                 self._batches.load_state_dict(self._state)
                 self._rows, self._thread = rows, ThreadPoolExecutor(1, "batches")
-                self._ahead.extend(self._thread.submit(self._make, rows) for _ in range(self._depth))
-            made = self._ahead[0].result()  # an error stays the first: what is made behind it is not taken
+                self._ahead.extend(self._thread.submit(self._prepare, rows) for _ in range(self._depth))
+            prepared = self._ahead[0].result()  # an error stays the first: what is made behind it is not taken
             self._ahead.popleft()
-            self._ahead.append(self._thread.submit(self._make, rows))
+            self._ahead.append(self._thread.submit(self._prepare, rows))
         else:
-            made = self._make(rows)
-        batch, self._state, self._epoch = made
+            prepared = self._prepare(rows)
+        batch, self._state, self.epoch = prepared
         tokens, targets = (ids.to(self._device, non_blocking=True) for ids in (batch.tokens, batch.targets))
         return replace(batch, tokens=tokens, targets=targets)
 
@@ -62,7 +57,7 @@ class DeviceLoader:
         """Continue exactly where `state` was taken."""
         self.close()
         self._batches.load_state_dict(state)
-        self._state, self._epoch = self._batches.state_dict(), self._batches.epoch
+        self._state, self.epoch = self._batches.state_dict(), self._batches.epoch
 
     def close(self) -> None:
         """End the thread; a later take goes on from where the taking was."""
@@ -71,7 +66,7 @@ class DeviceLoader:
             self._thread = None
             self._ahead.clear()
 
-    def _make(self, rows: int) -> Made:
+    def _prepare(self, rows: int) -> Prepared:
         batch = self._batches.take(rows)
         if self._pinned:  # torch's allocator gives pinned memory out again only when copies from it are done
             with torch.cuda.device(self._device):  # a thread of its own begins at device 0

@@ -5,14 +5,13 @@ how it is cut.
 """
 
 import logging
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ramen.data.batches import Batch
 from ramen.errors import ConfigError
-from ramen.training.cuda_graphs import GradientGraphs
 
 log = logging.getLogger("ramen")
 
@@ -20,18 +19,13 @@ log = logging.getLogger("ramen")
 class GradientAccumulator:
     """Adds the gradients of a batch's mean loss to those of the parameters."""
 
+    graphs: Callable[..., Tensor] | None = None  # does what `run` does, as CUDA graphs (ramen.kernels.cuda.graphs)
+
     def __init__(self, loss: Callable[..., Tensor], micro_rows: int, precision: torch.dtype, device: torch.device):
         self.loss, self.micro_rows, self.precision, self.device = loss, micro_rows, precision, device
-        self.graphs: GradientGraphs | None = None
-
-    def use_cuda_graphs(self, parameters: list[nn.Parameter], key: Callable[[], Hashable]) -> None:
-        """Run micro-batches as CUDA graphs from now on, one for each value of `key`. ConfigError without a GPU."""
-        self.graphs = GradientGraphs(self._run, parameters, key, self.device)
 
     def __call__(self, batch: Batch) -> Tensor:
         """The summed loss (float32 scalar on the device). Nothing is read back."""
-        if self.graphs:
-            self.graphs.begin()
         total = torch.zeros((), device=self.device)
         for start in range(0, len(batch.tokens), self.micro_rows):
             rows = slice(start, start + self.micro_rows)
@@ -42,11 +36,10 @@ class GradientAccumulator:
     def micro_batch(self, tokens: Tensor, targets: Tensor, counted: int, documents: int | None = None) -> Tensor:
         """The summed loss of some rows of so many documents, with the gradients of its share of the mean over `counted` targets."""
         share = torch.full((), 1 / counted, device=self.device)
-        if self.graphs:  # one for any number of documents
-            return self.graphs.micro_batch(tokens, targets, share)
-        return self._run(tokens, targets, share, documents)
+        return (self.graphs or self.run)(tokens, targets, share, documents)
 
-    def _run(self, tokens: Tensor, targets: Tensor, share: Tensor, documents: int | None = None) -> Tensor:
+    def run(self, tokens: Tensor, targets: Tensor, share: Tensor, documents: int | None = None) -> Tensor:
+        """The summed loss of some rows, with its gradients times `share`."""
         with self.autocast():
             loss = self.loss(tokens, targets, documents)
         loss.backward(gradient=share)
@@ -59,6 +52,8 @@ class GradientAccumulator:
     def fit(self, step: Callable[[int], None], reserved: int) -> int:
         """Halve `micro_rows` until `step(rows)` does not exhaust the device, `reserved` bytes of it apart; returns the rows."""
         while True:
+            state = None  # gives back what was reserved for a try that failed
+            torch.cuda.empty_cache()
             try:
                 state = torch.empty(reserved, dtype=torch.uint8, device=self.device)  # as the optimizers' will be
                 step(self.micro_rows)
@@ -70,10 +65,7 @@ class GradientAccumulator:
                     raise ConfigError(
                         f"trainer.micro_batch_tokens: auto finds no room for a single row, got {reason}"
                     ) from error
-                log.info("micro-batches of %d rows do not fit, trying half of it", self.micro_rows)
-            state = None  # type: ignore[assignment]
-            if self.device.type == "cuda":
-                torch.cuda.empty_cache()
+            log.info("micro-batches of %d rows do not fit, trying half of it", self.micro_rows)
             self.micro_rows = (self.micro_rows + 1) // 2
 
     def autocast(self) -> torch.autocast:

@@ -7,6 +7,7 @@ import contextlib
 import math
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,23 +15,46 @@ import torch
 from torch import Tensor
 
 from ramen import device as machine
+from ramen.data.batches import Batch, Batches
 from ramen.errors import ConfigError, DataError
+from ramen.logger.base import Logger
+from ramen.optimizer.optimizers import Optimizers
 from ramen.runs import checkpoint
 from ramen.runs.schema import MetricsRecord
-from ramen.training.compilation import loss_function, raise_compile_errors
-from ramen.training.config import TrainerConfig
+from ramen.training.compilation import CompileMode, loss_function, raise_compile_errors
+from ramen.training.config import Progress, Status, TrainerConfig
 from ramen.training.device_loader import DeviceLoader
+from ramen.training.diagnostics import Diagnostics
 from ramen.training.evaluate import bits_per_byte, evaluate
 from ramen.training.gradient_accumulator import GradientAccumulator
 from ramen.training.nonfinite import NonFiniteGuard, broken_weights
-from ramen.training.phases import RunPhases
+from ramen.training.phases import RunPhases, RunSchedules
 from ramen.training.profiling import profiler
-from ramen.training.progress import Progress, Status
-from ramen.training.setup import TrainingSetup
 from ramen.training.stop import StopSignal
 
 FEW_STEPS, UNSETTLED = 50, 1.0  # before so many steps, a loss that has risen by so many nats may yet fall
 Ending = tuple[Status, str | None]  # and the reason
+
+
+@dataclass
+class TrainingSetup:
+    """The objects that a Trainer works with; ramen.build fills it."""
+
+    model: Any  # a ramen.nn.gpt.GPT
+    optimizers: Optimizers
+    schedules: RunSchedules
+    batches: Batches
+    validation: Batch
+    bytes_per_token: float
+    device: torch.device
+    memory: machine.PeakMemory
+    precision: torch.dtype
+    compile: CompileMode
+    matrix_flops: float  # training FLOPs a token without attention
+    folder: Path
+    identity: dict[str, Any]  # config keys and hashes that a checkpoint must share to be resumed
+    logger: Logger
+    diagnostics: Diagnostics | None
 
 
 class StepResult(NamedTuple):
@@ -51,13 +75,10 @@ class Trainer:
         self.step_seconds = 0.0  # about those of the first step, where the budget is one of seconds
         self.loss_sum = torch.zeros((), device=setup.device)  # since the last record
         self.guard = NonFiniteGuard(config.nonfinite, setup.device)
-        self.phases = RunPhases(setup, config)
+        self.phases = RunPhases(setup.model, setup.optimizers, setup.schedules, config)
         self.parameters = [p for p in setup.model.parameters() if p.requires_grad]
         self.loss = loss_function(setup.model, setup.compile, config.activation_checkpointing)
         self.gradients = GradientAccumulator(self.loss, config.micro_rows, setup.precision, setup.device)
-        if config.cuda_graphs:
-            self.gradients.use_cuda_graphs(self.parameters, self.phases.graph_key)
-            setup.optimizers.use_cuda_graphs()
         self.loader = DeviceLoader(setup.batches, setup.device, config.prefetch_batches)
 
     def fit(self, reserved: int) -> int:
@@ -91,7 +112,7 @@ class Trainer:
             self.gradients.micro_batch(tokens, tokens.clone(), tokens.numel())
             self._synchronize()
         finally:
-            self._drop_gradients()
+            self.setup.model.zero_grad()
 
     def train(self) -> Ending:
         """Run to the end of the budget, a divergence, `stop_after_steps` or a signal; returns which, and the reason."""
@@ -118,21 +139,21 @@ class Trainer:
     def _step(self) -> StepResult:
         setup, p = self.setup, self.progress
         # A phase follows from what was trained, every other schedule is read in the middle of the step.
-        phase = self.phases.start_phase(self.budget.behind(p))
-        batch_tokens = phase.rows * self.config.sequence_length
+        rows, figures = self.phases.start_phase(self.budget.behind(p))
+        batch_tokens = rows * self.config.sequence_length
         middle = self.budget.middle(p, batch_tokens, self.step_seconds)
-        values = setup.optimizers.schedule(middle, setup.schedules.lr(middle) * phase.lr_factor) | phase.figures
+        values = setup.optimizers.schedule(middle, setup.schedules.lr(middle) * self.config.lr_factor(rows)) | figures
         if setup.model.mtp_weights:
             values["mtp_share"] = setup.schedules.mtp_share(middle)
-            setup.model.set_mtp_share(values["mtp_share"])  # type: ignore[operator]
-        batch = self.loader.take(phase.rows)
+            setup.model.set_mtp_share(values["mtp_share"])
+        batch = self.loader.take(rows)
         loss = self.gradients(batch)
         self.phases.freeze_scalars()
         bound = math.inf if self.config.grad_clip is None else self.config.grad_clip
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, bound)
         p.step += 1
         p.tokens += batch_tokens
-        p.flops += batch_tokens * (setup.matrix_flops + setup.model.attention_flops())  # type: ignore[operator]
+        p.flops += batch_tokens * (setup.matrix_flops + setup.model.attention_flops())
         if setup.diagnostics:
             setup.diagnostics.before(p.step)
         if self.guard.should_step(p.step, loss, norm):
@@ -141,13 +162,13 @@ class Trainer:
             if p.first_loss is None:
                 p.first_loss = loss.item() / batch.counted
             setup.optimizers.step()
-            setup.model.after_step()  # type: ignore[operator]
+            setup.model.after_step()
         else:
             p.skipped_steps += 1
         if setup.diagnostics:
             seconds = setup.diagnostics.after(p.step)  # not training's: a budget of seconds must not see them
             p.seconds, p.evaluation_seconds = p.seconds - seconds, p.evaluation_seconds + seconds
-        self._drop_gradients()
+        setup.model.zero_grad()
         return StepResult(norm, batch_tokens, values)
 
     def _after(self, result: StepResult, signal: str | None) -> Ending | None:
@@ -249,24 +270,22 @@ class Trainer:
     @contextlib.contextmanager
     def _evaluation_weights(self) -> Iterator[list[Tensor]]:
         """Within, parameters are as the optimizers evaluate them; yields the weights to train, if those differ."""
-        setup = self.setup
-        if not setup.optimizers.switches_weights:
+        switching = self.setup.optimizers.switching
+        if not switching:
             yield []
             return
         with torch.no_grad():
             weights = [p.detach().clone() for p in self.parameters]
-            setup.optimizers.eval()
-            setup.model.after_step()  # type: ignore[operator]
+            for optimizer in switching:
+                optimizer.eval()
+            self.setup.model.after_step()
             try:
                 yield weights
             finally:
-                setup.optimizers.train()
+                for optimizer in switching:
+                    optimizer.train()
                 for p, weight in zip(self.parameters, weights, strict=True):  # bit for bit
                     p.copy_(weight)
-
-    def _drop_gradients(self) -> None:
-        for parameter in self.parameters:
-            parameter.grad = None
 
     def _due(self, every: int | None) -> bool:
         return every is not None and self.progress.step % every == 0
@@ -302,16 +321,11 @@ class Trainer:
         checkpoint.load_weights(path, self.setup.model)
         try:
             self.load_state_dict(state)
-            passed = self.budget.passed(self.progress, state.get("budget", {}))
+            passed = self.budget.passed(self.progress, state.get("budget", {}), path)
         except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
             raise DataError(f"{path}: is not a state of this run: {type(error).__name__}: {error}") from error
         if passed:
-            raise ConfigError(
-                *(
-                    f"trainer.{key}: is less than {path} has behind it, got {now}; allowed is {trained} or more"
-                    for key, now, trained in passed
-                )
-            )
+            raise ConfigError(*passed)
 
     def state_dict(self) -> dict[str, Any]:
         """All but the weights that are evaluated."""

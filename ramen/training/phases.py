@@ -6,56 +6,61 @@ Differs from the source: scalars are frozen for exactly the steps asked for; the
 """
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
+from ramen.nn.gpt import Windows
 from ramen.nn.parameter import named_roles
+from ramen.optimizer.optimizers import Curve, Optimizers
 from ramen.training.config import TrainerConfig
-from ramen.training.setup import TrainingSetup
 
 
 @dataclass(frozen=True)
-class Phase:
-    """One step's rows, the factor of the learning rate for them, and figures for the record."""
+class RunSchedules:
+    """Functions of progress; hyperparameters of optimizers have their own."""
 
-    rows: int
-    lr_factor: float
-    figures: dict[str, float]
+    lr: Curve  # multiplies the learning rates
+    batch: Curve  # multiplies the batch
+    windows: Callable[[float], Windows]  # tokens that long and short layers see
+    mtp_share: Curve  # multiplies the weights of losses on tokens after the next one
+    points: list[float]  # values of progress that meet every batch and every pair of windows, in order
 
 
 class RunPhases:
     """Moves the model of a run from phase to phase."""
 
-    def __init__(self, setup: TrainingSetup, config: TrainerConfig):
-        self.setup, self.config = setup, config
-        self.model: Any = setup.model
-        self.scalars: list[Tensor] = [p for _, p, role in named_roles(setup.model) if role == "scalar"]
+    def __init__(self, model: nn.Module, optimizers: Optimizers, schedules: RunSchedules, config: TrainerConfig):
+        self.model: Any = model
+        self.optimizers, self.schedules, self.config = optimizers, schedules, config
+        self.scalars: list[Tensor] = [p for _, p, role in named_roles(model) if role == "scalar"]
         self.last: list[Any] | None = None  # rows and windows of the step before
         self.frozen_steps = 0  # for so many steps to come, this one included, scalars stay as they are
 
-    def start_phase(self, behind: float) -> Phase:
-        """The phase of the coming step, with the model brought into it; `behind` is the part of the run that was trained."""
-        rows, windows, embedding = self._rows(behind), self.setup.schedules.windows(behind), self.model.embedding
+    def start_phase(self, behind: float) -> tuple[int, dict[str, float]]:
+        """Rows of the coming step and figures for its record, with the model brought into its phase.
+
+        `behind` is the part of the run that was trained.
+        """
+        rows, windows, embedding = self._rows(behind), self.schedules.windows(behind), self.model.embedding
         if self.last is None:
             self.model.begin(windows)
         elif windows != self.model.windows:
             self.model.move_windows(windows)
         if embedding.split_at is not None and behind >= embedding.split_at and not embedding.is_split:
-            self.setup.optimizers.copy_state(*embedding.split())
+            self.optimizers.copy_state(*embedding.split())
         freeze, now = self.config.freeze_scalar_steps or 0, [rows, *windows]
         self.frozen_steps = freeze if self.last not in (None, now) else max(0, self.frozen_steps - 1)
         self.last = now
-        figures: dict[str, float] = {}
-        for name, window in zip(("long_window_tokens", "short_window_tokens"), windows, strict=True):
-            figures |= {} if window is None else {name: window}
+        lengths = zip(("long_window_tokens", "short_window_tokens"), windows, strict=True)
+        figures: dict[str, float] = {name: window for name, window in lengths if window is not None}
         if embedding.split_at is not None:
             figures["embedding_split"] = int(embedding.is_split)
         if freeze:
             figures["scalars_frozen"] = int(self.frozen_steps > 0)
-        return Phase(rows, self.config.lr_factor(rows), figures)
+        return rows, figures
 
     def freeze_scalars(self) -> None:
         """Drop the gradients of scalars that are frozen in this step; optimizers leave alone what has none."""
@@ -74,13 +79,11 @@ class RunPhases:
         seen = set()
         try:
             if self.last is None:
-                model.begin(self.setup.schedules.windows(behind))
+                model.begin(self.schedules.windows(behind))
             split_at = [] if embedding.split_at is None else [embedding.split_at]
-            points = sorted({behind, *(point for point in [*self.setup.schedules.points, *split_at] if point > behind)})
+            points = sorted({behind, *(point for point in [*self.schedules.points, *split_at] if point > behind)})
             for point in points:
-                model.move_windows(
-                    self.setup.schedules.windows(point)
-                )  # in the order of the run, which a position may depend on
+                model.move_windows(self.schedules.windows(point))  # in the run's order, which a position may depend on
                 if split_at:
                     embedding.is_split = was_split or point >= split_at[0]
                 key = self._rows(point), self.graph_key()
@@ -94,7 +97,7 @@ class RunPhases:
                 embedding.is_split = was_split
 
     def _rows(self, behind: float) -> int:
-        return self.config.rows(self.setup.schedules.batch(behind))
+        return self.config.rows(self.schedules.batch(behind))
 
     def state_dict(self) -> dict[str, Any]:
         return {"last": self.last, "frozen_steps": self.frozen_steps}

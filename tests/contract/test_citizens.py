@@ -244,7 +244,7 @@ def test_a_parameter_of_four_axes_is_refused_with_its_shape(make, name):
 def test_unknown_words_are_refused(make, name):
     with pytest.raises(TypeError, match=r"unknown maximize; allowed are .*lr|unexpected keyword argument 'maximize'"):
         make(name, matrices(name), maximize=True)
-    with pytest.raises(ValueError, match=r"keys must be hyperparameters, got momentun; allowed are .*lr"):
+    with pytest.raises(TypeError, match=r"unknown momentun; allowed are .*lr"):
         make(name, [{"params": matrices(name), "momentun": 0.9}])
 
 

@@ -10,7 +10,7 @@ import torch
 from torch._dynamo.utils import counters
 
 from ramen.errors import ConfigError
-from ramen.training.compilation import choose_compile_mode, loss_function, raise_compile_errors, set_compiler_cache
+from ramen.training.compilation import choose_compile_mode, configure_compiler, loss_function, raise_compile_errors
 
 
 @pytest.fixture
@@ -105,7 +105,7 @@ def test_products_are_kept_where_the_user_says_or_in_the_users_cache(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "/elsewhere")
     monkeypatch.delenv("TRITON_CACHE_DIR", raising=False)
-    set_compiler_cache()
+    configure_compiler()
     assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == "/elsewhere"
     assert os.environ["TRITON_CACHE_DIR"] == str(tmp_path / "ramen" / "triton")
     monkeypatch.setenv("TRITON_CACHE_DIR", "")  # so that it is put back to what it was

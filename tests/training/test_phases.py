@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -72,12 +71,9 @@ def phases_of(compose: Any, build_gpt: Any, *overrides: str) -> RunPhases:
     """Of a job of four rows a batch, whose scalars rest for three steps."""
     config = compose("trainer.batch_tokens=128", "trainer.freeze_scalar_steps=3", *overrides)
     model = build_gpt(*overrides)
-    setup: Any = SimpleNamespace(
-        model=model,
-        optimizers=build_optimizers(config, build_groups(config, model)),
-        schedules=build_schedules(config),
-    )
-    return RunPhases(setup, build_section(config, "trainer", model.data.sequence_length))
+    optimizers = build_optimizers(config, build_groups(config, model))
+    trainer = build_section(config, "trainer", model.data.sequence_length)
+    return RunPhases(model, optimizers, build_schedules(config), trainer)
 
 
 def test_scalars_keep_still_for_exactly_the_steps_asked_for(compose: Any, build_gpt: Any, rows: Any) -> None:
@@ -94,11 +90,11 @@ def test_scalars_keep_still_for_exactly_the_steps_asked_for(compose: Any, build_
         tokens = rows((12,), seed=step)
         model(tokens, tokens).backward()
         phases.freeze_scalars()
-        phases.setup.optimizers.step()
+        phases.optimizers.step()
         model.zero_grad()
         moved.append(not torch.equal(before, scalar))
     assert moved == [True] * 5 + [False] * 3 + [True] * 2
-    state = phases.setup.optimizers.by_name["auxiliary"].state[scalar]
+    state = phases.optimizers.by_name["auxiliary"].state[scalar]
     assert state["step"] == 7
 
 
@@ -107,10 +103,10 @@ def test_the_split_copies_the_optimizers_state(compose: Any, build_gpt: Any, row
     embedding, tokens = phases.model.embedding, rows((12,))
     phases.start_phase(0.0)
     phases.model(tokens, tokens).backward()
-    phases.setup.optimizers.step()
+    phases.optimizers.step()
     phases.model.zero_grad()
     phases.start_phase(0.5)
-    held = phases.setup.optimizers.by_name["auxiliary"].state
+    held = phases.optimizers.by_name["auxiliary"].state
     assert held[embedding.weight].keys() == held[embedding.head_weight].keys() != set()
     for key, value in held[embedding.weight].items():
         copied = held[embedding.head_weight][key]
@@ -118,8 +114,8 @@ def test_the_split_copies_the_optimizers_state(compose: Any, build_gpt: Any, row
     # With the same gradient both move alike; the head's learning rate is the table's, not scheduled twice.
     for value in (embedding.weight, embedding.head_weight):
         value.grad = torch.ones_like(value)
-    phases.setup.optimizers.schedule(0.5, 0.25)
-    phases.setup.optimizers.step()
+    phases.optimizers.schedule(0.5, 0.25)
+    phases.optimizers.step()
     assert torch.equal(embedding.weight, embedding.head_weight)
 
 
@@ -145,7 +141,7 @@ def test_a_position_goes_from_its_own_window_to_the_first_steps_and_not_by_way_o
     compose: Any, build_gpt: Any
 ) -> None:
     phases = phases_of(compose, build_gpt, *YARN)
-    assert phases.start_phase(0.0).figures["long_window_tokens"] == 8
+    assert phases.start_phase(0.0)[1]["long_window_tokens"] == 8
     assert phases.model.position.gain == 1.0
     assert torch.equal(phases.model.position.frequencies, phases.model.position.unscaled)
 

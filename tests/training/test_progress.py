@@ -2,7 +2,7 @@
 
 import pytest
 
-from ramen.training.progress import Budget, Progress
+from ramen.training.config import Budget, Progress
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,9 @@ from torch.utils._pytree import tree_leaves
 from ramen.build.objects import build_optimizers
 from ramen.config.registry import options
 from ramen.kernels import plain_torch
+from ramen.kernels.cuda.graphs import GraphedStep, Replay
 from ramen.nn.parameter import declare_factors
-from ramen.optimizer.cuda_graph import GraphedStep
+from ramen.optimizer.contra_muon import ContraMuon
 from ramen.optimizer.optimizers import Optimizers, ParamGroup
 
 SHAPES = ((12, 5), (5, 12), (2, 6, 4), (2, 6, 4))
@@ -84,6 +85,11 @@ def tensors(made: Optimizers, params: list[nn.Parameter]) -> list[Tensor]:
     return [p.detach() for p in params] + state
 
 
+def taped(made: Optimizers, params: list[nn.Parameter]) -> Callable[[Callable[[], None]], Replay]:
+    """A capture, by a tape."""
+    return lambda launch: Tape(launch, tensors(made, params)).replay
+
+
 def train(made: Optimizers, params: list[nn.Parameter], steps: int, rests: range = range(0)) -> list[Tensor]:
     """Steps under schedules, with gradients where they always are; in `rests` some matrices and the gain have none.
 
@@ -120,7 +126,7 @@ def test_a_recorded_run_is_the_eager_one_bit_for_bit(build, name, more) -> None:
         tapes.append(Tape(launch, tensors(made, params)))
         return tapes[-1].replay
 
-    made.use_cuda_graphs(record)
+    made.use_cuda_graphs(lambda optimizer: GraphedStep(optimizer, record))
     got = train(made, params, 16, rests=range(6, 8))
     assert len(tapes) >= 2  # one for each optimizer
     for a, b in zip(got, expected, strict=True):
@@ -140,7 +146,7 @@ def test_a_scheduled_number_is_not_held_for_ever(build, name, word) -> None:
     words = (f"optimizer={name}", word)
     expected = train(*build(*words), 16)
     made, params = build(*words)
-    made.use_cuda_graphs(lambda launch: Tape(launch, tensors(made, params)).replay)
+    made.use_cuda_graphs(lambda optimizer: GraphedStep(optimizer, taped(made, params)))
     for a, b in zip(train(made, params, 16), expected, strict=True):
         assert torch.equal(a, b)
 
@@ -149,9 +155,9 @@ def test_the_tape_finds_a_number_that_is_baked_in(build, monkeypatch) -> None:
     """Were steps replayed whatever their numbers, the runs would part: the tests above can fail."""
     words = ("optimizer=contra_muon", "+schedule@optimizer.contra_schedule=linear")
     expected = train(*build(*words), 8)
-    monkeypatch.setattr(Optimizers, "_host_numbers", lambda self, name: ())
+    monkeypatch.setattr(ContraMuon, "group_state", frozenset({"contra"}))
     made, params = build(*words)
-    made.use_cuda_graphs(lambda launch: Tape(launch, tensors(made, params)).replay)
+    made.use_cuda_graphs(lambda optimizer: GraphedStep(optimizer, taped(made, params)))
     assert not torch.equal(train(made, params, 8)[0], expected[0])
 
 
@@ -185,7 +191,7 @@ def test_what_cannot_be_recorded_is_launched_and_told(build, caplog) -> None:
         raise RuntimeError("operation not permitted when stream is capturing\nand more")
 
     with caplog.at_level(logging.WARNING, logger="ramen"):
-        made.use_cuda_graphs(refuse)
+        made.use_cuda_graphs(lambda optimizer: GraphedStep(optimizer, refuse))
         got = train(made, params, 4)
     assert all(torch.equal(a, b) for a, b in zip(got, expected, strict=True))
     assert "Muon's step cannot be captured (operation not permitted when stream is capturing)" in caplog.text
@@ -197,7 +203,7 @@ def test_memory_is_no_reason_to_go_on(build) -> None:
     def refuse(launch: Callable[[], None]) -> Callable[[], None]:
         raise torch.OutOfMemoryError("no memory")
 
-    made.use_cuda_graphs(refuse)
+    made.use_cuda_graphs(lambda optimizer: GraphedStep(optimizer, refuse))
     with pytest.raises(torch.OutOfMemoryError):
         train(made, params, 4)
 
@@ -205,7 +211,7 @@ def test_memory_is_no_reason_to_go_on(build) -> None:
 def test_an_optimizer_from_elsewhere_is_launched_and_told(build, caplog) -> None:
     with caplog.at_level(logging.WARNING, logger="ramen"):
         made, params = build(f"optimizer={FOREIGN}")
-        made.use_cuda_graphs(lambda launch: launch)
+        made.use_cuda_graphs(lambda optimizer: GraphedStep(optimizer, lambda launch: launch))
         before = params[0].detach().clone()
         train(made, params, 3)
     assert "optimizer's step is launched as it is: it is not ramen's own" in caplog.text
@@ -214,6 +220,8 @@ def test_an_optimizer_from_elsewhere_is_launched_and_told(build, caplog) -> None
 
 class Told:
     """An optimizer of two groups that tells what it was asked to do."""
+
+    group_state = frozenset()
 
     def __init__(self) -> None:
         self.params = [nn.Parameter(torch.zeros(2)) for _ in range(2)]
@@ -235,11 +243,11 @@ class Told:
 def told() -> tuple[Told, GraphedStep]:
     """An optimizer whose steps, of gradients where they stay, are replayed by now."""
     optimizer = Told()
-    recorded = GraphedStep(optimizer, tuple, optimizer.record)
+    recorded = GraphedStep(optimizer, optimizer.record)
     for p in optimizer.params:
         p.grad = torch.ones(2)
     for _ in range(3):
-        recorded.step()
+        recorded()
     assert optimizer.did == ["launched", "recorded", "replayed", "replayed"]
     optimizer.did.clear()
     return optimizer, recorded
@@ -249,7 +257,7 @@ def test_each_kind_is_recorded_once(told) -> None:
     """The second time it comes twice in a row, at the earliest; one that comes back is replayed at once."""
     optimizer, recorded = told
     for optimizer.kind in "bcbba":
-        recorded.step()
+        recorded()
     assert optimizer.did == ["launched"] * 3 + ["recorded", "replayed", "replayed"]
 
 
@@ -259,13 +267,13 @@ def test_gradients_elsewhere_in_memory_are_not_replayed(told, place) -> None:
     optimizer, recorded = told
     first, p = optimizer.params[0].grad, optimizer.params[place]
     p.grad = p.grad.view(2)
-    recorded.step()
+    recorded()
     assert optimizer.did == ["replayed"]  # another tensor, where it was
     p.grad.data = kept = torch.ones(2)
-    recorded.step()
+    recorded()
     assert optimizer.did == ["replayed", "launched"] and p.grad.data_ptr() == kept.data_ptr()
     optimizer.did.clear()
     for having, other in (optimizer.params, optimizer.params[::-1]):
         having.grad, other.grad = first, None
-        recorded.step()
+        recorded()
     assert optimizer.did == ["launched"] * 2  # the same memory is another parameter's
