@@ -1,20 +1,36 @@
-"""The pictures of a report: loss curves, differences to the baseline, and loss against learning rate."""
+"""The pictures of a report: loss curves, differences to the baseline, and loss against learning rate.
+
+One method keeps one colour in every picture.
+"""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib import font_manager, rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, FixedLocator, NullLocator
 
-from ramen.report import canvas
-from ramen.report.formatting import loss, p_text, rows, value_text
-from ramen.report.method import HIGHER_IS_BETTER, PER_BYTE, LrCurve, Method
+from ramen.report.formatting import loss, one_line, p_text, rows, value_text
+from ramen.report.method import HIGHER_IS_BETTER, MOST_DRAWN, PER_BYTE, LrCurve, Method
 
+BASELINE_COLOUR = "#222222"
+# Okabe and Ito's colour-blind safe set without its yellow (too pale on white), and two of Paul Tol's.
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#882255", "#999933")
+INK = "#333333"
+STYLE: Any = {
+    "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": "#999999", "axes.axisbelow": True,
+    "axes.grid": True, "grid.color": "#dddddd", "grid.linewidth": 0.6, "xtick.color": INK, "ytick.color": INK,
+    "axes.labelcolor": INK, "axes.labelsize": 10.5, "axes.titlesize": 12, "axes.titleweight": "bold",
+    "axes.titlecolor": INK, "axes.titlepad": 10, "axes.titlelocation": "left", "legend.frameon": False,
+    "text.parse_math": False, "figure.constrained_layout.use": True, "figure.dpi": 150,
+}  # fmt: skip
+LONGEST_LABEL = 36
 AXES = {"steps": "step", "tokens": "tokens", "seconds": "seconds"}
 UNITS = {"steps": "optimizer steps", "tokens": "training tokens"}
 LOSSES = {"val_loss": "validation loss", "train_loss": "training loss"}
@@ -33,31 +49,34 @@ class Band:
     sd: np.ndarray
     seeds: int
     final: float  # mean of the seeds' last losses
-    apart: bool  # no verdict on it
 
 
+@rc_context(STYLE)
 def draw(
     ranking: pd.DataFrame, methods: list[Method], baseline: Method, lr_curves: list[LrCurve], out: Path
 ) -> dict[str, Path]:
     """Save the pictures that the runs allow into `out`; {name without .png: path}."""
     by_label = {method.label: method for method in methods if method.chosen is not None}
-    apart = set(ranking[~ranking["comparable"]]["method"])
-    shown = canvas.top_methods([by_label[label] for label in ranking["method"] if label in by_label], baseline)
-    if not shown:
+    ranked = [by_label[label] for label in ranking["method"] if label in by_label]
+    others = [method for method in ranked if method is not baseline][: MOST_DRAWN - 1]  # as many as can be told apart
+    if not (shown := [method for method in ranked if method in others or method is baseline]):
         return {}
-    paint = canvas.colours(shown, baseline)
+    # In alphabetical order: adding a seed does not repaint the picture.
+    paint = dict(zip(sorted(method.label for method in others), PALETTE, strict=False))
+    paint[baseline.label] = BASELINE_COLOUR
+    apart = set(ranking[~ranking["comparable"]]["method"])
     figures: dict[str, Figure] = {}
-    runs = [run for method in shown for run in method.chosen_runs.values()]
-    evaluated = any(len(run.curve.series("step", "val_loss")[0]) >= 2 for run in runs)
+    evaluated = any(len(r.curve.series("step", "val_loss")[0]) >= 2 for m in shown for r in m.chosen_runs.values())
     kind = "val_loss" if evaluated else "train_loss"
     for axis, column in AXES.items():
-        if bands := [b for method in shown if (b := band(method, column, kind, method.label in apart))]:
-            figures[f"loss_by_{axis}"] = loss_figure(bands, axis, kind, paint, baseline.metric == PER_BYTE)
+        if bands := [b for method in shown if (b := band(method, column, kind))]:
+            y = f"{LOSSES[kind]} ({'bits a byte' if baseline.metric == PER_BYTE else 'nats a token'})"
+            figures[f"loss_by_{axis}"] = loss_figure(bands, axis, y, paint, apart)
     if different := rows(ranking[ranking["method"].isin(paint) & ranking["difference"].notna()]):
         figures["difference"] = difference_figure(different, by_label, baseline, paint)
     tuned = [curve for curve in lr_curves if curve.label in paint] or lr_curves
     if any(len(curve.points) > 1 for curve in tuned):
-        for curve, colour in zip(tuned, canvas.PALETTE, strict=False):
+        for curve, colour in zip(tuned, PALETTE, strict=False):
             paint.setdefault(curve.label, colour)  # curves over another grouping than the methods
         curves = [curve for curve in tuned if curve.label in paint]
         figures["learning_rate"] = learning_rate_figure(curves, baseline.metric, paint)
@@ -66,7 +85,7 @@ def draw(
     return {name: out / f"{name}.png" for name in figures}
 
 
-def band(method: Method, axis: str, kind: str, apart: bool = False) -> Band | None:
+def band(method: Method, axis: str, kind: str) -> Band | None:
     """Seeds interpolated to the union of their steps, over the range that every seed covers; None without points."""
     runs = [run for run in method.chosen_runs.values() if len(run.curve.series(axis, kind)[0]) >= 2]
     if not runs:
@@ -79,38 +98,31 @@ def band(method: Method, axis: str, kind: str, apart: bool = False) -> Band | No
     thin = np.unique(np.linspace(0, len(losses) - 1, POINTS).round().astype(int))
     mean, sd = losses.mean(axis=1).to_numpy()[thin], losses.std(axis=1).to_numpy()[thin]
     final = float(np.mean([losses[-1] for _, losses in curves]))
-    return Band(method.label, x.to_numpy()[thin], mean, sd, len(curves), final, apart)
+    return Band(method.label, x.to_numpy()[thin], mean, sd, len(curves), final)
 
 
-def loss_figure(bands: list[Band], axis: str, kind: str, colours: dict[str, str], per_byte: bool) -> Figure:
+def loss_figure(bands: list[Band], axis: str, y: str, colours: dict[str, str], apart: set[str]) -> Figure:
     """Loss of `bands` (best first) against `axis` (steps, tokens, seconds), zoomed to where methods differ."""
     divisor, unit = _seconds_unit(bands) if axis == "seconds" else (1.0, UNITS[axis])
     fewest, most = min(band.seeds for band in bands), max(band.seeds for band in bands)
     seeds = f"mean ± sd over {most if fewest == most else f'{fewest} to {most}'} seeds" if most > 1 else "one seed"
-    y = f"{LOSSES[kind]} ({'bits a byte' if per_byte else 'nats a token'})"
-    figure, axes = canvas.new_figure(f"Loss against {axis}, {seeds}", unit, y)
-    for band in reversed(bands):  # the best on top
+    figure, axes = new_figure(f"Loss against {axis}, {seeds}", unit, y)
+    low, high = _loss_limits(bands)
+    for place, band in enumerate(bands):
         x, colour = band.x / divisor, colours[band.label]
-        axes.plot(x, band.mean, color=colour, linewidth=1.9, solid_capstyle="round")
+        label = f"{_label(band.label, band.mean[-1], high)}  {loss(band.final)}"
+        label += " (no verdict)" if band.label in apart else ""
+        front = 3 - place / len(bands)  # the best on top
+        axes.plot(x, band.mean, color=colour, lw=1.9, solid_capstyle="round", label=label, zorder=front)
         if band.seeds > 1:
             axes.fill_between(x, band.mean - band.sd, band.mean + band.sd, color=colour, alpha=0.13, linewidth=0)
-    low, high = _loss_limits(bands)
     entered = [float(band.x[np.argmax(band.mean <= high)]) for band in bands if (band.mean <= high).any()]
     axes.set_ylim(low, high)
     axes.set_xlim(0.8 * min(entered) / divisor, max(band.x[-1] for band in bands) / divisor)
     axes.locator_params(axis="x", nbins=7)
     if axis != "seconds":
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-    ends = [
-        (
-            f"{canvas.literal(b.label)}  {loss(b.final)}{' (no verdict)' * b.apart}",
-            colours[b.label],
-            float(b.x[-1]) / divisor,
-            float(b.mean[-1]),
-        )
-        for b in bands
-    ]
-    canvas.label_ends(axes, ends)
+    figure.legend(loc="outside right upper")
     return figure
 
 
@@ -119,12 +131,11 @@ def difference_figure(
 ) -> Figure:
     """Each method's difference to the baseline (rows of the ranking): seeds as dots, mean and interval as a bar."""
     known = any(not math.isnan(row.low) for row in shown)
-    title = (
-        f"Difference to {baseline.label}, {'95 % interval and p (Holm)' if known else 'too few seeds for an interval'}"
-    )
+    title = f"Difference to {baseline.label}, "
+    title += "95 % interval and p (Holm)" if known else "too few seeds for an interval"
     x = f"{baseline.metric}, difference ({'right' if baseline.metric in HIGHER_IS_BETTER else 'left'} is better)"
-    figure, axes = canvas.new_figure(title, x, "", height=1.6 + 0.5 * len(shown))
-    axes.axvline(0, color=canvas.BASELINE_COLOUR, linewidth=1.2)
+    figure, axes = new_figure(title, x, "", height=1.6 + 0.5 * len(shown))
+    axes.axvline(0, color=BASELINE_COLOUR, linewidth=1.2)
     low, high = _difference_limits(shown)
     axes.set_xlim(low, high)
     axes.locator_params(axis="x", nbins=6)
@@ -139,11 +150,9 @@ def difference_figure(
             right = row.difference >= high
             axes.plot([high if right else low], [y], ">" if right else "<", color=colour, markersize=9, clip_on=False)
         certainty = "n = 1" if math.isnan(row.p_holm) else p_text(row.p_holm, "p")
-        axes.annotate(
-            f"{loss(row.difference, '+')}   {certainty}", (1.03, y), xycoords=("axes fraction", "data"), va="center",
-            fontsize=10, color=canvas.INK,
-        )  # fmt: skip
-    axes.set_yticks(range(len(shown)), [canvas.literal(row.method) for row in reversed(shown)])
+        text, place = f"{loss(row.difference, '+')}   {certainty}", ("axes fraction", "data")
+        axes.annotate(text, (1.03, y), xycoords=place, va="center", fontsize=10, color=INK)
+    axes.set_yticks(range(len(shown)), [literal(row.method) for row in reversed(shown)])
     axes.set_ylim(-0.6, len(shown) - 0.4)
     axes.grid(False, axis="y")
     return figure
@@ -151,27 +160,57 @@ def difference_figure(
 
 def learning_rate_figure(curves: list[LrCurve], metric: str, colours: dict[str, str]) -> Figure:
     """Result against the rates that were tried: a line a method, a ring on the rate shown, crosses where runs diverged."""
-    figure, axes = canvas.new_figure("Result against learning rate (ring: the rate shown)", "learning rate", metric)
+    figure, axes = new_figure("Result against learning rate (ring: the rate shown)", "learning rate", metric)
     low, high = _rate_limits(curves)
     axes.set_ylim(low, high)
-    rates = sorted({point.lr for curve in curves for point in curve.points})
+    rates = sorted({lr for curve in curves for lr in curve.points["lr"]})
     if rates[0] > 0:
         axes.set_xscale("log")
-    ends = []
     for i, curve in enumerate(curves):
-        aside = 1 + ASIDE * (i - (len(curves) - 1) / 2)
-        _plot_rates(axes, curve, aside, colours[curve.label], high)
-        if with_mean := [p for p in curve.points if p.n]:
-            label = canvas.literal(curve.label)
-            ends.append((label, colours[curve.label], with_mean[-1].lr * aside, with_mean[-1].mean))
-    canvas.label_ends(axes, ends)
+        colour, aside = colours[curve.label], 1 + ASIDE * (i - (len(curves) - 1) / 2)  # error bars hide no others
+        points = curve.points.assign(lr=curve.points["lr"] * aside)
+        line, ring, lost = points[points["n"] > 0], points[points["chosen"]], points[points["diverged"] > 0]
+        label = _label(curve.label, line["mean"].min(), high)
+        axes.plot(line["lr"], line["mean"], color=colour, lw=1.6, marker="o", ms=4, label=label)
+        axes.errorbar(line["lr"], line["mean"], line["sd"].fillna(0), fmt="none", color=colour, alpha=0.55, lw=1.1)
+        axes.plot(ring["lr"], ring["mean"], "o", ms=9, mfc="none", mec=colour, mew=1.6)
+        if len(lost):  # an empty unclipped line widens the margins
+            axes.plot(lost["lr"], [high] * len(lost), "x", color=colour, ms=8, mew=2, clip_on=False)
+    figure.legend(loc="outside right upper")
     places = axes.transAxes.inverted().transform(axes.transData.transform([(rate, low) for rate in rates]))[:, 0]
-    chosen = [rates.index(point.lr) for curve in curves for point in curve.points if point.chosen]
+    chosen = [rates.index(lr) for curve in curves for lr in curve.points["lr"][curve.points["chosen"]]]
     texts = [value_text(rate) for rate in rates]
-    axes.xaxis.set_major_locator(FixedLocator([rates[i] for i in canvas.spaced_ticks(list(places), texts, chosen)]))
+    axes.xaxis.set_major_locator(FixedLocator([rates[i] for i in spaced_ticks(list(places), texts, chosen)]))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(lambda rate, _: value_text(rate))
     return figure
+
+
+def new_figure(title: str, x: str, y: str, height: float = 4.6) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(8.4, height))
+    axes = figure.add_subplot(title=literal(title, 70), xlabel=x, ylabel=y)
+    return figure, axes
+
+
+def literal(text: str, longest: int = LONGEST_LABEL) -> str:
+    """Text that shows as it is: characters that the font lacks (CJK) are escaped."""
+    glyphs = font_manager.get_font(font_manager.findfont("DejaVu Sans")).get_charmap()
+    text = text if len(text) <= longest else f"{text[: longest - 1]}…"
+    return "".join(c if ord(c) in glyphs else c.encode("unicode_escape").decode() for c in one_line(text))
+
+
+def _label(text: str, y: float, high: float) -> str:
+    return f"▲ {literal(text)}" if y > high else literal(text)  # it is above the picture
+
+
+def spaced_ticks(places: list[float], texts: list[str], first: list[int]) -> list[int]:
+    """Indices of the ticks (at `places` in [0, 1]) whose texts do not overprint; those of `first` are preferred."""
+    halves = [0.0085 * len(text) + 0.008 for text in texts]
+    shown: list[int] = []
+    for i in [*first, *range(len(places))]:
+        if all(abs(places[i] - places[j]) >= halves[i] + halves[j] for j in shown):
+            shown.append(i)
+    return sorted(shown)
 
 
 def _by_step(series: list[tuple[np.ndarray, np.ndarray]]) -> pd.DataFrame:
@@ -180,42 +219,42 @@ def _by_step(series: list[tuple[np.ndarray, np.ndarray]]) -> pd.DataFrame:
     return frame.interpolate(method="index", limit_area="inside")
 
 
+def _usual(values: Sequence[float]) -> list[float]:
+    """Values without those far worse (above) than the rest: the ones that an axis should be made for."""
+    ordered = sorted(values)
+    middle = ordered[len(ordered) // 2]
+    return [value for value in ordered if value <= middle + 4 * (middle - ordered[0]) + 1e-9]
+
+
+def _with_margin(values: Sequence[float], share: float) -> tuple[float, float]:
+    """Limits of an axis that shows these values, with this share of their range on both sides."""
+    margin = share * (max(values) - min(values)) or 0.01
+    return min(values) - margin, max(values) + margin
+
+
 def _loss_limits(bands: list[Band]) -> tuple[float, float]:
     """From the lowest band to what the typical method has after the first part of training; a method whose end is far
     above the others may leave the picture (its label then points upwards)."""
     low = min(float(np.nanmin(band.mean - np.nan_to_num(band.sd))) for band in bands)
     early = float(np.median([np.interp(START * band.x[-1], band.x, band.mean) for band in bands]))
-    return canvas.with_margin([low, early, *canvas.trim_outliers([float(band.mean[-1]) for band in bands])], 0.04)
+    return _with_margin([low, early, *_usual([float(band.mean[-1]) for band in bands])], 0.04)
 
 
 def _difference_limits(shown: list[Any]) -> tuple[float, float]:
     """Room for the intervals of the usual differences; one far beyond becomes an arrow at the edge."""
-    usual = max(canvas.trim_outliers([abs(row.difference) for row in shown]))
+    usual = max(_usual([abs(row.difference) for row in shown]))
     inside = [row for row in shown if abs(row.difference) <= usual]
     reach = 3 * usual  # two seeds make intervals that would hide everything else
     ends = [end for row in inside for end in (row.difference, row.low, row.high) if not math.isnan(end)]
-    return canvas.with_margin([0.0, *np.clip(ends, -reach, reach)], 0.06)
+    return _with_margin([0.0, *np.clip(ends, -reach, reach)], 0.06)
 
 
 def _rate_limits(curves: list[LrCurve]) -> tuple[float, float]:
     """Room for the best points and for twice their distance: a rate far too large need not flatten the rest."""
-    means = [p.mean for c in curves for p in c.points if p.n]
-    best = canvas.trim_outliers([p.mean for c in curves for p in c.points if p.n and p.chosen] or [0.0])
-    usual = [m for m in canvas.trim_outliers(means or best) if m <= 3 * max(best) - 2 * min(means or best) + 1e-9]
-    return canvas.with_margin([*best, *usual], 0.12)
-
-
-def _plot_rates(axes: Axes, curve: LrCurve, aside: float, colour: str, high: float) -> None:
-    """One method, its rates multiplied by `aside` so that error bars do not hide each other."""
-    with_mean = [p for p in curve.points if p.n]
-    lrs, means, sds = (np.array([getattr(p, name) for p in with_mean]) for name in ("lr", "mean", "sd"))
-    lrs = lrs * aside
-    axes.plot(lrs, means, color=colour, linewidth=1.6, marker="o", markersize=4)
-    axes.errorbar(lrs, means, np.nan_to_num(sds), fmt="none", color=colour, alpha=0.55, linewidth=1.1)
-    rings = [p for p in curve.points if p.chosen]
-    axes.plot([p.lr * aside for p in rings], [p.mean for p in rings], "o", ms=9, mfc="none", mec=colour, mew=1.6)
-    if diverged := [p.lr * aside for p in curve.points if p.diverged]:  # an empty unclipped line widens the margins
-        axes.plot(diverged, [high] * len(diverged), "x", color=colour, ms=8, mew=2, clip_on=False)
+    points = pd.concat([curve.points for curve in curves]).query("n > 0")
+    best = _usual(list(points["mean"][points["chosen"]]) or [0.0])
+    means = list(points["mean"]) or best
+    return _with_margin([*best, *(m for m in _usual(means) if m <= 3 * max(best) - 2 * min(means) + 1e-9)], 0.12)
 
 
 def _seconds_unit(bands: list[Band]) -> tuple[float, str]:

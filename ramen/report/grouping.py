@@ -24,11 +24,12 @@ def group(runs: list[Run], by: list[str], metric: str) -> list[Method]:
     """
     groups: dict[tuple[Value, ...], list[Run]] = {}
     for run in runs:
-        groups.setdefault(tuple(run.value(key) for key in by), []).append(run)
-    methods = [Method(_label(values, by, runs), values, members, metric) for values, members in groups.items()]
-    for method in methods:
-        method.sort(setting_keys(method.runs, by))
-    tuned = [method for method in methods if method.chosen is not None and len(method.tried) > 1]
+        groups.setdefault(tuple(map(run.value, by)), []).append(run)
+    methods = [
+        Method(_label(values, by, runs), values, members, metric, setting_keys(members, by))
+        for values, members in groups.items()
+    ]
+    tuned = [method for method in methods if method.chosen is not None and len(method.settings) > 1]
     if tuned and all(len(method.fresh_runs) >= LEAST_SEEDS for method in tuned):
         for method in methods:
             method.chosen_runs, method.only_fresh = method.fresh_runs, True
@@ -37,10 +38,9 @@ def group(runs: list[Run], by: list[str], metric: str) -> list[Method]:
 
 def setting_keys(runs: list[Run], by: list[str]) -> list[str]:
     """Keys that vary in a method's runs besides the seed; the learning rate first, whether it varies or not."""
-    targets = tuple(f"{key}._target_" for key in by)
-    keys = [key for key in varying(runs) if key not in by and key not in targets and key != LR]
-    choices = [kind for kind in varying_choices(runs) if kind not in by]
-    return ([LR] if LR not in by else []) + choices + keys
+    grouped = {LR, *by, *(f"{key}._target_" for key in by)}
+    keys = [key for key in (*varying_choices(runs), *varying(runs)) if key not in grouped]
+    return keys if LR in by else [LR, *keys]
 
 
 def matters(key: str) -> bool:
@@ -70,8 +70,8 @@ def parse_by(by: str | Iterable[str] | None, runs: list[Run]) -> list[str] | Non
     """Grouping keys from `--by a,b`; None if not given. Errors: DataError for a key that no run has."""
     if by is None:
         return None
-    parts = [by] if isinstance(by, str) else list(by)
-    keys = list(dict.fromkeys(key.strip() for part in parts for key in part.split(",") if key.strip()))
+    text = by if isinstance(by, str) else ",".join(by)
+    keys = list(dict.fromkeys(key.strip() for key in text.split(",") if key.strip()))
     known = {key for run in runs for key in (*run.choices, *run.config)}
     for key in keys:
         if key not in known:
@@ -97,8 +97,7 @@ def default_by(runs: list[Run]) -> list[str]:
     follows from them, which is then what is compared.
     """
     choices = varying_choices(runs)
-    methods = [kind for kind in METHOD_KINDS if kind in choices]
-    context = [kind for kind in CONTEXT_KINDS if kind in choices]
+    methods, context = ([kind for kind in kinds if kind in choices] for kinds in (METHOD_KINDS, CONTEXT_KINDS))
     others = [kind for kind in choices if kind not in (*METHOD_KINDS, *CONTEXT_KINDS, *COMPOSITIONS) and computed(kind)]
     by: list[str] = []
     if EXPERIMENT in choices and sum(_follows(kind, [EXPERIMENT], runs) for kind in methods) != 1:
@@ -117,17 +116,27 @@ def default_by(runs: list[Run]) -> list[str]:
 
 
 def find_baseline(name: str | None, methods: list[Method], by: list[str]) -> tuple[Method, str]:
-    """The baseline and a sentence on how it was found. Errors: DataError if `name` does not name one method.
+    """The baseline and a sentence on the reason for it. Errors: DataError if `name` does not name one method.
 
     `name` is a label, or key=value for some of the grouping keys, separated by commas.
     """
     if name is None:
         ranked = [method for method in methods if method.chosen is not None] or methods
         adamw = [method for method in ranked if "adamw" in map(str, method.values)]
-        note = "the default" if len(adamw) == 1 else "none was named and there is no single adamw: first by name"
-        base = adamw[0] if len(adamw) == 1 else ranked[0]
-        return base, f"Baseline: {base.label} ({note})."
-    matches = [method for method in methods if method.label == name] or _matching(name, methods, by)
+        if len(adamw) == 1:
+            return adamw[0], f"Baseline: {adamw[0].label} (the default)."
+        note = "none was named and there is no single adamw: first by name"
+        return ranked[0], f"Baseline: {ranked[0].label} ({note})."
+    matches = [method for method in methods if method.label == name]
+    pairs = [part.partition("=") for part in name.split(",")]
+    if not matches and all(equals for _, equals, _ in pairs):
+        wanted = {key.strip(): value.strip() for key, _, value in pairs}
+        if unknown := wanted.keys() - by:
+            raise DataError(
+                f"--baseline: not a grouping key, got {', '.join(sorted(unknown))!r}; the runs are grouped by {', '.join(by)}"
+            )
+        values = [dict(zip(by, map(value_text, method.values), strict=True)) for method in methods]
+        matches = [method for method, of in zip(methods, values, strict=True) if wanted.items() <= of.items()]
     if len(matches) == 1:
         return matches[0], f"Baseline: {matches[0].label}."
     labels = [method.label for method in matches or methods]
@@ -135,16 +144,6 @@ def find_baseline(name: str | None, methods: list[Method], by: list[str]) -> tup
         raise DataError(f"--baseline: names {len(matches)} methods, got {name!r}; name one of {listed(labels, 12)}")
     hint = suggestion(name.split("=", 1)[-1], labels)
     raise DataError(f"--baseline: no such method, got {name!r}; {hint}; the methods are {listed(labels, 12)}")
-
-
-def _matching(name: str, methods: list[Method], by: list[str]) -> list[Method]:
-    if not all("=" in part for part in name.split(",")):
-        return []
-    values = {key.strip(): value.strip() for part in name.split(",") for key, _, value in [part.partition("=")]}
-    for key in values:
-        if key not in by:
-            raise DataError(f"--baseline: not a grouping key, got {key!r}; the runs are grouped by {', '.join(by)}")
-    return [m for m in methods if all(value_text(m.values[by.index(key)]) == v for key, v in values.items())]
 
 
 def _label(values: tuple[Value, ...], by: list[str], runs: list[Run]) -> str:
@@ -158,7 +157,7 @@ def _label(values: tuple[Value, ...], by: list[str], runs: list[Run]) -> str:
 
 
 def _follows(kind: str, by: list[str], runs: list[Run]) -> bool:
-    if not by:
-        return False
     seen: dict[tuple, Value] = {}
-    return all(seen.setdefault(tuple(map(run.value, by)), run.value(kind)) == run.value(kind) for run in runs)
+    return bool(by) and all(
+        seen.setdefault(tuple(map(run.value, by)), run.value(kind)) == run.value(kind) for run in runs
+    )

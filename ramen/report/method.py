@@ -2,10 +2,10 @@
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 
 from ramen.report.formatting import value_text
 from ramen.report.statistics import Spread, luck_of_choice, spread
@@ -22,36 +22,26 @@ Seed = int | str
 Setting = tuple[tuple[str, Value], ...]  # the values a method was tuned over, for example (("optimizer.lr", 0.02),)
 
 
-@dataclass
 class Method:
     """Runs that share the values of the grouping keys.
 
-    `settings` holds the finished runs with a finite metric, by setting and by seed; `chosen` is the setting shown.
+    `settings` holds the finished runs with a finite metric by setting and seed, and no run of a setting where all diverged;
+    `chosen` is the setting shown, `chosen_runs` its runs (`only_fresh`: those at seeds that it was not chosen on).
     """
 
-    label: str
-    values: tuple[Value, ...]
-    runs: list[Run]
-    metric: str
-    settings: dict[Setting, dict[Seed, Run]] = field(default_factory=dict)
-    tried: list[Setting] = field(default_factory=list)  # settings with a finished or a diverged run
-    chosen: Setting | None = None
-    chosen_runs: dict[Seed, Run] = field(default_factory=dict)  # of the chosen setting, by seed
-    repeats: int = 0  # finished runs replaced by a newer run of the same setting and seed
-    only_fresh: bool = False  # `chosen_runs` are the seeds that the setting was not chosen on
-
-    def sort(self, keys: list[str]) -> None:
-        """Sort the runs into settings of these keys. Of two runs of one setting and seed the last by folder name counts."""
-        for run in self.runs:
-            setting = tuple((key, run.value(key)) for key in keys)
-            if setting not in self.tried and (self.usable(run) or run.status == "diverged"):
-                self.tried.append(setting)
-            if self.usable(run):
-                by_seed = self.settings.setdefault(setting, {})
-                self.repeats += run.pairing in by_seed
-                by_seed[run.pairing] = run
+    def __init__(self, label: str, values: tuple[Value, ...], runs: list[Run], metric: str, keys: list[str]):
+        self.label, self.values, self.runs, self.metric = label, values, runs, metric
+        self.settings: dict[Setting, dict[Seed, Run]] = {}
+        self.repeats = 0  # finished runs replaced by a newer run of the same setting and seed
+        for run in runs:  # the last by folder name counts
+            if self.usable(run) or run.status == "diverged":
+                by_seed = self.settings.setdefault(tuple((key, run.value(key)) for key in keys), {})
+                if self.usable(run):
+                    self.repeats += run.pairing in by_seed
+                    by_seed[run.pairing] = run
         self.chosen = self.best(self.settings)
         self.chosen_runs = {} if self.chosen is None else self.settings[self.chosen]
+        self.only_fresh = False
 
     @property
     def fresh_runs(self) -> dict[Seed, Run]:
@@ -72,28 +62,24 @@ class Method:
         def rank(setting: Setting) -> tuple[int, float]:
             return -len(self.settings[setting]), sign * self.spread(setting).mean
 
-        return min(settings, key=rank, default=None)
+        return min((setting for setting in settings if self.settings[setting]), key=rank, default=None)
 
-    def spread(self, setting: Setting) -> Spread:
-        return spread(run.metric(self.metric) for run in self.settings[setting].values())
+    def spread(self, setting: Setting | None) -> Spread:
+        return spread(self._scores(self.settings[setting] if setting is not None else {}).values())
 
     @property
     def luck(self) -> float:
         """How much the mean score owes to the choice of the setting on the same seeds (see `luck_of_choice`)."""
-        if self.only_fresh:
-            return 0.0
         others = [runs for setting, runs in self.settings.items() if setting != self.chosen]
-        return luck_of_choice(self.scores, [{s: run.metric(self.metric) for s, run in runs.items()} for runs in others])
+        return luck_of_choice(self.scores, [self._scores(runs) for runs in others])
 
     @property
     def scores(self) -> dict[Seed, float]:
         """The metric by seed at the chosen setting."""
-        return {seed: run.metric(self.metric) for seed, run in self.chosen_runs.items()}
+        return self._scores(self.chosen_runs)
 
-    @property
-    def lr(self) -> float | None:
-        """The learning rate of the chosen setting."""
-        return lr_in(self.chosen)
+    def _scores(self, runs: dict[Seed, Run]) -> dict[Seed, float]:
+        return {seed: run.metric(self.metric) for seed, run in runs.items()}
 
     @property
     def setting_text(self) -> str:
@@ -110,29 +96,17 @@ class Method:
         return sum(run.status == status for run in self.runs)
 
 
-class LrPoint(NamedTuple):
-    """One learning rate of one method: the best setting at that rate (NaN mean if every run diverged)."""
-
-    method: str
-    lr: float
-    mean: float
-    sd: float
-    n: int
-    diverged: int  # runs at this rate that diverged
-    chosen: bool  # the rate shown
-
-
 class LrCurve(NamedTuple):
-    """Metric against learning rate; `remark` is one sentence on the tuning, `flaw` "edge", "single" or nothing."""
+    """Metric against learning rate; `remark` is one sentence on the tuning, `flaw` "edge", "single" or nothing.
+
+    `points`, by increasing rate: method, lr; mean, sd and n of the best setting at that rate (NaN and 0 if every run
+    diverged); the number of runs that diverged; chosen: the rate shown.
+    """
 
     label: str
-    points: list[LrPoint]  # by increasing learning rate
+    points: pd.DataFrame
     remark: str
     flaw: str
-
-
-def lr_curves(methods: list[Method]) -> list[LrCurve]:
-    return [LrCurve(m.label, points, *_remark(m, points)) for m in methods if (points := _points(m))]
 
 
 def lr_in(setting: Setting | None) -> float | None:
@@ -140,26 +114,32 @@ def lr_in(setting: Setting | None) -> float | None:
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
-def _points(method: Method) -> list[LrPoint]:
-    points = []
-    for lr in sorted({lr for setting in method.tried if (lr := lr_in(setting)) is not None}):
-        best = method.best(setting for setting in method.settings if lr_in(setting) == lr)
-        at_best = spread([]) if best is None else method.spread(best)
-        diverged = sum(run.status == "diverged" and run.value(LR) == lr for run in method.runs)
-        points.append(LrPoint(method.label, lr, *at_best, diverged, lr == method.lr))
-    return points
+def lr_curves(methods: list[Method]) -> list[LrCurve]:
+    """The curves of the methods of which a learning rate is known."""
+    curves = []
+    for method in methods:
+        rates, shown, points = {setting: lr_in(setting) for setting in method.settings}, lr_in(method.chosen), []
+        for lr in sorted({lr for lr in rates.values() if lr is not None}):
+            best = method.spread(method.best(setting for setting in rates if rates[setting] == lr))
+            diverged = sum(run.status == "diverged" and run.value(LR) == lr for run in method.runs)
+            points.append(
+                {"method": method.label, "lr": lr, **best._asdict(), "diverged": diverged, "chosen": lr == shown}
+            )
+        if points:
+            remark, flaw = _remark([point["lr"] for point in points], shown)
+            curves.append(LrCurve(method.label, pd.DataFrame(points), f"{method.label}: {remark}", flaw))
+    return curves
 
 
-def _remark(method: Method, points: list[LrPoint]) -> tuple[str, str]:
+def _remark(rates: list[float], shown: float | None) -> tuple[str, str]:
     """Edge: the best rate is the smallest or largest tried, diverged rates included (divergence bounds the grid)."""
-    if method.lr is None:
-        return f"{method.label}: no learning rate led to a finished run.", ""
-    best, low, high = map(value_text, (method.lr, points[0].lr, points[-1].lr))
-    if len(points) == 1:
-        return f"{method.label}: only one learning rate tried ({best}); whether it is tuned is unknown.", "single"
-    text, tried = f"{method.label}: best learning rate {best}", f"{len(points)} tried, {low} to {high}"
+    if shown is None:
+        return "no learning rate led to a finished run.", ""
+    best, low, high = map(value_text, (shown, rates[0], rates[-1]))
+    if len(rates) == 1:
+        return f"only one learning rate tried ({best}); whether it is tuned is unknown.", "single"
     if best not in (low, high):
-        return f"{text} lies inside the grid ({tried}).", ""
+        return f"best learning rate {best} lies inside the grid ({len(rates)} tried, {low} to {high}).", ""
     side, direction = ("smallest", "lower") if best == low else ("largest", "higher")
-    text += f" is on the edge of the grid ({side} of {tried}); a {direction} one may be better,"
-    return f"{text} so the method is not shown at its best.", "edge"
+    text = f"best learning rate {best} is on the edge of the grid ({side} of {len(rates)} tried, {low} to {high})"
+    return f"{text}; a {direction} one may be better, so the method is not shown at its best.", "edge"

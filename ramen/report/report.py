@@ -110,7 +110,7 @@ def compare(
         runs=(table := tables.runs_table(methods, keys)),
         ranking=ranking,
         targets=tables.targets_table([m for m in methods if m.label not in apart], base, target),
-        learning_rates=pd.DataFrame([point for curve in curves for point in curve.points]),
+        learning_rates=pd.concat([curve.points for curve in curves], ignore_index=True) if curves else pd.DataFrame(),
         left_out=tables.left_out_table(table),
         lr_curves=curves,
         methods=methods,

@@ -1,13 +1,14 @@
 """The report's data frames: every run, the ranking, the cost of a target loss, learning rates, and what was left out."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from ramen.report.fairness import GRAVE, VOID, Finding, Gravity
 from ramen.report.formatting import value_text
-from ramen.report.method import HIGHER_IS_BETTER, LEAST_SEEDS, LR, Method, Seed
+from ramen.report.method import HIGHER_IS_BETTER, LEAST_SEEDS, LR, Method, Seed, lr_in
 from ramen.report.statistics import CONFIDENCE, NAN, Difference, difference, holm, ratio, seeds_needed, spread
 from ramen.runs.read import STATUSES
 
@@ -21,13 +22,13 @@ def runs_table(methods: list[Method], by: list[str]) -> pd.DataFrame:
     """One row a run: folder, how it ended, its grouping values, setting and every number of its summary."""
     rows = []
     for method in methods:
-        chosen = {id(run) for run in method.chosen_runs.values()}
-        keys = dict.fromkeys([*by, LR, *(key for setting in method.tried for key, _ in setting)])
+        keys = dict.fromkeys([*by, LR, *(key for setting in method.settings for key, _ in setting)])
         for run in method.runs:
             row: dict[str, object] = {"folder": run.place, "method": method.label, "seed": None, "status": run.status}
             row |= {key: run.value(key) for key in keys}
             reason = run.reason or ("" if method.usable(run) else f"finished without a finite {method.metric}")
-            row |= {"ranked": id(run) in chosen, **run.summary, "seed": run.seed, "reason": reason}
+            row |= {"ranked": run is method.chosen_runs.get(run.pairing), **run.summary}
+            row |= {"seed": run.seed, "reason": reason}
             rows.append(row | {"data_hash": run.data_hash, "commit": run.commit, "device": run.device})
     return pd.DataFrame(rows).astype({"seed": "Int64"})
 
@@ -38,23 +39,30 @@ def ranking_table(methods: list[Method], baseline: Method, findings: list[Findin
     Differences are method minus baseline. p and the interval allow for the choice of each method's setting on the same
     seeds, and (Holm) for the number of methods: the interval excludes 0 exactly where p_holm < 0.05.
     """
-    metric, rows = baseline.metric, []
-    reasons = {m.label: _reasons(m, baseline, findings) for m in methods if m is not baseline}
+    metric, sign = baseline.metric, -1 if baseline.metric in HIGHER_IS_BETTER else 1
+    reasons: list[Reasons] = []
+    differences = []
     for method in methods:
-        scores = {} if method is baseline or reasons[method.label][VOID] else method.scores
-        luck = method.luck - baseline.luck
-        rows.append((method, difference(scores, baseline.scores, -luck if metric in HIGHER_IS_BETTER else luck)))
-    corrected = holm([d.p for _, d in rows])
-    compared = sum(not math.isnan(p) for p in corrected)
-    frame = pd.DataFrame(
-        [
-            _row(m, d, p, "baseline" if m is baseline else verdict(d, p, metric, reasons[m.label]), compared)
-            for (m, d), p in zip(rows, corrected, strict=True)
-        ]
-    )
-    frame["comparable"] = [m is baseline or not reasons[m.label][VOID] for m in methods]
-    better_first = frame["mean"] if metric not in HIGHER_IS_BETTER else -frame["mean"]
-    order = pd.DataFrame({"apart": ~frame["comparable"] | frame["mean"].isna(), "mean": better_first})
+        concern = [f for f in findings if method is not baseline and f.concerns(method.label, baseline.label)]
+        reasons.append({gravity: [f.short for f in concern if f.gravity == gravity] for gravity in (VOID, GRAVE)})
+        scores = {} if method is baseline or reasons[-1][VOID] else method.scores
+        differences.append(difference(scores, baseline.scores, sign * (method.luck - baseline.luck)))
+    corrected = holm([d.p for d in differences])
+    compared = max(1, sum(not math.isnan(p) for p in corrected))
+    table = []
+    for method, d, p_holm, why in zip(methods, differences, corrected, reasons, strict=True):
+        low, high = d.interval(1 - (1 - CONFIDENCE) * (d.p / p_holm if p_holm > 0 else 1 / compared))
+        costs = pd.DataFrame([run.summary for run in method.chosen_runs.values()], columns=list(COSTS)).mean()
+        row: dict[Any, Any] = {"method": method.label, "setting": method.setting_text, "lr": lr_in(method.chosen)}
+        row |= {"settings_tried": len(method.settings), **spread(method.scores.values())._asdict()}
+        row |= {"difference": d.mean, "low": low, "high": high, "p": d.p, "p_holm": p_holm}
+        row |= {"test": "" if math.isnan(d.mean) else d.test, "pairs": d.n if d.test == "paired" else 0}
+        row["seeds_needed"] = seeds_needed(d.mean, d.sd, compared) if d.sd > 0 and d.mean != 0 else 0
+        row["verdict"] = "baseline" if method is baseline else verdict(d, p_holm, metric, why)
+        row |= costs.to_dict() | {status: method.count(status) for status in STATUSES}
+        table.append(row | {"comparable": not why[VOID]})
+    frame = pd.DataFrame(table)
+    order = pd.DataFrame({"apart": ~frame["comparable"] | frame["mean"].isna(), "mean": sign * frame["mean"]})
     frame = frame.loc[order.sort_values(["apart", "mean"], na_position="last", kind="stable").index]
     frame.insert(0, "rank", range(1, len(frame) + 1))
     return frame.reset_index(drop=True)
@@ -103,18 +111,25 @@ def targets_table(methods: list[Method], baseline: Method, target: float | None)
     by_seed, fallback = targets_by_seed(baseline, target)
     if math.isnan(fallback):
         return pd.DataFrame()
-    base = {axis: _costs(baseline, axis, by_seed, fallback) for axis in ("tokens", "seconds")}
-    rows = []
+
+    def costs(method: Method, axis: str) -> dict[Seed, float]:
+        curves = {seed: method.losses(run, axis) for seed, run in method.chosen_runs.items()}
+        return {seed: crossing(x, y, by_seed.get(seed, fallback)) for seed, (x, y) in curves.items() if len(x)}
+
+    base_costs = {axis: costs(baseline, axis) for axis in ("tokens", "seconds")}
+    table = []
     for method in methods:
-        costs = {axis: _costs(method, axis, by_seed, fallback) for axis in base}
-        if known := costs["tokens"] or costs["seconds"]:
+        by_axis = {axis: costs(method, axis) for axis in base_costs}
+        if known := by_axis["tokens"] or by_axis["seconds"]:
             row = {"method": method.label, "reached": np.isfinite([*known.values()]).sum(), "seeds": len(known)}
-            for axis in base:
-                speedup = _speedup({} if method is baseline else base[axis], costs[axis])
-                row[axis] = float(np.mean([*costs[axis].values()])) if costs[axis] else NAN
+            for axis, cost in by_axis.items():
+                row[axis] = float(np.mean([*cost.values()])) if cost else NAN
+                base = {} if method is baseline else base_costs[axis]
+                usable = base and cost and all(value > 0 for value in (*base.values(), *cost.values()))  # not NaN
+                speedup = ratio(base, cost) if usable else (NAN, NAN, NAN)
                 row |= zip((f"speedup_{axis}", f"speedup_{axis}_low", f"speedup_{axis}_high"), speedup, strict=True)
-            rows.append(row)
-    return pd.DataFrame(rows)
+            table.append(row)
+    return pd.DataFrame(table)
 
 
 def crossing(x: np.ndarray, loss: np.ndarray, target: float) -> float:
@@ -125,46 +140,3 @@ def crossing(x: np.ndarray, loss: np.ndarray, target: float) -> float:
         return NAN
     i, before = int(below[0]), max(int(below[0]) - 1, 0)
     return float(np.interp(target, [loss[i], loss[before]], [x[i], x[before]])) if i else float(x[0])
-
-
-def _reasons(method: Method, baseline: Method, findings: list[Finding]) -> Reasons:
-    """Short names of the findings that concern these two, by gravity."""
-    concern = [finding for finding in findings if finding.concerns(method.label, baseline.label)]
-    return {gravity: [finding.short for finding in concern if finding.gravity == gravity] for gravity in (VOID, GRAVE)}
-
-
-def _row(method: Method, d: Difference, p_holm: float, verdict: str, compared: int) -> dict[str, object]:
-    runs = list(method.chosen_runs.values())
-    low, high = d.interval(1 - (1 - CONFIDENCE) * (d.p / p_holm if p_holm > 0 else 1 / max(compared, 1)))
-    known = d.sd > 0 and d.mean != 0
-    row: dict[str, object] = {
-        "method": method.label,
-        "setting": method.setting_text,
-        "lr": method.lr,
-        "settings_tried": len(method.tried),
-        **spread(method.scores.values())._asdict(),
-        "difference": d.mean,
-        "low": low,
-        "high": high,
-        "p": d.p,
-        "p_holm": p_holm,
-        "test": "" if math.isnan(d.mean) else d.test,
-        "pairs": d.n if d.test == "paired" else 0,
-        "seeds_needed": seeds_needed(d.mean, d.sd, max(compared, 1)) if known else 0,
-        "verdict": verdict,
-    }
-    costs = pd.DataFrame([run.summary for run in runs], columns=list(COSTS)).mean()
-    row |= zip(COSTS, costs, strict=True)
-    return row | {status: method.count(status) for status in STATUSES}
-
-
-def _costs(method: Method, axis: str, by_seed: dict[Seed, float], fallback: float) -> dict[Seed, float]:
-    curves = {seed: method.losses(run, axis) for seed, run in method.chosen_runs.items()}
-    return {seed: crossing(xs, losses, by_seed.get(seed, fallback)) for seed, (xs, losses) in curves.items() if len(xs)}
-
-
-def _speedup(base: dict[Seed, float], costs: dict[Seed, float]) -> tuple[float, float, float]:
-    values = [*base.values(), *costs.values()]
-    if not base or not costs or any(math.isnan(v) or v <= 0 for v in values):
-        return NAN, NAN, NAN
-    return ratio(base, costs)

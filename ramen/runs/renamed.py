@@ -17,10 +17,12 @@ ADDED = {"batching": "documents", "validation": "spread", "holdout": "hash"}  # 
 def current_names(config: dict[str, Any]) -> dict[str, Any]:
     """A config with the names that its components and keys have today, and with the keys that came later."""
     config = {KEYS.get(key, key): _renamed(key, value) for key, value in config.items()}
-    data = config.get("data")
+    data, model = config.get("data"), config.get("model")
     if isinstance(data, dict) and "sequence_length" in data and "batching" not in data:
-        later = {key: value for key, value in ADDED.items() if key != "holdout" or "validation_fraction" in data}
-        config["data"] = data | later
+        added = {key: value for key, value in ADDED.items() if key != "holdout" or "validation_fraction" in data}
+        config["data"] = data | {key: value for key, value in added.items() if key not in data}
+    if isinstance(model, dict) and model.get("_target_") == "ramen.nn.gpt.GPT":
+        config["model"] = {"embedding_norm": True} | model  # which 0.1 always did
     return config
 
 

@@ -124,7 +124,7 @@ def test_best_setting_needs_all_its_seeds(tmp_path, write_run, methods):
     (method,) = methods()
     assert method.setting_text == "lr=0.01"
     assert sorted(method.scores) == [0, 1, 2]
-    assert len(method.tried) == 2
+    assert len(method.settings) == 2
 
 
 def test_fresh_seeds_alone_count_where_every_tuned_method_has_three(tmp_path, write_run, methods):
@@ -157,7 +157,7 @@ def test_only_a_finished_run_has_a_place_whatever_numbers_others_leave(tmp_path,
     write_run(tmp_path / "a", "bam", lr=0.01, final=3.0)
     write_run(tmp_path / "b", "bam", lr=0.02, status=status, summary={"final_val_loss": 1.0})
     (method,) = methods()
-    assert (method.scores, len(method.settings), len(method.tried)) == ({0: 3.0}, 1, 1 + (status == "diverged"))
+    assert (method.scores, len(method.settings)) == ({0: 3.0}, 1 + (status == "diverged"))
 
 
 def test_other_hyperparameters_are_settings_too(tmp_path, write_run, methods):
@@ -167,7 +167,7 @@ def test_other_hyperparameters_are_settings_too(tmp_path, write_run, methods):
             write_run(tmp_path / f"{momentum}-{seed}", "bam", seed=seed, final=final, config=config)
     (method,) = methods()
     assert method.setting_text == "lr=0.01, momentum=0.95"
-    assert [(point.lr, point.mean) for point in lr_curves([method])[0].points] == [(0.01, 3.0)]
+    assert lr_curves([method])[0].points[["lr", "mean"]].to_numpy().tolist() == [[0.01, 3.0]]
 
 
 def test_repeated_run_counts_once_and_the_last_wins(tmp_path, write_run, methods):
@@ -195,7 +195,9 @@ def test_is_it_tuned(tmp_path, write_run, methods, rates, diverged, remark):
         write_run(tmp_path / str(lr), "bam", lr=lr, status="diverged")
     (curve,) = lr_curves(methods())
     assert remark in curve.remark
-    assert [(p.lr, p.diverged) for p in curve.points] == [(lr, 0) for lr in rates] + [(lr, 1) for lr in diverged]
+    assert list(zip(curve.points["lr"], curve.points["diverged"], strict=True)) == [(lr, 0) for lr in rates] + [
+        (lr, 1) for lr in diverged
+    ]
 
 
 def test_baseline(tmp_path, write_run, methods):
