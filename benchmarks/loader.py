@@ -20,8 +20,8 @@ def loader(work: Workload, here: Machine) -> list[Row]:
     """Both; of the second also the memory after its first shard and after some more, which must be the same."""
     source = build_section(work.config(), "data")
     dataset = source.dataset(progress=False)
-    length = source.rows.sequence_length
-    own = source.rows.batches(dataset.train, source.vocabulary - 1, seed=0)
+    length = source.sequence_length
+    own = source.batches(dataset.train, source.vocabulary - 1, seed=0)
     rows = max(1, BATCH_TOKENS // length)
     seconds = statistics.median(here.rounds({"take": lambda: own.take(rows)}, work.rounds)["take"])
     return [

@@ -29,7 +29,7 @@ NARROW = (
 
 def text_of(config: dict[str, Any]) -> DataSpec:
     source = build_section(config, "data")
-    return DataSpec(source.vocabulary, source.vocabulary - 1, source.rows.sequence_length, source.rows.document_mask)
+    return DataSpec(source.vocabulary, source.vocabulary - 1, source.sequence_length, source.document_mask)
 
 
 def test_the_page_names_every_experiment() -> None:

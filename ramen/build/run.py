@@ -110,8 +110,7 @@ def validate(config: dict[str, Any]) -> ValidatedRun:
     source: Source = build_section(config, "data")
     logger: Logger = build_section(config, "logger")
     # Every tokenizer's last id opens documents.
-    rows = source.rows
-    data = DataSpec(source.vocabulary, source.vocabulary - 1, rows.sequence_length, rows.document_mask)
+    data = DataSpec(source.vocabulary, source.vocabulary - 1, source.sequence_length, source.document_mask)
     compile_mode = choose_compile_mode(root.compile, device)
     backend = choose_attention_backend(config, device, precision, compile_mode != "off")
     dry = dry_run(config, data, precision, device.type, machine.free_memory(device))
@@ -177,7 +176,7 @@ def build_training(command: Command, valid: ValidatedRun, dataset: Dataset, logg
     initialise(model, seed)
     model.after_step()  # type: ignore[operator]  # what holds after a step holds before the first
     model.to(valid.device)
-    validation = valid.source.rows.validation_batch(dataset.validation, data.bos)
+    validation = valid.source.validation_batch(dataset.validation, data.bos)
     groups = build_groups(config, model)
     diagnostics = build_section(config, "diagnostics")
     if diagnostics:
@@ -186,7 +185,7 @@ def build_training(command: Command, valid: ValidatedRun, dataset: Dataset, logg
         model=model,
         optimizers=build_optimizers(config, groups),
         schedules=valid.dry_run.schedules,
-        batches=valid.source.rows.batches(dataset.train, data.bos, seed),
+        batches=valid.source.batches(dataset.train, data.bos, seed),
         validation=validation,
         bytes_per_token=dataset.tokenizer.bytes_per_target(validation.targets.numpy()),
         device=valid.device,

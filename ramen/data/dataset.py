@@ -1,18 +1,91 @@
-"""A prepared data set: shards of both splits and their tokenizer, checked at each opening."""
+"""A prepared data set: shards of both splits and their tokenizer, checked at each opening.
+
+manifest.json of a folder of shards has the record of each, the state of its file when it was read, and the origin of all.
+A state is size, time of change and time of the last change of the inode, which cannot be set back. A file in its noted
+state is taken to be what it was, so that no start reads gigabytes again; any other is read and compared with its record.
+"""
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+import logging
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from ramen.data.index import MANIFEST, ShardIndex
-from ramen.data.shard import ShardRecord, open_shard
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ramen.data.shard import ShardRecord, open_shard, read_record, reading
 from ramen.data.tokenizer import REMEDY, TOKENIZER, Tokenizer, load_tokenizer
-from ramen.errors import DataError
-from ramen.runs.atomic import sha256_of
+from ramen.errors import DataError, told
+from ramen.runs.atomic import read_json, sha256_of, write_atomically
 
-FORMAT = 4  # raise it when what is prepared from equal settings changes
+MANIFEST = "manifest.json"
+THREADS = 4
+
+log = logging.getLogger("ramen")
+
+
+class Manifest(BaseModel):
+    """The content of manifest.json: name -> state and record of a shard. A name is never a path."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    about: dict[str, Any]
+    shards: dict[Annotated[str, Field(pattern=r"^\w[\w.-]*$")], tuple[list[int], ShardRecord]]
+    sha256: str  # of the other fields, so that no number changes unnoticed
+
+
+class ShardIndex:
+    """The manifest of a folder. One that is missing or damaged is empty, and `problem` tells why."""
+
+    def __init__(self, folder: Path):
+        self.path = folder / MANIFEST
+        self.about: dict[str, Any] = {}  # the origin of the shards
+        self.shards: dict[str, tuple[list[int], ShardRecord]] = {}  # name -> state and record
+        self.problem: str | None = None
+        try:
+            stored = Manifest.model_validate(read_json(self.path))
+            if stored.sha256 != (actual := sha256_of(stored.model_dump(exclude={"sha256"}))):
+                raise ValueError(f"sha256 {actual} where {stored.sha256} is stated: it was changed")
+            if wrong := [name for name, (_, record) in stored.shards.items() if name != record.file]:
+                raise ValueError(f"another name in the record of {wrong[0]}")
+            self.about, self.shards = stored.about, stored.shards
+        except ValidationError as error:
+            first = error.errors()[0]
+            self.problem = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        except (OSError, ValueError) as error:
+            self.problem = told(error)
+        self._written = {**self.shards}
+
+    def record(self, path: Path, tokenizer: Tokenizer) -> ShardRecord:
+        """The record of a shard; it is read if its state is not noted. DataError when it is damaged or was changed."""
+        with reading(path):
+            status = path.stat()
+        state = [status.st_size, status.st_mtime_ns, status.st_ctime_ns]
+        noted_state, noted = self.shards.get(path.name, (None, None))
+        if noted and noted_state == state:
+            return noted
+        record = read_record(path, tokenizer)
+        if noted and noted != record:
+            raise DataError(f"{path}: was changed, got sha256 {record.sha256}; {MANIFEST} states {noted.sha256}")
+        self.shards[path.name] = state, record
+        return record
+
+    def write(self) -> None:
+        """Write the manifest. DataError where it cannot be."""
+        shards = {name: (state, record.model_dump()) for name, (state, record) in sorted(self.shards.items())}
+        content = {"about": self.about, "shards": shards}
+        write_atomically(self.path, json.dumps({**content, "sha256": sha256_of(content)}, indent=1).encode())
+        self._written = {**self.shards}
+
+    def save(self) -> None:
+        """Write records that are new, where the folder can be written to."""
+        if self.shards != self._written:
+            try:
+                self.write()
+            except DataError as error:
+                log.warning("%s; every start will read the shards again", error)
 
 
 @dataclass(frozen=True)
@@ -33,24 +106,21 @@ class Dataset:
 
 
 def dataset_of(
-    folder: Path, tokenizer: Tokenizer, train: Sequence[ShardRecord], validation: Sequence[ShardRecord]
+    folder: Path, tokenizer: Tokenizer, train: Iterable[ShardRecord], validation: Iterable[ShardRecord]
 ) -> Dataset:
     """The Dataset of shards that have been checked."""
-    splits = {"train": train, "validation": validation}
-    records = {split: [asdict(record) for record in shards] for split, shards in splits.items()}
+    records = {
+        "train": [record.model_dump() for record in train],
+        "validation": [record.model_dump() for record in validation],
+    }
+    paths = {split: tuple(folder / record["file"] for record in shards) for split, shards in records.items()}
     sizes = {
         f"{split}_{count}": sum(record[count] for record in shards)
         for split, shards in records.items()
         for count in ("tokens", "documents", "bytes")
     }
-    paths = {split: tuple(folder / record.file for record in shards) for split, shards in splits.items()}
     digest = sha256_of({"tokenizer_sha256": tokenizer.hash, **records})[:16]
     return Dataset(folder, paths["train"], paths["validation"], tokenizer, digest, **sizes)
-
-
-def settings_digest(settings: Mapping[str, Any]) -> str:
-    """Eight hexadecimal digits over the settings of a preparation."""
-    return sha256_of({"format": FORMAT, **settings})[:8]
 
 
 def open_dataset(folder: Path, settings: Mapping[str, Any] | None = None) -> Dataset:
@@ -63,15 +133,18 @@ def open_dataset(folder: Path, settings: Mapping[str, Any] | None = None) -> Dat
     if settings is not None and stated != json.loads(json.dumps(dict(settings))):
         raise DataError(f"{path}: is of other settings, got {stated}; asked are {dict(settings)}; {REMEDY}")
     tokenizer = load_tokenizer(folder / TOKENIZER, index.about["tokenizer_sha256"])
-    train, validation = ([folder / name for name in index.names(split)] for split in ("train_", "validation_"))
+    train, validation = (
+        sorted(name for name in index.shards if name.startswith(split)) for split in ("train_", "validation_")
+    )
     if not train or not validation:
         raise DataError(f"{path}: lists no shard of a split; each needs one; {REMEDY}")
-    for shard in [*train, *validation]:
-        open_shard(shard)  # all headers before any contents
-    records, errors = index.records([*train, *validation], tokenizer)
-    for error in errors.values():
-        raise DataError(f"{error}; {REMEDY}")
+    names = [*train, *validation]
+    for name in names:
+        open_shard(folder / name)  # all headers before any contents
+    try:
+        with ThreadPoolExecutor(THREADS) as pool:
+            records = list(pool.map(lambda name: index.record(folder / name, tokenizer), names))
+    except DataError as error:
+        raise DataError(f"{error}; {REMEDY}") from error
     index.save()
-    return dataset_of(
-        folder, tokenizer, [records[path.name] for path in train], [records[path.name] for path in validation]
-    )
+    return dataset_of(folder, tokenizer, records[: len(train)], records[len(train) :])

@@ -22,17 +22,17 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from ramen.data.bpe import train_bpe
-from ramen.data.index import ShardIndex
-from ramen.data.shard import MOST_TOKENS, ShardRecord, header_of
-from ramen.data.split import Document, SplitStats, split
-from ramen.data.tokenizer import TOKENIZER, Tokenizer, byte_tokenizer, char_tokenizer, gpt2_tokenizer
+from ramen.data.dataset import ShardIndex
+from ramen.data.shard import MOST_TOKENS, ShardRecord, header_of, refusing
+from ramen.data.split import Document
+from ramen.data.tokenizer import TOKENIZER, Tokenizer, byte_tokenizer, char_tokenizer, gpt2_tokenizer, train_bpe
 from ramen.errors import ConfigError, DataError, RamenError
 from ramen.runs.lock import LOCK, discard, exclusive
 
 if TYPE_CHECKING:
     from ramen.data.source import TextSource
 
+WRITABLE = "data.folder needs to be writable, with room"
 UNFINISHED = ".part"
 CHUNK_CHARACTERS = 2**20
 CHUNKS_PER_WORKER = 2  # held at once
@@ -46,29 +46,32 @@ class PausedError(DataError):
 def prepare(source: "TextSource", folder: Path, progress: bool) -> None:
     """Tokenize `source` into `folder`, unless another process has done so."""
     partial = folder.with_name(f".{folder.name}.partial")
-    try:
-        with exclusive(partial, unless=folder) as locked:
-            if locked:
-                _prepare(source, partial, progress)
-                partial.rename(folder)
-                (folder / LOCK).unlink(missing_ok=True)
-    except OSError as error:
-        raise DataError(
-            f"{folder}: cannot be prepared, got {error}; data.folder needs to be writable, with room"
-        ) from error
+    with refusing(f"{folder}: cannot be prepared", WRITABLE), exclusive(partial, unless=folder) as locked:
+        if locked:
+            _fill(partial, source, progress)
+            partial.rename(folder)
+            (folder / LOCK).unlink(missing_ok=True)
 
 
-def _prepare(source: "TextSource", folder: Path, progress: bool) -> None:
-    """Fill the folder; an error that a later run would meet again removes it."""
+def _fill(folder: Path, source: "TextSource", progress: bool) -> None:
+    """Prepare in this folder, behind the shards in it if they are of the same source and tokenizer. An error that a later
+    run would meet again removes it."""
     try:
-        settings, stats = source.settings(), SplitStats()
+        settings, documents = source.settings(), source.sides()
         tokenizer = _tokenizer(source, progress)
-        index = _continue_or_clear(folder, {"origin": source.origin(), "tokenizer_sha256": tokenizer.hash})
+        index = ShardIndex(folder)
+        about = {"origin": source.origin(), "tokenizer_sha256": tokenizer.hash}
+        if not about.items() <= index.about.items():
+            for path in folder.iterdir():
+                if path.name != LOCK:
+                    path.unlink()
+            index.shards.clear()
+        index.about = {**about}
+        index.write()
         tokenizer.save(folder / TOKENIZER)
-        documents = split(source.documents, source.holdout, source.validation_fraction, stats)
-        title = source.name if progress else None
-        write_shards(documents, index, tokenizer, source.shard_tokens, source.workers, title)
-        stats.check(source.validation_fraction)
+        title = source.label if progress else None
+        write_shards(documents, index, tokenizer, source.shard_tokens, source.threads, title)
+        documents.check()
         if source.settings() != settings:
             raise DataError("data: the texts changed while they were read; start again when nothing writes to them")
         index.about["settings"] = settings
@@ -86,36 +89,20 @@ def _tokenizer(source: "TextSource", progress: bool) -> Tokenizer:
         return gpt2_tokenizer()
     if source.tokenizer == "char":
         return char_tokenizer(source.documents())
-    stats = SplitStats()
-    documents = split(source.documents, source.holdout, source.validation_fraction, stats)
+    documents = source.sides()
     try:
         return train_bpe((text for text, is_held_out in documents if not is_held_out), source.bpe_vocabulary, progress)
     except ConfigError:
-        stats.check(source.validation_fraction)  # too few documents have too few words
+        documents.check()  # too few documents have too few words
         raise
-
-
-def _continue_or_clear(folder: Path, about: dict[str, str | None]) -> ShardIndex:
-    """The index of the folder, with the shards in it if they are of this source and tokenizer, else emptied."""
-    index = ShardIndex(folder)
-    if not about.items() <= index.about.items():
-        for path in folder.iterdir():
-            if path.name != LOCK:
-                path.unlink()
-        index = ShardIndex(folder)
-    index.about = {**about}
-    index.write()
-    return index
 
 
 def validation_shards(source: "TextSource", tokenizer: Tokenizer, folder: Path, whole: bool) -> list[ShardRecord]:
     """The validation split of a corpus, or the `whole` of it, tokenized into shards of a folder."""
-    if whole:
-        documents = ((text, True) for text in source.documents() if text.strip())
-    else:
-        both = split(source.documents, source.holdout, source.validation_fraction, SplitStats())
-        documents = ((text, True) for text, is_held_out in both if is_held_out)
-    return write_shards(documents, ShardIndex(folder), tokenizer, source.shard_tokens)[1]
+    texts = source.documents() if whole else (text for text, is_held_out in source.sides() if is_held_out)
+    index = ShardIndex(folder)
+    write_shards(((text, True) for text in texts if text.strip()), index, tokenizer, source.shard_tokens)
+    return [record for _, record in index.shards.values()]
 
 
 def write_shards(
@@ -125,23 +112,25 @@ def write_shards(
     shard_tokens: int,
     workers: int = 1,
     title: str | None = None,
-) -> tuple[list[ShardRecord], list[ShardRecord]]:
-    """Tokenize documents into shards of both splits (training, validation), behind those that the index lists.
-    `title`: of a progress bar."""
+) -> None:
+    """Tokenize documents into shards of both splits, behind those that the index lists. `title`: of a progress bar."""
     seconds = 0.2 if sys.stderr.isatty() else 60
     bar = tqdm(desc=f"preparing {title}", unit=" tokens", unit_scale=True, mininterval=seconds, disable=title is None)
     with bar, ExitStack() as files:
-        train = files.enter_context(SplitWriter("train", 1, index, tokenizer, shard_tokens))
-        validation = files.enter_context(SplitWriter("validation", 0, index, tokenizer, shard_tokens))
-        finished = [sum(record.documents for record in writer.records) for writer in (train, validation)]
-        for ids, is_held_out in tokenize_all(_behind(documents, finished), tokenizer, workers):
-            (validation if is_held_out else train).write(ids)
+        writers = [
+            files.enter_context(SplitWriter(split, first, index, tokenizer, shard_tokens))
+            for split, first in (("train", 1), ("validation", 0))
+        ]
+        new = _behind(documents, [writer.documents for writer in writers])
+        for ids, is_held_out in tokenize_all(new, tokenizer, workers):
+            writers[is_held_out].write(ids)
             bar.update(len(ids))
-        return train.finish(), validation.finish()
+        for writer in writers:
+            writer.close_shard()
 
 
 def _behind(documents: Iterable[Document], finished: list[int]) -> Iterator[Document]:
-    """The documents behind the first of each split, as many as are `finished`: (training, validation)."""
+    """The documents behind the first of each split, as many as are `finished`: [training, validation]."""
     for text, is_held_out in documents:
         if finished[is_held_out]:
             finished[is_held_out] -= 1
@@ -171,16 +160,13 @@ def tokenize_all(documents: Iterable[Document], tokenizer: Tokenizer, workers: i
         return [(np.concatenate((opening, tokenizer.encode(text))), is_held_out) for text, is_held_out in chunk]
 
     pending: deque[Future[list[TokenizedDocument]]] = deque()
-    pool = ThreadPoolExecutor(workers, "tokenize")
-    try:
+    with ThreadPoolExecutor(workers, "tokenize") as pool:
         for chunk in chunks(documents):
             pending.append(pool.submit(tokenize, chunk))
             if len(pending) >= CHUNKS_PER_WORKER * workers:
                 yield from pending.popleft().result()
         while pending:
             yield from pending.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 class SplitWriter:
@@ -191,23 +177,24 @@ class SplitWriter:
     """
 
     def __init__(self, split: str, first: int, index: ShardIndex, tokenizer: Tokenizer, shard_tokens: int):
-        self.folder, self.split, self.first = index.path.parent, split, first
+        self.split, self.number = split, first
         self.index, self.tokenizer, self.shard_tokens = index, tokenizer, shard_tokens
-        self.records: list[ShardRecord] = []
+        self.documents = 0  # in finished shards
         self.tokens = 0  # in the shard that is being filled
         self.file: BinaryIO | None = None
         with suppress(DataError):  # the first that is not there or damaged, and those behind it, are written again
-            while self.path in index:
-                self.records.append(index.record(self.path, tokenizer))
-        for path in self.folder.glob(f"{split}_*"):
-            if path.name not in {record.file for record in self.records}:
-                index.forget(path)
+            while self.path.name in index.shards:
+                self.documents += index.record(self.path, tokenizer).documents
+                self.number += 1
+        for path in index.path.parent.glob(f"{split}_*"):
+            if path.name >= self.path.name or path.suffix == UNFINISHED:
+                index.shards.pop(path.name, None)
                 path.unlink()
 
     @property
     def path(self) -> Path:
         """The shard that is being filled, or will be next."""
-        return self.folder / f"{self.split}_{self.first + len(self.records):06d}.bin"
+        return self.index.path.with_name(f"{self.split}_{self.number:06d}.bin")
 
     def write(self, ids: NDArray[np.uint16]) -> None:
         """Add a document; close the shard if it is full."""
@@ -221,14 +208,10 @@ class SplitWriter:
         self.file.write(ids.astype("<u2", copy=False).data)
         self.tokens += len(ids)
         if self.tokens >= self.shard_tokens:
-            self._close_shard()
+            self.close_shard()
 
-    def finish(self) -> list[ShardRecord]:
-        """Close the last shard; returns all of them in order."""
-        self._close_shard()
-        return self.records
-
-    def _close_shard(self) -> None:
+    def close_shard(self) -> None:
+        """Give the shard its header and its name, if one is being filled."""
         if self.file is None:
             return
         self.file.seek(0)
@@ -237,8 +220,9 @@ class SplitWriter:
         os.fsync(self.file.fileno())
         self.file.close()
         self.path.with_suffix(UNFINISHED).rename(self.path)
-        self.records.append(self.index.record(self.path, self.tokenizer))
+        self.index.record(self.path, self.tokenizer)
         self.index.write()
+        self.number += 1
         self.tokens, self.file = 0, None
 
     def __enter__(self) -> "SplitWriter":

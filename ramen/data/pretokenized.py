@@ -13,15 +13,15 @@ import shutil
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-from ramen.data.dataset import Dataset, dataset_of
-from ramen.data.index import ShardIndex
-from ramen.data.prepare import PausedError
-from ramen.data.shard import ShardRecord
+from ramen.data.dataset import THREADS, Dataset, ShardIndex, dataset_of
+from ramen.data.prepare import WRITABLE, PausedError
+from ramen.data.shard import ShardRecord, refusing
 from ramen.data.source import FIXED_VOCABULARIES, Source, check_range
 from ramen.data.tokenizer import Tokenizer, gpt2_tokenizer
 from ramen.errors import ConfigError, DataError, told
@@ -33,22 +33,27 @@ if TYPE_CHECKING:
 SPARE_BYTES = 2**26  # of disk, to leave free
 
 
+@dataclass(kw_only=True, eq=False)
 class Pretokenized(Source):
     """The validation shard and the first training shards of a repository."""
 
-    def __init__(self, *, repo: str, prefix: str, available: int | None, shards: int, downloads: int, **base: Any):
-        super().__init__(**base)
-        check_range("shards", shards, 1, 999_999 if available is None else available)
-        check_range("downloads", downloads, 1, 64)
-        if not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", repo):
-            raise ConfigError(f"data.repo: is no repository, got {repo!r}; allowed is owner/name")
-        if not re.fullmatch(r"\w[\w.-]*", prefix):
-            raise ConfigError(f"data.prefix: is no beginning of a file's name, got {prefix!r}; allowed is fineweb")
-        self.repo = repo
-        self.home = self.folder / repo.replace("/", "_")
-        self.validation = f"{prefix}_val_000000.bin"
-        self.train = [f"{prefix}_train_{number:06d}.bin" for number in range(1, shards + 1)]
-        self.downloads = downloads
+    repo: str
+    prefix: str
+    available: int | None
+    shards: int
+    downloads: int
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_range("shards", self.shards, 1, 999_999 if self.available is None else self.available)
+        check_range("downloads", self.downloads, 1, 64)
+        if not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", self.repo):
+            raise ConfigError(f"data.repo: is no repository, got {self.repo!r}; allowed is owner/name")
+        if not re.fullmatch(r"\w[\w.-]*", self.prefix):
+            raise ConfigError(f"data.prefix: is no beginning of a file's name, got {self.prefix!r}; allowed is fineweb")
+        self.home = self.root / self.repo.replace("/", "_")
+        training = [f"{self.prefix}_train_{number:06d}.bin" for number in range(1, self.shards + 1)]
+        self.names = [f"{self.prefix}_val_000000.bin", *training]
 
     @property
     def vocabulary(self) -> int:
@@ -56,54 +61,35 @@ class Pretokenized(Source):
 
     def dataset(self, progress: bool = True) -> Dataset:
         """The shards, fetched now if they are not there or were changed."""
-        tokenizer = _tokenizer()
-        names = [self.validation, *self.train]
-        records = self._present(names, tokenizer)
-        if len(records) < len(names):
-            try:
-                with exclusive(self.home):
-                    present = self._present(names, tokenizer)  # another process may have fetched them in the meantime
-                    if missing := [name for name in names if name not in present]:
-                        self._fetch(missing, tokenizer, progress)
-                    records = self._present(names, tokenizer)
-            except OSError as error:
-                raise DataError(
-                    f"{self.home}: cannot be written, got {error}; data.folder needs to be writable, with room"
-                ) from error
-        return dataset_of(self.home, tokenizer, [records[name] for name in self.train], [records[self.validation]])
+        records = self._records()
+        if len(records) < len(self.names):
+            with refusing(f"{self.home}: cannot be written", WRITABLE), exclusive(self.home):
+                present = self._records()  # another process may have fetched them in the meantime
+                if missing := [name for name in self.names if name not in present]:
+                    self._fetch(missing, progress)
+                records = self._records()
+        validation, *train = (records[name] for name in self.names)
+        return dataset_of(self.home, _tokenizer(), train, [validation])
 
-    def _present(self, names: list[str], tokenizer: Tokenizer) -> dict[str, ShardRecord]:
+    def _records(self) -> dict[str, ShardRecord]:
         """The records of the files that are there. DataError for a damaged one that was put there by hand."""
-        index = ShardIndex(self.home)
-        records, errors = index.records([self.home / name for name in names if (self.home / name).exists()], tokenizer)
-        for path, error in errors.items():
-            if path not in index:  # one that was whole before is fetched again
+        index, tokenizer = ShardIndex(self.home), _tokenizer()
+
+        def record(name: str) -> ShardRecord | None:
+            try:
+                return index.record(self.home / name, tokenizer)
+            except DataError as error:
+                if name in index.shards:  # it was whole before, and is fetched again
+                    return None
                 raise DataError(f"{error}; delete it to have it fetched") from error
+
+        with ThreadPoolExecutor(THREADS) as pool:
+            records = pool.map(record, [name for name in self.names if (self.home / name).exists()])
         index.save()
-        return records
+        return {record.file: record for record in records if record}
 
-    def _fetch(self, names: list[str], tokenizer: Tokenizer, progress: bool) -> None:
-        """Fetch files, replacing what is there."""
-        files = self._stated_by_hub(names)
-        needed, free = sum(file.size for file in files) + SPARE_BYTES, shutil.disk_usage(self.home).free
-        if needed > free:
-            raise DataError(
-                f"{self.home}: has too little room for {len(names)} files of {self.repo}, got {free / 1e9:.2f} GB free; "
-                f"needed are {needed / 1e9:.2f} GB: a smaller data.shards or another data.folder"
-            )
-        if progress:  # huggingface_hub shows how far it is on a terminal
-            tqdm.write(f"fetching {needed / 1e9:.2f} GB, {_listed(names)} of {self.repo}, into {self.home}", sys.stderr)
-        index = ShardIndex(self.home)
-        pool = ThreadPoolExecutor(self.downloads)
-        try:
-            for done in [pool.submit(self._fetch_one, file, index, tokenizer) for file in files]:
-                done.result()
-        finally:
-            pool.shutdown(cancel_futures=True)
-            index.save()
-
-    def _stated_by_hub(self, names: list[str]) -> "list[RepoFile]":
-        """Size and, of large files, sha256 of each. DataError that says what to do by hand when the hub does not answer."""
+    def _fetch(self, names: list[str], progress: bool) -> None:
+        """Fetch files, replacing what is there. DataError that says what to do by hand when the hub does not answer."""
         from huggingface_hub import HfApi
         from huggingface_hub.hf_api import RepoFile
 
@@ -117,15 +103,28 @@ class Pretokenized(Source):
                 f"{self.repo}: has no {_listed(absent)}; "
                 "a smaller data.shards, another data.prefix or another data.repo is needed"
             )
-        return files
+        needed, free = sum(file.size for file in files) + SPARE_BYTES, shutil.disk_usage(self.home).free
+        if needed > free:
+            raise DataError(
+                f"{self.home}: has too little room for {len(names)} files of {self.repo}, got {free / 1e9:.2f} GB free; "
+                f"needed are {needed / 1e9:.2f} GB: a smaller data.shards or another data.folder"
+            )
+        if progress:  # huggingface_hub shows how far it is on a terminal
+            tqdm.write(f"fetching {needed / 1e9:.2f} GB, {_listed(names)} of {self.repo}, into {self.home}", sys.stderr)
+        index, pool = ShardIndex(self.home), ThreadPoolExecutor(self.downloads)
+        try:
+            for done in [pool.submit(self._fetch_one, file, index) for file in files]:
+                done.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+            index.save()
 
-    def _fetch_one(self, file: "RepoFile", index: ShardIndex, tokenizer: Tokenizer) -> None:
-        """Fetch and read a file."""
+    def _fetch_one(self, file: "RepoFile", index: ShardIndex) -> None:
         from huggingface_hub import hf_hub_download
 
         path, sha256 = self.home / file.path, file.lfs and file.lfs.sha256
         path.unlink(missing_ok=True)
-        index.forget(path)
+        index.shards.pop(path.name, None)
         try:
             hf_hub_download(self.repo, file.path, repo_type="dataset", local_dir=self.home)
         except Exception as error:  # the hub's own errors and those of whichever http client it uses
@@ -133,12 +132,12 @@ class Pretokenized(Source):
                 raise
             raise self._by_hand([file.path], error) from error
         try:
-            record = index.record(path, tokenizer)
+            record = index.record(path, _tokenizer())
             if sha256 not in (None, record.sha256):
                 raise DataError(f"{path}: is not what the hub states, got sha256 {record.sha256}; stated is {sha256}")
         except DataError as error:
             path.unlink()
-            index.forget(path)
+            index.shards.pop(path.name, None)
             raise DataError(f"{error}; it was removed; run again to fetch it from {self.repo} once more") from error
 
     def _by_hand(self, names: Sequence[str], error: Exception) -> PausedError:

@@ -8,46 +8,39 @@ Files that a build writes (version.py) are left out.
 import base64
 import hashlib
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from ramen.data.source import TextSource, threads
+from ramen.data.shard import refusing
+from ramen.data.source import TextSource
 from ramen.errors import DataError
 
 BUILT = ("version.py", "_version.py")
 
 
+@dataclass(kw_only=True, eq=False)
 class Python(TextSource):
     """The `.py` files of some packages."""
 
-    name = "python"
-
-    def __init__(self, *, packages: list[str], workers: int | None, **base: Any):
-        super().__init__(**base)
-        self.workers = threads(workers)
-        self.packages = packages
+    packages: list[str]
+    workers: int | None = field()
 
     def documents(self) -> Iterator[str]:
         for sha256, file in sorted(self._files.items()):
             path = Path(str(file.locate()))
-            try:
+            with refusing(f"{path}: cannot be read", "install its package again"):
                 content = path.read_bytes()
-            except OSError as error:
-                raise DataError(
-                    f"{path}: cannot be read, got {error.strerror or error}; install its package again"
-                ) from error
             if base64.urlsafe_b64encode(hashlib.sha256(content).digest()).decode().rstrip("=") != sha256:
                 raise DataError(f"{path}: was changed after it was installed; install its package again")
             yield content.decode(errors="replace")
 
     def fingerprint(self) -> Mapping[str, Any]:
         """The stated sha256 of all files."""
-        return {
-            "packages": sorted(self.packages),
-            "files": hashlib.sha256("".join(sorted(self._files)).encode()).hexdigest(),
-        }
+        files = hashlib.sha256("".join(sorted(self._files)).encode()).hexdigest()
+        return {"packages": sorted(self.packages), "files": files}
 
     @cached_property
     def _files(self) -> dict[str, metadata.PackagePath]:

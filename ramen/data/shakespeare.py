@@ -39,8 +39,6 @@ TYPOGRAPHY = str.maketrans("{}", "[]", "_")  # mistyped stage directions, marks 
 class Shakespeare(TextSource):
     """The plays and poems, scene by scene."""
 
-    name = "shakespeare"
-
     def documents(self) -> Iterator[str]:
         """Scenes, sonnets and poems, works in alphabetical order."""
         for path in _files():

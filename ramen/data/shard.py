@@ -6,15 +6,16 @@ is written whole or not at all.
 """
 
 import hashlib
-import os
 import stat
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, NonNegativeInt
 
-from ramen.errors import DataError
+from ramen.errors import DataError, RamenError, told
 
 if TYPE_CHECKING:
     from ramen.data.tokenizer import Tokenizer
@@ -28,14 +29,15 @@ MOST_TOKENS = 2**31 - 1  # the count is an int32
 READ_BYTES = 2**21
 
 
-@dataclass(frozen=True)
-class ShardRecord:
+class ShardRecord(BaseModel):
     """The contents of a shard in numbers."""
 
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
     file: str
-    tokens: int
-    documents: int  # occurrences of BOS
-    bytes: int  # of UTF-8 text that the tokens stand for
+    tokens: NonNegativeInt
+    documents: NonNegativeInt  # occurrences of BOS
+    bytes: NonNegativeInt  # of UTF-8 text that the tokens stand for
     sha256: str
 
 
@@ -46,34 +48,40 @@ def header_of(tokens: int) -> bytes:
     return header.tobytes()
 
 
+@contextmanager
+def refusing(problem: str, remedy: str, *errors: type[Exception], kind: type[DataError] = DataError) -> Iterator[None]:
+    """Raise `<problem>, got <error>; <remedy>` for these errors, by default OSError; ramen's own pass."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, RamenError) or not isinstance(error, errors or OSError):
+            raise
+        raise kind(f"{problem}, got {told(error)}; {remedy}") from error
+
+
+def reading(path: Path) -> AbstractContextManager[None]:
+    """Refuse a shard that cannot be read. ValueError: it has shrunk since it was looked at."""
+    return refusing(f"{path}: cannot be read", "a .bin shard is needed", OSError, ValueError)
+
+
 def open_shard(path: Path) -> np.memmap:
     """The tokens of a shard, a read-only memory map (N,) of uint16. DataError when it is not exactly a whole shard."""
-    try:
-        mode = path.stat().st_mode
-        if not stat.S_ISREG(mode):  # to open a pipe would wait for a writer
-            kind = "a folder" if stat.S_ISDIR(mode) else "a pipe or device"
+    with reading(path):
+        state = path.stat()
+        if not stat.S_ISREG(state.st_mode):  # to open a pipe would wait for a writer
+            kind = "a folder" if stat.S_ISDIR(state.st_mode) else "a pipe or device"
             raise DataError(f"{path}: is not a file, got {kind}; a .bin shard is needed")
         with path.open("rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            head = file.read(HEADER_BYTES)
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: there is no such file; a .bin shard is needed") from error
-    except OSError as error:
-        raise DataError(
-            f"{path}: cannot be read, got {error.strerror or error}; a readable .bin shard is needed"
-        ) from error
-    count = _check_header(path, head, size)
-    try:
+            header = np.frombuffer(file.read(HEADER_BYTES), dtype="u1")
+        count = _check_header(path, header, state.st_size)
         return np.memmap(path, dtype="<u2", mode="r", offset=HEADER_BYTES, shape=(count,))
-    except (OSError, ValueError) as error:  # ValueError: it has shrunk since
-        raise DataError(f"{path}: cannot be mapped, got {error}") from error
 
 
-def _check_header(path: Path, head: bytes, size: int) -> int:
-    """The number of tokens that a header states, held against the size of its file in bytes."""
-    if size < HEADER_BYTES or len(head) < HEADER_BYTES:
+def _check_header(path: Path, header: np.ndarray, size: int) -> int:
+    """The number of tokens that a header states, compared with the size of its file in bytes."""
+    if len(header) < HEADER_BYTES:
         raise DataError(f"{path}: is cut short, got {size} bytes; a shard has at least {HEADER_BYTES}")
-    magic, version, count = (int(value) for value in np.frombuffer(head, dtype="<i4", count=3))
+    magic, version, count = header.view("<i4")[:3].tolist()
     if magic != MAGIC:
         raise DataError(f"{path}: is no token shard, got magic number {magic}; allowed is {MAGIC}")
     if version != VERSION:
@@ -91,19 +99,23 @@ def read_record(path: Path, tokenizer: "Tokenizer") -> ShardRecord:
     tokens = len(open_shard(path))
     sha256 = hashlib.sha256()
     counts = np.zeros(2**16, dtype=np.int64)
-    try:
-        with path.open("rb") as file:
-            sha256.update(file.read(HEADER_BYTES))
-            while part := file.read(READ_BYTES):
-                sha256.update(part)
-                counts += np.bincount(np.frombuffer(part[: len(part) // 2 * 2], dtype="<u2"), minlength=2**16)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read, got {error.strerror or error}") from error
+    with reading(path), path.open("rb") as file:
+        sha256.update(file.read(HEADER_BYTES))
+        while part := file.read(READ_BYTES):
+            sha256.update(part)
+            counts += np.bincount(np.frombuffer(part[: len(part) // 2 * 2], dtype="<u2"), minlength=2**16)
     if counts.sum() != tokens:
         raise DataError(f"{path}: changed while it was read, got {counts.sum()} tokens; its header states {tokens}")
-    if (largest := int(np.flatnonzero(counts)[-1])) > tokenizer.bos:
-        raise DataError(
-            f"{path}: holds ids of another tokenizer, got id {largest}; those of {tokenizer.name} are 0 to {tokenizer.bos}"
-        )
+    check_ids(path, int(np.flatnonzero(counts)[-1]), tokenizer.bos)
     size = int(counts[: tokenizer.vocabulary] @ tokenizer.byte_lengths)
-    return ShardRecord(path.name, tokens, int(counts[tokenizer.bos]), size, sha256.hexdigest())
+    return ShardRecord(
+        file=path.name, tokens=tokens, documents=int(counts[tokenizer.bos]), bytes=size, sha256=sha256.hexdigest()
+    )
+
+
+def check_ids(path: Path, largest: int, bos: int) -> None:
+    """DataError when the largest id of a shard is that of another tokenizer."""
+    if largest > bos:
+        raise DataError(
+            f"{path}: holds ids of another tokenizer, got id {largest}; allowed are 0 to {bos}, which is BOS"
+        )

@@ -4,44 +4,63 @@ A text corpus says what its documents are; see shakespeare.py (embedded), python
 files), hub.py (Hugging Face). pretokenized.py has shards from the start.
 """
 
+import itertools
 import logging
 import os
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from ramen.data.batches import Batch, Batches
-from ramen.data.dataset import TOKENIZER, Dataset, open_dataset, settings_digest
+from ramen.data.dataset import Dataset, open_dataset
 from ramen.data.documents import DocumentBatches, LongDocuments
 from ramen.data.prepare import prepare
-from ramen.data.shard import LARGEST_ID, MOST_TOKENS
-from ramen.data.split import Holdout
-from ramen.data.tokenizer import char_tokenizer, load_tokenizer
+from ramen.data.shard import LARGEST_ID, MOST_TOKENS, refusing
+from ramen.data.split import Holdout, Split
+from ramen.data.tokenizer import TOKENIZER, char_tokenizer, load_tokenizer
 from ramen.data.windows import ContiguousBatches, RandomBatches
 from ramen.errors import ConfigError, DataError
+from ramen.runs.atomic import sha256_of
 
-Batching = Literal["documents", "contiguous", "random"]
-Validation = Literal["spread", "first"]
+FORMAT = 4  # raise it when what is prepared from equal settings changes
 FIXED_VOCABULARIES = {"byte": 257, "gpt2": 50257}
 
 log = logging.getLogger("ramen")
 
 
-@dataclass(frozen=True)
-class RowSettings:
-    """Settings that cut rows from shards, see conf/data; `skip_bos`: windows leave out the BOS of the first document."""
+@dataclass(kw_only=True, eq=False)
+class Source(ABC):
+    """Data of a run: a Dataset, and the rows made of it. The fields are the keys of conf/data."""
 
+    folder: str
     sequence_length: int
-    batching: Batching
+    batching: Literal["documents", "contiguous", "random"]
     long_documents: LongDocuments
-    validation: Validation
+    validation: Literal["spread", "first"]
     validation_tokens: int | None
-    skip_bos: bool
+
+    skip_bos = False  # True: windows leave out the BOS of the first document, before which nothing ends
+
+    def __post_init__(self) -> None:
+        check_range("sequence_length", self.sequence_length, 2, MOST_TOKENS)
+        if self.validation_tokens is not None:
+            check_range("validation_tokens", self.validation_tokens, 1, MOST_TOKENS)
+        self.root = Path(os.path.expanduser(self.folder))  # noqa: PTH111 - Path's raises for a user that is not there
+
+    @property
+    @abstractmethod
+    def vocabulary(self) -> int:
+        """The number of ids, BOS (the last one) included; known before shards are read."""
+
+    @abstractmethod
+    def dataset(self, progress: bool = True) -> Dataset:
+        """The data, made ready now if it is not yet. DataError when it cannot be, or is damaged."""
 
     @property
     def document_mask(self) -> bool:
@@ -61,80 +80,47 @@ class RowSettings:
         since the beginning of a corpus is no fair sample of it. DataError when nothing is left to predict."""
         batches = self.batches(shards, bos, seed=0, shuffle=False)
         count = sum(1 for _ in batches.every_row())
-        tokens = self.validation_tokens
-        chosen = count if tokens is None else min(count, max(1, round(tokens / self.sequence_length)))
-        spread = ((2 * np.arange(chosen) + 1) * count // (2 * chosen)).tolist()
-        places = {row: place for place, row in enumerate(range(chosen) if self.validation == "first" else spread)}
+        chosen = count
+        if self.validation_tokens is not None:
+            chosen = min(count, max(1, round(self.validation_tokens / self.sequence_length)))
+        places = (
+            np.arange(chosen) if self.validation == "first" else np.arange(1, 2 * chosen, 2) * count // (2 * chosen)
+        )
         rows = np.empty((2, chosen, self.sequence_length), dtype=np.int64)
-        for number, row in enumerate(batches.every_row()):
-            if number in places:
-                rows[:, places[number]] = row
+        is_chosen = np.isin(np.arange(count), places)
+        for number, row in enumerate(itertools.compress(batches.every_row(), is_chosen)):
+            rows[:, number] = row
         batch = batches.batch_of(*rows)
         if not ((batch.targets >= 0) & (batch.targets != bos)).any():
             raise DataError(f"{shards[0]}: holds no text to predict, got {count} rows without any")
         return batch
 
 
-class Source(ABC):
-    """Data of a run: a Dataset, and the settings of rows made of it."""
-
-    skip_bos = False
-
-    def __init__(
-        self,
-        *,
-        folder: str,
-        sequence_length: int,
-        batching: Batching,
-        long_documents: LongDocuments,
-        validation: Validation,
-        validation_tokens: int | None,
-    ):
-        check_range("sequence_length", sequence_length, 2, MOST_TOKENS)
-        if validation_tokens is not None:
-            check_range("validation_tokens", validation_tokens, 1, MOST_TOKENS)
-        self.folder = Path(os.path.expanduser(folder))  # noqa: PTH111 - Path's raises for a user that is not there
-        self.rows = RowSettings(sequence_length, batching, long_documents, validation, validation_tokens, self.skip_bos)
-
-    @property
-    @abstractmethod
-    def vocabulary(self) -> int:
-        """The number of ids, BOS (the last one) included; known before shards are read."""
-
-    @abstractmethod
-    def dataset(self, progress: bool = True) -> Dataset:
-        """The data, made ready now if it is not yet. DataError when it cannot be, or is damaged."""
-
-
+@dataclass(kw_only=True, eq=False)
 class TextSource(Source):
     """A corpus of documents, tokenized once into a folder of shards and read from there ever after."""
 
-    name: ClassVar[str]
-    workers = 1  # threads that tokenize
+    tokenizer: Literal["byte", "char", "bpe", "gpt2"]
+    bpe_vocabulary: int
+    holdout: Holdout
+    validation_fraction: float
+    shard_tokens: int
+    workers: int | None = field(init=False, default=1)  # threads that tokenize
+
     skip_bos = True
 
-    def __init__(
-        self,
-        *,
-        tokenizer: Literal["byte", "char", "bpe", "gpt2"],
-        bpe_vocabulary: int,
-        holdout: Holdout,
-        validation_fraction: float,
-        shard_tokens: int,
-        **base: Any,
-    ):
-        super().__init__(**base)
-        check_range("bpe_vocabulary", bpe_vocabulary, 258, LARGEST_ID + 1)
-        check_range("shard_tokens", shard_tokens, 1, 10**9)
-        if not 0 < validation_fraction < 1:
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_range("bpe_vocabulary", self.bpe_vocabulary, 258, LARGEST_ID + 1)
+        check_range("shard_tokens", self.shard_tokens, 1, 10**9)
+        if not 0 < self.validation_fraction < 1:
             raise ConfigError(
-                f"data.validation_fraction: out of range, got {validation_fraction}; allowed is above 0 and below 1"
+                f"data.validation_fraction: out of range, got {self.validation_fraction}; allowed is above 0 and below 1"
             )
-        self.tokenizer = tokenizer
-        self.bpe_vocabulary = bpe_vocabulary
-        self.holdout: Holdout = holdout
-        self.validation_fraction = validation_fraction
-        self.shard_tokens = shard_tokens
+        cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+        self.threads = cores if self.workers is None else self.workers
+        check_range("workers", self.threads, 1, 1024)
+        self.label = type(self).__name__.lower()
         self.skipped_rows = 0  # that hold null in place of a text
 
     @abstractmethod
@@ -149,23 +135,21 @@ class TextSource(Source):
         """The exact state that is read, where the fingerprint cannot tell it without a network; asked before preparing."""
         return None
 
-    @property
-    def vocabulary(self) -> int:
-        return (
-            self._characters
-            if self.tokenizer == "char"
-            else FIXED_VOCABULARIES.get(self.tokenizer, self.bpe_vocabulary)
-        )
+    def sides(self) -> Split:
+        """The documents, each with its side."""
+        return Split(self.documents, self.holdout, self.validation_fraction)
 
     @cached_property
-    def _characters(self) -> int:
-        path = self.prepared_folder() / TOKENIZER
-        return (load_tokenizer(path) if path.exists() else char_tokenizer(self.documents())).vocabulary
+    def vocabulary(self) -> int:
+        if self.tokenizer == "char":
+            path = self.prepared_folder() / TOKENIZER
+            return (load_tokenizer(path) if path.exists() else char_tokenizer(self.documents())).vocabulary
+        return FIXED_VOCABULARIES.get(self.tokenizer, self.bpe_vocabulary)
 
     def settings(self) -> dict[str, Any]:
         """All that decides the contents of a prepared folder; batching (sequence_length, long_documents ...) does not."""
         return {
-            "source": self.name,
+            "source": self.label,
             "fingerprint": dict(self.fingerprint()),
             "tokenizer": self.tokenizer,
             "bpe_vocabulary": self.bpe_vocabulary if self.tokenizer == "bpe" else None,
@@ -177,16 +161,15 @@ class TextSource(Source):
     def prepared_folder(self) -> Path:
         """The folder of this corpus: a readable name, then a digest of all settings, so that none meets another's folder."""
         size = self.bpe_vocabulary if self.tokenizer == "bpe" else ""
-        return self.folder / f"{self.name}_{self.tokenizer}{size}_{settings_digest(self.settings())}"
+        digest = sha256_of({"format": FORMAT, **self.settings()})[:8]
+        return self.root / f"{self.label}_{self.tokenizer}{size}_{digest}"
 
     def dataset(self, progress: bool = True) -> Dataset:
         """The prepared data, prepared now if it is not there yet. DataError when it is there and damaged."""
-        try:
+        with refusing("data: cannot be looked for", "paths that can be read are needed"):  # a name may be too long
             folder = self.prepared_folder()
-            there = folder.exists()
-        except OSError as error:  # forbidden, or too long a name
-            raise DataError(f"data: cannot be looked for, got {error}; paths that can be read are needed") from error
-        if not there:
+            exists = folder.exists()
+        if not exists:
             prepare(self, folder, progress=progress)
             if self.skipped_rows:
                 log.warning("data: %d rows hold null in place of a text and are left out", self.skipped_rows)
@@ -198,8 +181,8 @@ class TextSource(Source):
             value = row
             for key in [column] if isinstance(row, Mapping) and column in row else column.split("."):
                 if not isinstance(value, Mapping) or key not in value:
-                    there = ", ".join(map(str, value)) or "{}" if isinstance(value, Mapping) else type(value).__name__
-                    raise DataError(f"{place}: has no text under data.text_column={column!r}, got {there}")
+                    present = ", ".join(map(str, value)) or "{}" if isinstance(value, Mapping) else type(value).__name__
+                    raise DataError(f"{place}: has no text under data.text_column={column!r}, got {present}")
                 value = value[key]
             if value is None:
                 self.skipped_rows += 1
@@ -215,9 +198,6 @@ def check_range(key: str, value: int, low: int, high: int) -> None:
         raise ConfigError(f"data.{key}: out of range, got {value}; allowed is {low} to {high}")
 
 
-def threads(workers: int | None) -> int:
-    """The number of threads: `workers`, or one for each core that this process may use."""
-    if workers is not None:
-        check_range("workers", workers, 1, 1024)
-        return workers
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def states_of(paths: Iterable[Path]) -> list[list[Any]]:
+    """Path, size and time of change of each file: another state is another corpus."""
+    return [[str(path), (state := path.stat()).st_size, state.st_mtime_ns] for path in paths]

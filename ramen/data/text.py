@@ -5,15 +5,18 @@ A text file is one document, or several with a line between them that holds only
 one document at a time.
 """
 
+import itertools
 import json
 import logging
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from glob import escape, glob
 from pathlib import Path
 from typing import Any
 
-from ramen.data.source import TextSource, threads
+from ramen.data.shard import refusing
+from ramen.data.source import TextSource, states_of
 from ramen.errors import ConfigError, DataError
 
 LINES = ("\n", r"\n")  # separators that make each line a document; the second is how a shell's quotes hand it on
@@ -22,19 +25,18 @@ LOOK_BYTES = 4096  # of a file in a folder, to tell whether it is text
 log = logging.getLogger("ramen")
 
 
+@dataclass(kw_only=True, eq=False)
 class Text(TextSource):
     """Local files as a corpus."""
 
-    name = "text"
+    files: str | list[str]
+    separator: str | None
+    text_column: str
+    workers: int | None = field()
 
-    def __init__(
-        self, *, files: str | list[str], separator: str | None, text_column: str, workers: int | None, **base: Any
-    ):
-        super().__init__(**base)
-        self.workers = threads(workers)
-        self.files = [files] if isinstance(files, str) else list(files)
-        self.separator = separator
-        self.text_column = text_column
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        separator = self.separator
         if separator not in (None, *LINES) and (separator != separator.strip() or "\n" in separator):
             raise ConfigError(
                 f"data.separator: is not a line without blanks around, got {separator!r}; "
@@ -43,29 +45,25 @@ class Text(TextSource):
 
     def documents(self) -> Iterator[str]:
         for path in self.paths():
-            try:
+            with (
+                refusing(f"{path}: cannot be read", "a file of text is needed"),
+                refusing(f"{path}: is not UTF-8", "convert it", UnicodeDecodeError),
+            ):
                 if not path.stat().st_size:  # also of files of /proc, some of which never end
                     continue
-                rows = ROWS.get(path.suffix)
-                yield from (
-                    self.texts_of(rows(path, self.text_column), self.text_column) if rows else self._read_text(path)
-                )
-            except UnicodeDecodeError as error:
-                raise DataError(
-                    f"{path}: is not UTF-8, got byte {error.object[error.start]:#04x} ({error.reason}); convert it"
-                ) from error
-            except OSError as error:
-                raise DataError(f"{path}: cannot be read, got {error.strerror or error}") from error
+                if rows := ROWS.get(path.suffix):
+                    yield from self.texts_of(rows(path, self.text_column), self.text_column)
+                else:
+                    yield from self._read_text(path)
 
     def fingerprint(self) -> Mapping[str, Any]:
         """Path, size and time of change of every file: another state of a file is another corpus."""
-        states = [[str(path), path.stat().st_size, path.stat().st_mtime_ns] for path in self.paths()]
-        return {"files": states, "separator": self.separator, "text_column": self.text_column}
+        return {"files": states_of(self.paths()), "separator": self.separator, "text_column": self.text_column}
 
     def paths(self) -> list[Path]:
         """The files that the patterns stand for; of a folder all that are text. DataError when a pattern stands for none."""
         paths: set[Path] = set()
-        for pattern in self.files:
+        for pattern in [self.files] if isinstance(self.files, str) else self.files:
             # Not Path's functions: they raise on what may not be looked at, and its glob takes no absolute patterns.
             plain = str(Path(os.path.expanduser(pattern)))  # noqa: PTH111
             matches = glob(escape(plain)) or glob(plain, recursive=True)  # noqa: PTH207 - a name may have brackets in it
@@ -90,7 +88,9 @@ class Text(TextSource):
             elif self.separator in LINES:
                 yield from (line.rstrip("\n") for line in file)
             else:
-                yield from _split_lines(file, self.separator)
+                for is_separator, lines in itertools.groupby(file, lambda line: line.strip() == self.separator):
+                    if not is_separator:
+                        yield "".join(lines)
 
 
 def _inside(folder: Path) -> list[Path]:
@@ -118,20 +118,6 @@ def _is_text(path: Path) -> bool:
     return b"\0" not in head
 
 
-def _split_lines(lines: Iterable[str], separator: str) -> Iterator[str]:
-    """The texts between the lines that hold only `separator`."""
-    text: list[str] = []
-    for line in lines:
-        if line.strip() == separator:
-            if text:
-                yield "".join(text)
-            text = []
-        else:
-            text.append(line)
-    if text:
-        yield "".join(text)
-
-
 def _jsonl_rows(path: Path, column: str) -> Iterator[tuple[str, Any]]:
     with path.open(encoding="utf-8-sig") as file:
         for number, line in enumerate(file, start=1):
@@ -149,16 +135,12 @@ def _parquet_rows(path: Path, column: str) -> Iterator[tuple[str, Any]]:
     import pyarrow  # type: ignore[import-untyped]
     from pyarrow import parquet
 
-    try:
-        with parquet.ParquetFile(path) as file:
-            number = 0
-            wanted = [name for name in file.schema_arrow.names if name in (column, column.partition(".")[0])]
-            for group in file.iter_batches(columns=wanted or None, batch_size=256):
-                for row in group.to_pylist():
-                    number += 1
-                    yield f"{path}: row {number}", row
-    except pyarrow.ArrowException as error:
-        raise DataError(f"{path}: cannot be read as parquet, got {error}") from error
+    problem, remedy = f"{path}: cannot be read as parquet", "a .parquet file is needed"
+    with refusing(problem, remedy, pyarrow.ArrowException), parquet.ParquetFile(path) as file:
+        columns = [name for name in file.schema_arrow.names if name in (column, column.partition(".")[0])]
+        groups = file.iter_batches(columns=columns or None, batch_size=256)
+        for number, row in enumerate((row for group in groups for row in group.to_pylist()), start=1):
+            yield f"{path}: row {number}", row
 
 
 ROWS = {".jsonl": _jsonl_rows, ".parquet": _parquet_rows}

@@ -14,7 +14,7 @@ from ramen.build.objects import build_section
 from ramen.config.check import check_node
 from ramen.config.compose import plain
 from ramen.config.diagnosis import Composer
-from ramen.data.index import MANIFEST
+from ramen.data.dataset import MANIFEST
 from ramen.data.prepare import validation_shards
 from ramen.data.shard import ShardRecord, read_record
 from ramen.data.source import Source, TextSource
@@ -68,7 +68,7 @@ def evaluate_on(run: Run, *words: str) -> Evaluation:
             records = validation_shards(source, run.tokenizer, Path(scratch), bool(files))
             if not records:
                 raise DataError(
-                    f"data: holds no text to evaluate on, got none from {source.name}; a document is needed"
+                    f"data: holds no text to evaluate on, got none from {source.label}; a document is needed"
                 )
             shards, data_hash = [Path(scratch, record.file) for record in records], _hash(records)
         else:
@@ -80,7 +80,7 @@ def evaluate_on(run: Run, *words: str) -> Evaluation:
                     f"{run.data_hash}"
                 )
             shards, data_hash = list(dataset.validation), dataset.hash
-        rows = source.rows.validation_batch(shards, run.tokenizer.bos)
+        rows = source.validation_batch(shards, run.tokenizer.bos)
     size = run.tokenizer.bytes_per_target(rows.targets.numpy())
     if not size:
         raise DataError(f"{shards[0]}: holds no text, got 0 bytes; documents are needed")
@@ -130,9 +130,9 @@ def _source(run: Run, overrides: list[str], whole: bool) -> Source:
     if problems := check_node(node, "data", "data", allow):
         raise ConfigError(*problems)
     source: Source = build_section({"data": node, "allow_targets": allow}, "data")
-    if source.rows.sequence_length > run.text.sequence_length:
+    if source.sequence_length > run.text.sequence_length:
         raise ConfigError(
-            f"data.sequence_length: is more than the model was made for, got {source.rows.sequence_length}; "
+            f"data.sequence_length: is more than the model was made for, got {source.sequence_length}; "
             f"allowed is up to {run.text.sequence_length}"
         )
     return source

@@ -126,7 +126,7 @@ def open_run(
     source = build_section(config, "data")
     model = build_model(
         config,
-        DataSpec(source.vocabulary, source.vocabulary - 1, source.rows.sequence_length, source.rows.document_mask),
+        DataSpec(source.vocabulary, source.vocabulary - 1, source.sequence_length, source.document_mask),
     )
     checkpoint.load_weights(path, model)
     environment = files.environment()

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from ramen.data import documents
 from ramen.data.batches import IGNORED
 from ramen.data.documents import DocumentBatches, document_starts
-from ramen.data.source import RowSettings
+from ramen.data.text import Text
 from ramen.errors import DataError
 
 BOS = 99
@@ -25,13 +25,11 @@ def batches(paths, **changed):
 
 def validation(paths, **changed):
     given = {
-        "sequence_length": 4,
-        "long_documents": "split",
-        "validation_tokens": None,
-        "validation": "spread",
-        **changed,
-    }
-    return RowSettings(batching="documents", skip_bos=True, **given).validation_batch(paths, BOS)
+        "sequence_length": 4, "batching": "documents", "long_documents": "split", "validation_tokens": None,
+        "validation": "spread", "files": [], "separator": None, "text_column": "", "folder": "unused", "workers": 1,
+        "tokenizer": "byte", "bpe_vocabulary": 258, "holdout": "hash", "validation_fraction": 0.5, "shard_tokens": 1,
+    }  # fmt: skip
+    return Text(**given | changed).validation_batch(paths, BOS)
 
 
 def rows_of(batch):

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from ramen.data import index
-from ramen.data.dataset import open_dataset
-from ramen.data.index import MANIFEST, ShardIndex, sha256_of
+from ramen.data import dataset
+from ramen.data.dataset import MANIFEST, ShardIndex, open_dataset
 from ramen.data.shard import read_record
 from ramen.errors import DataError
+from ramen.runs.atomic import sha256_of
 
 
 @pytest.fixture
@@ -18,7 +18,7 @@ def prepared(text_source, jsonl, monkeypatch):
     data = text_source(str(jsonl)).dataset(progress=False)
     read = []
     monkeypatch.setattr(
-        index, "read_record", lambda path, tokenizer: read.append(path.name) or read_record(path, tokenizer)
+        dataset, "read_record", lambda path, tokenizer: read.append(path.name) or read_record(path, tokenizer)
     )
     return data, read
 
@@ -64,7 +64,7 @@ def test_a_folder_that_cannot_be_written_to_is_read_each_time(prepared, monkeypa
     def refuse(path, content):
         raise DataError(f"{path}: cannot be written")
 
-    monkeypatch.setattr(index, "write_atomically", refuse)
+    monkeypatch.setattr(dataset, "write_atomically", refuse)
     data.train[0].touch()
     assert open_dataset(data.folder) == open_dataset(data.folder) == data
     assert read == [data.train[0].name] * 2 and "every start will read" in caplog.text

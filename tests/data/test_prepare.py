@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from ramen.data import prepare as preparation
-from ramen.data.bpe import train_bpe
 from ramen.data.dataset import open_dataset
-from ramen.data.index import sha256_of
 from ramen.data.shard import open_shard
-from ramen.data.split import SplitStats, position
+from ramen.data.split import Split, position
+from ramen.data.tokenizer import train_bpe
 from ramen.errors import ConfigError, DataError
+from ramen.runs.atomic import sha256_of
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -142,24 +142,30 @@ def _train(**changed):
         (lambda folder: (folder / "manifest.json").write_text("[" * 50_000), r"manifest\.json: is no manifest"),
         (lambda folder: (folder / "manifest.json").write_text("[]"), r"manifest\.json: is no manifest"),
         (_manifest(lambda m: m["about"].clear()), "no settings in"),
-        (_manifest(lambda m: m.pop("shards")), "KeyError: 'shards'"),
+        (_manifest(lambda m: m.pop("shards")), "shards: Field required"),
         (
             _manifest(lambda m: [m["shards"].pop(name) for name in [*m["shards"]] if name[0] == "v"]),
             "no shard of a split",
         ),
-        (_manifest(lambda m: m["shards"]["train_000001.bin"][1].pop("file")), "TypeError"),
+        (_manifest(lambda m: m["shards"]["train_000001.bin"][1].pop("file")), "file: Field required"),
         (_manifest(lambda m: m["about"]["settings"].update(shard_tokens=5)), "other settings"),
         (_manifest(lambda m: m["about"].update(tokenizer_sha256="0")), r"tokenizer\.json: was changed"),
-        (_train(tokens="many"), "TypeError"),
-        (_train(file="../train_000001.bin"), "no name of a file in this folder"),
-        (_train(file="a\0b"), "no name of a file in this folder"),
+        (_train(tokens="many"), "tokens: Input should be a valid integer"),
+        (_train(tokens=-1), "tokens: Input should be greater"),
+        (_train(sha256=5), "sha256: Input should be a valid string"),
+        (_train(file="train_000002.bin"), "another name in the record of train_000001.bin"),
+        (_manifest(lambda m: m["shards"].update({"../a.bin": m["shards"].pop("train_000001.bin")})), "match pattern"),
+        (_manifest(lambda m: m["shards"].update({"a\0b": m["shards"].pop("train_000001.bin")})), "match pattern"),
         (_edit("manifest.json", lambda m: m["shards"]["train_000001.bin"][1].update(bytes=5)), "it was changed"),
         (lambda folder: (folder / "tokenizer.json").write_text("[" * 50_000), r"tokenizer\.json: is no tokenizer"),
         (lambda folder: (folder / "tokenizer.json").unlink(), "is no tokenizer"),
         (_edit("tokenizer.json", lambda t: t["model"]["vocab"].update(a=1)), "is no tokenizer, got ValueError"),
         (_edit("tokenizer.json", lambda t: t["model"]["vocab"].update(a=98, b=97)), "was changed, got sha256"),
         (_edit("tokenizer.json", lambda t: t.update(pre_tokenizer=None)), "is no tokenizer"),
-        (lambda folder: (folder / "train_000001.bin").unlink(), r"train_000001\.bin: there is no such file"),
+        (
+            lambda folder: (folder / "train_000001.bin").unlink(),
+            r"train_000001\.bin: cannot be read, got FileNotFoundError",
+        ),
         (lambda folder: (folder / "validation_000000.bin").write_bytes(b""), "is cut short"),
     ],
 )
@@ -188,17 +194,16 @@ def test_bpe_learns_from_the_training_split_only(text_source, jsonl, monkeypatch
     assert seen == [text for text in source.documents() if position(text) >= 0.3]
 
 
-def stats(texts):
-    made = SplitStats()
-    for text in texts:
-        made.add(position(text))
-    return made
+def check(texts, fraction):
+    documents = Split(lambda: texts, "hash", fraction)
+    list(documents)
+    documents.check()
 
 
-@pytest.mark.parametrize("texts", [["a"], ["a", "a"], []])
+@pytest.mark.parametrize("texts", [["a", "a"], []])
 def test_too_few_documents_are_told(texts):
     with pytest.raises(ConfigError, match=f"has too little text.* got {len(texts)} "):
-        stats(texts).check(0.5)
+        check(texts, 0.5)
 
 
 @pytest.mark.parametrize("content", ["", "\n\n", '{"text": " "}\n'])
@@ -212,10 +217,10 @@ def test_too_few_documents_are_told_before_too_few_words(text_source, tmp_path, 
 def test_an_empty_split_is_told_with_what_would_do(fraction):
     texts = [str(n) for n in range(20)]
     with pytest.raises(ConfigError, match=r"data\.validation_fraction: .* got") as caught:
-        stats(texts).check(fraction)
+        check(texts, fraction)
     low, high = str(caught.value).rpartition("allowed is ")[2].split(" to ")
     for allowed in (float(low), float(high)):
-        stats(texts).check(allowed)
+        check(texts, allowed)
         assert 0 < sum(position(text) < allowed for text in texts) < 20
 
 

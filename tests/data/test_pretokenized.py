@@ -130,7 +130,7 @@ def test_shards_are_fetched_once_and_are_what_the_hub_has(hub, source, tmp_path,
     assert "(3 files)" in told and f"of {REPO}, into {data.folder}" in told
     before = dict(hub.served)
     assert made.dataset() == data and hub.served == before == dict.fromkeys(before, 1)
-    rows = made.rows.validation_batch(data.validation, BOS)
+    rows = made.validation_batch(data.validation, BOS)
     assert rows.tokens.max() == BOS and rows.counted > 0
 
 
@@ -188,7 +188,7 @@ def test_a_broken_file_is_replaced(hub, source):
 def test_files_put_there_by_hand_are_taken_without_a_network(hub, source):
     made = source()
     made.home.mkdir(parents=True)
-    for name in ("fineweb_val_000000.bin", *made.train):
+    for name in made.names:
         (made.home / name).write_bytes(hub.files[name])
     data = made.dataset(progress=False)
     assert not hub.served
@@ -198,7 +198,7 @@ def test_files_put_there_by_hand_are_taken_without_a_network(hub, source):
 
 def test_a_start_reads_no_shard(hub, source, monkeypatch):
     data = source().dataset(progress=False)
-    monkeypatch.setattr("ramen.data.index.read_record", None)
+    monkeypatch.setattr("ramen.data.dataset.read_record", None)
     assert source().dataset(progress=False) == data
 
 
@@ -244,10 +244,10 @@ def test_damaged_notes_cost_a_reading(hub, source):
 def test_a_damaged_file_put_there_by_hand_is_refused(hub, source, fault, told):
     made = source()
     made.home.mkdir(parents=True)
-    (made.home / made.train[0]).write_bytes({"cut": cut, "foreign": foreign}[fault](hub.files[made.train[0]]))
+    (made.home / made.names[1]).write_bytes({"cut": cut, "foreign": foreign}[fault](hub.files[made.names[1]]))
     with pytest.raises(DataError, match=rf"train_000001\.bin: .*{told}.*; delete it to have it fetched"):
         made.dataset(progress=False)
-    (made.home / made.train[0]).unlink()
+    (made.home / made.names[1]).unlink()
     assert made.dataset(progress=False).train_documents > 0
 
 

@@ -50,7 +50,7 @@ def test_each_damage_has_its_message(tmp_path, content, told):
 
 
 def test_missing_file_and_folder(tmp_path):
-    with pytest.raises(DataError, match="no such file"):
+    with pytest.raises(DataError, match="cannot be read, got FileNotFoundError"):
         open_shard(tmp_path / "a.bin")
     with pytest.raises(DataError, match="got a folder"):
         open_shard(tmp_path)

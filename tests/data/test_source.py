@@ -31,8 +31,8 @@ def test_a_yaml_builds(path):
 def test_the_published_shards(option, repo, last):
     node = yaml.safe_load((CONF / f"{option}.yaml").read_text())
     source = build(node | {"shards": node["available"]})
-    assert (source.repo, source.train[-1]) == (repo, last) and source.rows.validation_tokens == 10_485_760
-    assert source.validation == last.partition("_")[0] + "_val_000000.bin"
+    assert (source.repo, source.names[-1]) == (repo, last) and source.validation_tokens == 10_485_760
+    assert source.names[0] == last.partition("_")[0] + "_val_000000.bin"
 
 
 def test_every_yaml_key_is_commented():
@@ -51,7 +51,7 @@ def test_the_vocabulary_is_known_before_and_true_after(text_source, jsonl, token
 def test_every_token_of_the_validation_split_is_a_target(text_source, jsonl):
     source = text_source(str(jsonl))
     data = source.dataset(progress=False)
-    batch = source.rows.validation_batch(data.validation, data.tokenizer.bos)
+    batch = source.validation_batch(data.validation, data.tokenizer.bos)
     assert batch.counted == data.validation_tokens
     assert data.tokenizer.bytes_per_target(batch.targets.numpy()) == data.validation_bytes / data.validation_tokens
 
@@ -59,7 +59,7 @@ def test_every_token_of_the_validation_split_is_a_target(text_source, jsonl):
 def test_bytes_are_those_of_the_counted_targets(text_source, jsonl):
     source = text_source(str(jsonl), long_documents="crop", tokenizer="bpe", validation_tokens=100)
     data = source.dataset(progress=False)
-    batch = source.rows.validation_batch(data.validation, data.tokenizer.bos)
+    batch = source.validation_batch(data.validation, data.tokenizer.bos)
     counted = batch.targets[batch.targets >= 0].tolist()
     size = sum(len(data.tokenizer.tokens[target]) for target in counted if target != data.tokenizer.bos)
     assert data.tokenizer.bytes_per_target(batch.targets.numpy()) == size / len(counted)
@@ -70,4 +70,4 @@ def test_a_folder_may_begin_at_home(text_source, jsonl, monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     source = text_source(str(jsonl), folder="~/data")
     assert source.dataset(progress=False).folder.parent == tmp_path / "home" / "data"
-    assert text_source(str(jsonl), folder="~nobody-by-this-name/data").folder == Path("~nobody-by-this-name/data")
+    assert text_source(str(jsonl), folder="~nobody-by-this-name/data").root == Path("~nobody-by-this-name/data")

@@ -51,7 +51,7 @@ def test_nothing_found_names_the_pattern(text_source, tmp_path):
 
 
 def test_a_path_that_cannot_be_looked_for_is_told(text_source, jsonl):
-    with pytest.raises(DataError, match=r"data: cannot be looked for, got .*File name too long: 'a+/text"):
+    with pytest.raises(DataError, match=r"data: cannot be looked for, got .*File name too long: 'a+"):
         text_source(str(jsonl), folder="a" * 300).dataset(progress=False)
 
 
@@ -135,7 +135,7 @@ def test_keys_may_be_nested(text_source, tmp_path, suffix):
 @pytest.mark.parametrize(
     ("name", "content", "told"),
     [
-        ("a.txt", b"ab\xff", r"a\.txt: is not UTF-8, got byte 0xff"),
+        ("a.txt", b"ab\xff", r"a\.txt: is not UTF-8, got UnicodeDecodeError: .* byte 0xff"),
         ("a.jsonl", b"{\n", "line 1 is not json"),
         ("a.jsonl", b"[" * 100_000, "line 1 is not json"),
         ("a.jsonl", b'{"text": "x", "n": ' + b"1" * 5000 + b"}", "line 1 is not json"),

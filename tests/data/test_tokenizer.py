@@ -10,8 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ramen.data import tokenizer as module
-from ramen.data.bpe import train_bpe
-from ramen.data.tokenizer import byte_tokenizer, char_tokenizer, gpt2_tokenizer, load_tokenizer
+from ramen.data.tokenizer import byte_tokenizer, char_tokenizer, gpt2_tokenizer, load_tokenizer, train_bpe
 from ramen.errors import ConfigError, DataError
 
 CORPUS = ["the king is dead, long live the king!\n\nthe queen o'er the sea\n"] * 3 + ["Zwölf Boxkämpfer 12345"]
@@ -129,7 +128,12 @@ def test_a_file_of_the_first_version_is_read(tmp_path):
     path = tmp_path / "tokenizer.json"
     for tokenizer in kinds():
         tokens = [base64.b64encode(token).decode() for token in tokenizer.tokens]
-        stored = {"name": tokenizer.name, "pattern": tokenizer.pattern, "tokens": tokens, "sha256": tokenizer.hash}
+        stored = {
+            "name": tokenizer.name,
+            "pattern": module.PATTERNS[tokenizer.name],
+            "tokens": tokens,
+            "sha256": tokenizer.hash,
+        }
         path.write_text(json.dumps(stored))
         assert load_tokenizer(path) == tokenizer
         path.write_text(json.dumps(stored | {"tokens": [tokens[1], tokens[0], *tokens[2:]]}))

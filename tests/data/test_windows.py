@@ -7,16 +7,19 @@ import pytest
 import torch
 
 from ramen.data.batches import IGNORED
-from ramen.data.source import RowSettings
+from ramen.data.pretokenized import Pretokenized
 from ramen.errors import DataError
 
 BOS = 99
 LENGTH = 4
-SETTINGS = {"sequence_length": LENGTH, "long_documents": "split", "validation": "spread", "validation_tokens": None}
+SETTINGS = {
+    "sequence_length": LENGTH, "long_documents": "split", "validation": "spread", "validation_tokens": None,
+    "folder": "unused", "repo": "a/b", "prefix": "c", "available": None, "shards": 1, "downloads": 1,
+}  # fmt: skip
 
 
 def settings(batching, **changed):
-    return RowSettings(**{**SETTINGS, "batching": batching, "skip_bos": False, **changed})
+    return Pretokenized(**{**SETTINGS, "batching": batching, **changed})
 
 
 def batches(paths, batching, seed=0, **changed):
@@ -153,9 +156,9 @@ def test_the_bos_of_the_first_document_is_left_out_of_a_corpus(text_source, tmp_
     )
     data = source.dataset(progress=False)
     boundary = int(len(text) * 0.9)
-    batch = source.rows.batches(data.train, data.tokenizer.bos, seed=0).take(4)
+    batch = source.batches(data.train, data.tokenizer.bos, seed=0).take(4)
     assert data.tokenizer.decode(batch.tokens.flatten().tolist()) == text[: 4 * 16]
-    held_out = source.rows.validation_batch(data.validation, data.tokenizer.bos)
+    held_out = source.validation_batch(data.validation, data.tokenizer.bos)
     assert data.tokenizer.decode(held_out.tokens[:3].flatten().tolist()) == text[boundary : boundary + 48]
     assert held_out.counted == len(text) - boundary - 1
     assert data.tokenizer.vocabulary == len(set(text)) + 1 == source.vocabulary

@@ -99,7 +99,7 @@ def test_another_corpus_is_tokenized_as_the_run_was(run: Run, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["nowhere.bin"], "no such file"),
+        (["nowhere.bin"], "No such file"),
         (["nowhere.txt"], "no file matches"),
         (["FOLDER"], "no file matches"),
         (["data.folder=[a"], "data.folder"),
@@ -194,7 +194,7 @@ def test_bits_per_byte_are_over_the_text_of_the_counted_targets(
     found = evaluate_on(run := open_run(tmp_path / "run"))
     assert found.bits_per_byte == summary["final_val_bits_per_byte"]
     dataset = build_section(run.config, "data").dataset()
-    targets = build_section(run.config, "data").rows.validation_batch(dataset.validation, run.tokenizer.bos).targets
+    targets = build_section(run.config, "data").validation_batch(dataset.validation, run.tokenizer.bos).targets
     text = sum(len(run.tokenizer.tokens[target]) for target in targets.flatten() if 0 <= target < run.tokenizer.bos)
     assert found.bits_per_byte == pytest.approx(found.loss * found.tokens / math.log(2) / text)
     if long_documents == "crop":
