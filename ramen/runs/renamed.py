@@ -11,24 +11,30 @@ TARGETS = {  # regular expressions over a whole `_target_`, in the order in whic
     r"ramen\.trainer\.(.+)": r"ramen.training.\1",
 }
 KEYS = {"ahead_schedule": "mtp_schedule", "ahead_weights": "mtp_weights"}  # 0.1
-ADDED = {"batching": "documents", "validation": "spread", "holdout": "hash"}  # keys of data that 0.1 had no choice of
+_ROWS: dict[str, Any] = {"batching": "documents", "validation": "spread"}
+ADDED: dict[
+    str, dict[str, Any]
+] = {  # `_target_` -> keys that came after 0.1, with the values at which it computes what it did
+    r"ramen\.nn\.gpt\.GPT": {"embedding_norm": True},
+    r"ramen\.nn\.mlp\.(default|ff|residual_normed)\.\w+": {"output_lr_scale": 1.0},
+    r"ramen\.data\.pretokenized\.Pretokenized": _ROWS,
+    r"ramen\.data\.(hub|shakespeare|text)\.\w+": {**_ROWS, "holdout": "hash"},
+}
 
 
 def current_names(config: dict[str, Any]) -> dict[str, Any]:
     """A config with the names that its components and keys have today, and with the keys that came later."""
-    config = {KEYS.get(key, key): _renamed(key, value) for key, value in config.items()}
-    data, model = config.get("data"), config.get("model")
-    if isinstance(data, dict) and "sequence_length" in data and "batching" not in data:
-        added = {key: value for key, value in ADDED.items() if key != "holdout" or "validation_fraction" in data}
-        config["data"] = data | {key: value for key, value in added.items() if key not in data}
-    if isinstance(model, dict) and model.get("_target_") == "ramen.nn.gpt.GPT":
-        config["model"] = {"embedding_norm": True} | model  # which 0.1 always did
+    config = {KEYS.get(key, key): _current(key, value) for key, value in config.items()}
+    target = str(config.get("_target_"))
+    for component, keys in ADDED.items():
+        if re.fullmatch(component, target):
+            config = keys | config
     return config
 
 
-def _renamed(key: str, value: Any) -> Any:
+def _current(key: str, value: Any) -> Any:
     if isinstance(value, dict):
-        return {KEYS.get(key, key): _renamed(key, inner) for key, inner in value.items()}
+        return current_names(value)
     if key == "_target_" and isinstance(value, str):
         for old, new in TARGETS.items():
             value = re.sub(f"^{old}$", new, value)

@@ -50,7 +50,7 @@ def test_rates_are_of_the_optimizer_an_experiment_is_written_with(compose: Compo
     ("word", "stays", "gone"),
     [
         ("embedding=tied", {"init_std": 0.005, "pad_to_multiple": 128}, "split_at"),
-        ("mlp=ff", {"init_scale": 0.5}, None),
+        ("mlp=ff", {"init_scale": 0.5, "output_lr_scale": 4.0}, None),
         ("mlp=nff", {}, "init_scale"),
         ("schedule=cosine", {"final": 0.1, "warmup_fraction": 0.0381}, "cooldown_fraction"),
         ("schedule@batch_schedule=constant", {}, "values"),

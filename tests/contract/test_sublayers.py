@@ -7,6 +7,7 @@ import torch
 
 from ramen.config.check import parameters
 from ramen.config.registry import locate, options
+from ramen.nn.parameter import lr_scale
 
 DIM, ROWS, TIME = 24, 2, 6
 # Keys that show, or are allowed, only beside another: a plain MLP is what others are matched with.
@@ -99,7 +100,7 @@ def test_every_option_changes_the_values_or_the_parameters(make, node, option):
         module = make(noise=0.2, **changes)
         y = output(module, x)
         y.sum().backward()  # relu and relu_nelu differ in the gradient alone
-        shapes = tuple((key, tuple(p.shape)) for key, p in module.named_parameters())
+        shapes = tuple((key, tuple(p.shape), lr_scale(p)) for key, p in module.named_parameters())
         return (shapes, *(p.grad.flatten().tolist() for p in module.parameters()), y.tolist())
 
     given, annotations = node
