@@ -42,16 +42,16 @@ def component(kind: str, name: str, *runtime: Any, **changes: Any) -> Any:
 
     ConfigError for an unknown kind, name or key, with the closest one; ValueError for a value out of range.
     """
-    from ramen.build.library import build_component
+    from ramen.build import library
 
-    return build_component(kind, name, runtime, changes)
+    return library.build_component(kind, name, runtime, changes)
 
 
 def describe(kind: str | None = None, name: str | None = None) -> str:
     """The kinds and what each takes by position; a kind's options; or an option's keys, defaults and comments."""
-    from ramen.config import defaults
+    from ramen.build import library
 
-    return defaults.describe(kind, name)
+    return library.describe(kind, name)
 
 
 class _OptimizerPackage(ModuleType):

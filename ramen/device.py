@@ -132,7 +132,7 @@ def _ask_for_huge_pages() -> None:
     if block is not None:  # a process may be forbidden as much
         begin = -(-block // HUGE_PAGE) * HUGE_PAGE
         libc.madvise(begin, (block + HEAP_BYTES - begin) // HUGE_PAGE * HUGE_PAGE, MADV_HUGEPAGE)
-        libc.free(block)  # the heap keeps it, and what was said of it
+        libc.free(block)  # the heap keeps it, and the advice
 
 
 def select_precision(choice: str, device: torch.device) -> torch.dtype:
@@ -157,7 +157,7 @@ def bfloat16_speed() -> float:
     types, threads = (torch.bfloat16, torch.float32), torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        # Whoever asks first may be sketching a run, or inside autocast.
+        # The first caller may be a dry run, or inside autocast.
         with _disable_current_modes(), torch.autocast("cpu", enabled=False):
             # In turn: a busy moment meets both.
             rounds = [[_matmul_rate(dtype, size=512) for dtype in types] for _ in range(5)]
@@ -188,24 +188,20 @@ def peak_rate(device: torch.device) -> float | None:
 
 def describe(device: torch.device) -> dict[str, Any]:
     """Device, versions and threads, for environment.json."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
     packages = ("ramen", "torch", "numpy", "hydra-core", "omegaconf", "tiktoken", "safetensors", "pydantic")
+    versions: dict[str, str | None] = dict.fromkeys(packages)
+    for package in packages:
+        with suppress(PackageNotFoundError):  # one that stands on the path without having been installed
+            versions[package] = version(package)
     return {
-        "device": torch.cuda.get_device_name(device)
-        if device.type == "cuda"
-        else platform.processor() or platform.machine(),
+        "device": name,
         "device_type": device.type,
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "versions": {name: _version(name) for name in packages},
+        "versions": versions,
     }
-
-
-def _version(package: str) -> str | None:
-    """None for one that stands on the path without having been installed."""
-    with suppress(PackageNotFoundError):
-        return version(package)
-    return None
 
 
 class PeakMemory:
@@ -219,7 +215,7 @@ class PeakMemory:
             with suppress(AttributeError):  # another libc
                 ctypes.CDLL(None).malloc_trim(0)
                 _ask_for_huge_pages()  # again: the heap that was asked for is gone
-            self.before = _process_bytes("VmRSS")
+            self.before = _figure("/proc/self/status", "VmRSS")
             with suppress(OSError):  # where it is forbidden the old peak stays
                 Path("/proc/self/clear_refs").write_text("5")
 
@@ -227,7 +223,7 @@ class PeakMemory:
         """None where the system does not say."""
         if self.device.type == "cuda":
             return torch.cuda.max_memory_allocated(self.device)
-        return _process_bytes("VmHWM") - self.before if sys.platform == "linux" else None
+        return _figure("/proc/self/status", "VmHWM") - self.before if sys.platform == "linux" else None
 
 
 def free_memory(device: torch.device) -> int:
@@ -237,28 +233,22 @@ def free_memory(device: torch.device) -> int:
         return torch.cuda.mem_get_info(device)[0] + unused
     if sys.platform != "linux":
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
-    free = 1024 * _figure("/proc/meminfo", "MemAvailable")
-    for limit, used, cached in CONTROL_GROUPS:
+    free = _figure("/proc/meminfo", "MemAvailable")
+    for folder, limit, used, cached in CONTROL_GROUPS:
         with suppress(OSError, ValueError, StopIteration):  # no such group, or "max"
-            taken = int(Path(used).read_text()) - _figure(str(Path(used).with_name("memory.stat")), cached)
-            free = min(free, int(Path(limit).read_text()) - taken)
+            taken = int(Path(folder, used).read_text()) - _figure(f"{folder}/memory.stat", cached)
+            free = min(free, int(Path(folder, limit).read_text()) - taken)
     return max(0, free)
 
 
 CONTROL_GROUPS = (  # version 2 and 1: limit, use, and the part of the use that is given back when asked for
-    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current", "inactive_file"),
-    (
-        "/sys/fs/cgroup/memory/memory.limit_in_bytes",
-        "/sys/fs/cgroup/memory/memory.usage_in_bytes",
-        "total_inactive_file",
-    ),
+    ("/sys/fs/cgroup", "memory.max", "memory.current", "inactive_file"),
+    ("/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
 )
 
 
-def _process_bytes(key: str) -> int:
-    return 1024 * _figure("/proc/self/status", key)
-
-
 def _figure(path: str, key: str) -> int:
-    lines = Path(path).read_text().splitlines()
-    return int(next(line.split()[1] for line in lines if line.split()[0].rstrip(":") == key))
+    """A number of a file of the system, in bytes where that says kB."""
+    lines = (line.split() for line in Path(path).read_text().splitlines())
+    fields = next(line for line in lines if line[0].rstrip(":") == key)
+    return int(fields[1]) * (1024 if fields[-1] == "kB" else 1)

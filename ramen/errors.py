@@ -1,4 +1,4 @@
-"""What a user can mend: an error here is printed as its message alone, without a traceback, and the process ends with code 2."""
+"""Errors that a user can mend: each is printed as its message alone, without a traceback, and the process ends with code 2."""
 
 import contextlib
 import difflib
@@ -18,7 +18,7 @@ class RamenError(Exception):
 
 
 class ConfigError(RamenError):
-    """One or more problems of the configuration, all told at once."""
+    """One or more problems of the configuration, all at once."""
 
     def __init__(self, *problems: str):
         self.problems = problems
@@ -95,6 +95,6 @@ def printable(text: object) -> str:
     return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in str(text))
 
 
-def told(error: Exception) -> str:
+def one_line(error: Exception) -> str:
     """A foreign error in one line: its type and the first line of what it says."""
     return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0][:300]}"

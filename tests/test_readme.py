@@ -14,7 +14,7 @@ import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from ramen.config.check import check, parameters
-from ramen.config.diagnosis import sweep_values
+from ramen.config.compose import sweep_values
 from ramen.config.kinds import KINDS
 from ramen.config.registry import options
 

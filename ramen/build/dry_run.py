@@ -30,11 +30,11 @@ from ramen.build.objects import (
     build_optimizers,
     build_schedules,
     build_section,
-    check_hyperparameter,
 )
 from ramen.device import DryRunMode
-from ramen.errors import ConfigError, told
+from ramen.errors import ConfigError, one_line
 from ramen.nn.gpt import DataSpec
+from ramen.optimizer.base import Optimizer
 from ramen.optimizer.external import ExternalOptimizer
 from ramen.optimizer.optimizers import Optimizers, ParamGroup
 from ramen.schedule.base import GRID, turning_points
@@ -71,7 +71,7 @@ def dry_run(
     device_type: str = "cpu",
     free_bytes: float = math.inf,
 ) -> DryRun:
-    """Build model, groups, optimizers and schedules on fake tensors. ConfigError tells what cannot be.
+    """Build model, groups, optimizers and schedules on fake tensors. ConfigError names what cannot be.
 
     trainer.micro_batch_tokens=auto is the largest batch, halved as long as a step takes more than `free_bytes`: a CPU goes by this
     estimate, for running out of memory is the end of a process there; on CUDA it says where to begin, and what is tried on the
@@ -94,8 +94,11 @@ def dry_run(
         _check_hyperparameters(config, optimizers, run_schedules, trainer)
         matrix_flops = count_matrix_flops(model)
         flops = matrix_flops + _mean_attention_flops(model, run_schedules)
-        memory = StepMemory(model, optimizers, precision, trainer.activation_checkpointing)
-        sizes = memory(trainer)
+        loss_of = loss_function(model, "off", trainer.activation_checkpointing)
+        peak = _backward_peak(model, loss_of, precision, trainer)
+        sizes, update_peak = _step_optimizers(model, optimizers)
+        rest = sum(sizes.values())
+        sizes["activations"] = max(peak + sizes["optimizer"], update_peak) - rest
         while auto and (needed := peak_bytes(sizes, device_type)) > USABLE[device_type] * free_bytes:
             if trainer.micro_rows == 1:
                 raise ConfigError(
@@ -103,7 +106,8 @@ def dry_run(
                     f"and {needed / 1e6:,.0f} MB needed; allowed are a smaller model, shorter rows or activation_checkpointing=true"
                 )
             trainer = trainer.with_micro_rows((trainer.micro_rows + 1) // 2)
-            sizes = memory(trainer)
+            peak = _backward_peak(model, loss_of, precision, trainer)
+            sizes["activations"] = max(peak + sizes["optimizer"], update_peak) - rest
         elements = sum(p.numel() for p in model.parameters())
     costs = {
         "parameters": elements,
@@ -158,7 +162,7 @@ def _check_resumable(config: Mapping[str, Any], owner: str) -> None:
             step(weight, optimizer)
             step(resumed_weight, resumed)
     except Exception as error:  # of any package
-        raise ConfigError(f"{owner}: a trial of its steps and of its state failed: {told(error)}") from error
+        raise ConfigError(f"{owner}: a trial of its steps and of its state failed: {one_line(error)}") from error
     if not torch.equal(weight, resumed_weight):
         raise ConfigError(
             f"{owner}: goes on otherwise after its state was saved and loaded, so a run of it could not be resumed, "
@@ -169,18 +173,22 @@ def _check_resumable(config: Mapping[str, Any], owner: str) -> None:
 def _check_hyperparameters(
     config: Mapping[str, Any], optimizers: Optimizers, run_schedules: RunSchedules, trainer: TrainerConfig
 ) -> None:
-    """A hyperparameter must be in its range wherever its schedule takes it."""
+    """Check that a hyperparameter is in its range wherever its schedule takes it."""
     rates = [*map(run_schedules.lr, turning_points(run_schedules.lr))]
     factors = [trainer.lr_factor(trainer.rows(run_schedules.batch(point))) for point in run_schedules.points]
+    extremes = [rate * factor for rate in (min(rates), max(rates)) for factor in (min(factors), max(factors))]
     for s in optimizers.scheduled:
-        multipliers = (
-            [s.curve(point) for point in turning_points(s.curve)]
-            if s.curve
-            else [rate * factor for rate in (min(rates), max(rates)) for factor in (min(factors), max(factors))]
-        )
+        node, optimizer = config[s.owner], optimizers.by_name[s.owner]
+        multipliers = extremes if s.curve is None else [*map(s.curve, turning_points(s.curve))]
         for value in sorted({s.base * multiplier for multiplier in multipliers}):
             try:
-                check_hyperparameter(config, optimizers, s, value)
+                if isinstance(optimizer, Optimizer):
+                    optimizer.check({**optimizer.param_groups[s.group], s.key: value})
+                elif s.curve:
+                    # Another package's constructor is asked, with one number. Not for the learning rate: it may take 0, which
+                    # the end of a schedule is, for an error.
+                    number = [{"params": [nn.Parameter(torch.zeros(1, 1))]}]
+                    build_optimizer({**node, s.key: value}, number, config["allow_targets"])
             except ValueError as error:
                 where = f"{s.owner}.{s.key}_schedule" if s.curve else "schedule"
                 raise ConfigError(f"{where}: takes {s.owner}.{s.key} to {value:g}: {error}") from error
@@ -243,40 +251,32 @@ class Accounting(TorchDispatchMode):
         return result
 
 
-class StepMemory:
-    """Bytes at the peak of a step of a fake model, for any size of its micro-batches."""
+def _backward_peak(model: nn.Module, loss_of: Any, precision: torch.dtype, trainer: TrainerConfig) -> int:
+    """Bytes at the peak of the forward and backward passes of a fake step; leaves its gradients."""
+    tokens = torch.zeros((trainer.micro_rows, trainer.sequence_length), dtype=torch.long)
+    # Of several micro-batches all but the first find gradients that are there already.
+    micro_batches = 2 if trainer.batch_tokens > tokens.numel() else 1
+    model.zero_grad(set_to_none=True)
+    with Accounting([*model.parameters(), *model.buffers()]) as accounting:
+        for _ in range(micro_batches):
+            with torch.autocast("cpu", precision, enabled=precision != torch.float32):
+                loss = loss_of(tokens, tokens)
+            loss.backward()
+            del loss
+    return accounting.peak
 
-    def __init__(self, model: nn.Module, optimizers: Optimizers, precision: torch.dtype, recompute: bool):
-        self.model, self.optimizers, self.precision = model, optimizers, precision
-        self.loss = loss_function(model, "off", recompute)
-        self.parameters = list(model.parameters())
-        self.update: tuple[int, int] | None = None  # bytes of the optimizer's state, and at the peak of its step
 
-    def __call__(self, trainer: TrainerConfig) -> Sizes:
-        """Parameters, gradients, optimizer state, and the rest: activations."""
-        tensors = [*self.parameters, *self.model.buffers()]
-        tokens = torch.zeros((trainer.micro_rows, trainer.sequence_length), dtype=torch.long)
-        # Of several micro-batches all but the first find gradients that are there already.
-        accumulates = trainer.batch_tokens > tokens.numel()
-        self.model.zero_grad(set_to_none=True)
-        accounting = Accounting(tensors)
-        with accounting:
-            for _ in range(1 + accumulates):
-                with torch.autocast("cpu", self.precision, enabled=self.precision != torch.float32):
-                    loss = self.loss(tokens, tokens)
-                loss.backward()
-                del loss
-            peak = accounting.peak
-            gradients = _bytes([p.grad for p in self.parameters if p.grad is not None])
-            if self.update is None:
-                before, accounting.peak = accounting.bytes, 0
-                # A method of another package may read numbers, and there are none: what it allocated until then is counted.
-                with suppress(DataDependentOutputException, DynamicOutputShapeException):
-                    self.optimizers.step()
-                self.update = max(0, accounting.bytes - before), accounting.peak
-        state, update_peak = self.update
-        sizes = {"parameters": _bytes(tensors), "gradients": gradients, "optimizer": state}
-        return sizes | {"activations": max(peak + state, update_peak) - sum(sizes.values())}
+def _step_optimizers(model: nn.Module, optimizers: Optimizers) -> tuple[Sizes, int]:
+    """Bytes of what stays from step to step, of a fake model with gradients, and at the peak of the optimizers' step."""
+    tensors = [*model.parameters(), *model.buffers()]
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    with Accounting([*tensors, *gradients]) as accounting:
+        before = accounting.bytes
+        # A method of another package may read numbers, and there are none: what it allocated until then is counted.
+        with suppress(DataDependentOutputException, DynamicOutputShapeException):
+            optimizers.step()
+    state = max(0, accounting.bytes - before)
+    return {"parameters": _bytes(tensors), "gradients": _bytes(gradients), "optimizer": state}, accounting.peak
 
 
 def peak_bytes(sizes: Sizes, device_type: str) -> int:

@@ -1,23 +1,38 @@
-"""A component for a training loop of one's own: an option's yaml, built. Doors: ramen.optimizer, ramen.component."""
+"""Components for a training loop of one's own, without Hydra: ramen.component, ramen.optimizer and ramen.describe lead here."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
+from omegaconf import OmegaConf
 from torch import nn
 
 from ramen.build.objects import build_optimizer
-from ramen.config.defaults import option_node
+from ramen.config.check import SCHEDULE_SUFFIX, check_node, without_schedules
 from ramen.config.kinds import KINDS
-from ramen.config.registry import OPTIMIZERS, factory
-from ramen.errors import ConfigError
+from ramen.config.registry import CONF, OPTIMIZERS, build, factory, options
+from ramen.errors import ConfigError, suggest
 from ramen.nn.contracts import RestoresWeights
 from ramen.nn.parameter import initialise
 
 
+def describe(kind: str | None = None, name: str | None = None) -> str:
+    """All kinds and what their components take by position; the options of a kind; or the keys of an option with their comments.
+
+    ConfigError for an unknown kind or name, with the closest one.
+    """
+    if kind is None:
+        return "\n".join(f"{kind}: {', '.join(one.runtime) or 'nothing'}" for kind, one in KINDS.items() if one.package)
+    _check_name(kind, name)
+    if name is None:
+        return "\n".join(f"{option.name}: {option.summary}" for option in options(kind).values())
+    return (CONF / kind / f"{name}.yaml").read_text()
+
+
 def build_component(kind: str, name: str, runtime: tuple[Any, ...], changes: Mapping[str, Any]) -> Any:
     """An option of a kind with `changes` to its yaml's values; a schedule stays a function of progress."""
-    node = option_node(kind, name, changes)
+    _check_name(kind, name)
+    node = _option_node(kind, name, changes)
     if kind == "schedule" and not runtime:
         return factory(node)
     if len(runtime) != len(KINDS[kind].runtime):
@@ -25,8 +40,7 @@ def build_component(kind: str, name: str, runtime: tuple[Any, ...], changes: Map
         raise ConfigError(f"{kind}={name}: takes {expected} by position, got {len(runtime)} arguments")
     if kind in OPTIMIZERS:
         return build_optimizer(node, list(runtime[0]), [])
-    build: Callable[..., Any] = factory(node)
-    component = build(*runtime)
+    component = build(node, *runtime)
     if isinstance(component, nn.Module):
         with torch.no_grad():
             initialise(component, int(torch.randint(2**62, ())))
@@ -34,3 +48,24 @@ def build_component(kind: str, name: str, runtime: tuple[Any, ...], changes: Map
                 if isinstance(module, RestoresWeights):
                     module.after_step()
     return component
+
+
+def _option_node(kind: str, name: str, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """The checked values of an option with `changes`, without schedules: those belong to a run."""
+    node: Any = OmegaConf.to_container(OmegaConf.load(CONF / kind / f"{name}.yaml"))
+    node = without_schedules({key: value for key, value in node.items() if key != "defaults"})
+    fixed = {"_target_", *(key + SCHEDULE_SUFFIX for key in node)}
+    problems = [f"{kind}.{key}: cannot be changed here, got {changes[key]!r}" for key in changes if key in fixed]
+    node |= {key: list(value) if isinstance(value, tuple) else value for key, value in changes.items()}
+    problems += [f"{kind}.{key}: must be given, got nothing" for key, value in node.items() if value == "???"]
+    if problems := problems or check_node(node, kind, kind):
+        raise ConfigError(*problems)
+    return node
+
+
+def _check_name(kind: str, name: str | None) -> None:
+    kinds = [kind for kind, one in KINDS.items() if one.package]
+    if kind not in kinds:
+        raise ConfigError(f"{kind}: no such kind{suggest(kind, kinds)}")
+    if name is not None and name not in options(kind):
+        raise ConfigError(f"{kind}: no such option, got {name!r}{suggest(name, options(kind))}")

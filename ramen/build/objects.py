@@ -5,7 +5,6 @@ A component's ValueError (a value out of its range) becomes a ConfigError that n
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,11 +17,11 @@ from ramen.config.kinds import PARTS
 from ramen.config.registry import build, factory
 from ramen.errors import ConfigError
 from ramen.nn.contracts import ComponentFactories
-from ramen.nn.gpt import DataSpec
+from ramen.nn.gpt import DataSpec, Windows
 from ramen.ops.attention import choose
 from ramen.optimizer.base import Optimizer
 from ramen.optimizer.external import ExternalOptimizer
-from ramen.optimizer.optimizers import Curve, Optimizers, ParamGroup, Scheduled
+from ramen.optimizer.optimizers import Curve, Optimizers, ParamGroup
 from ramen.schedule.base import turning_points
 from ramen.training.phases import RunSchedules
 
@@ -52,9 +51,8 @@ def config_errors(section: str) -> Iterator[None]:
 def build_model(config: Mapping[str, Any], text: DataSpec) -> nn.Module:
     """The model of a config, with undefined weights (ramen.nn.parameter.initialise fills them)."""
     kernels.register()
-    parts = {
-        kind: config_errors(kind)(factory(config[kind], config["allow_targets"])) for kind in PARTS
-    }  # as by a decorator
+    # A context manager made by contextlib decorates, too.
+    parts = {kind: config_errors(kind)(factory(config[kind], config["allow_targets"])) for kind in PARTS}
     return build_section(config, "model", text, ComponentFactories(parts))
 
 
@@ -95,16 +93,6 @@ def build_optimizers(config: Mapping[str, Any], groups: list[ParamGroup]) -> Opt
         raise ConfigError(str(error)) from error
 
 
-def check_hyperparameter(config: Mapping[str, Any], optimizers: Optimizers, scheduled: Scheduled, value: float) -> None:
-    """ValueError unless the method allows this value; one of another package is asked by its constructor, with one number."""
-    optimizer, key = optimizers.by_name[scheduled.owner], scheduled.key
-    if isinstance(optimizer, Optimizer):
-        optimizer.check({**optimizer.param_groups[scheduled.group], key: value})
-    elif scheduled.curve:  # constructors may take a learning rate of 0 for an error, which the end of a schedule is not
-        node, number = {**config[scheduled.owner], key: value}, nn.Parameter(torch.zeros(1, 1))
-        build_optimizer(node, [{"params": [number]}], config["allow_targets"])
-
-
 def build_schedule(config: Mapping[str, Any], name: str) -> Curve:
     """A schedule section as a function of progress, which has been tried where it turns."""
     curve = factory(config[name], config["allow_targets"])
@@ -119,28 +107,22 @@ def build_schedules(config: Mapping[str, Any]) -> RunSchedules:
     lr, batch, mtp_share = (build_schedule(config, name) for name in ("schedule", "batch_schedule", "mtp_schedule"))
     if not config["model"]["mtp_weights"] and {*map(mtp_share, turning_points(mtp_share))} != {1.0}:
         raise ConfigError("mtp_schedule: needs model.mtp_weights, got []")
-    long, short = (_build_window(config, name) for name in ("long_window", "short_window"))
-    points = turning_points(batch, *(window.curve for window in (long, short)))
+    kinds = [_window(config, name) for name in ("long_window", "short_window")]
+
+    def windows(progress: float) -> Windows:
+        long, short = (None if tokens is None else round(tokens * curve(progress)) for curve, tokens in kinds)
+        return long, short
+
+    points = turning_points(batch, *(curve for curve, _ in kinds))
     for point in points:
-        if (wide := long(point)) and (narrow := short(point)) and narrow > wide:
-            raise ConfigError(
-                f"short_window_schedule: takes the short window above the long one, got {narrow} > {wide}"
-            )
-    return RunSchedules(lr, batch, lambda progress: (long(progress), short(progress)), mtp_share, points)
+        long, short = windows(point)
+        if long and short and short > long:
+            raise ConfigError(f"short_window_schedule: takes the short window above the long one, got {short} > {long}")
+    return RunSchedules(lr, batch, windows, mtp_share, points)
 
 
-@dataclass(frozen=True)
-class _Window:
-    """Tokens that layers of a kind see, as a function of progress; None: all of a document."""
-
-    curve: Curve
-    tokens: int | None
-
-    def __call__(self, progress: float) -> int | None:
-        return None if self.tokens is None else round(self.tokens * self.curve(progress))
-
-
-def _build_window(config: Mapping[str, Any], name: str) -> _Window:
+def _window(config: Mapping[str, Any], name: str) -> tuple[Curve, int | None]:
+    """The schedule of a kind of window, and the tokens it multiplies; None: layers see all of a document."""
     curve, tokens = build_schedule(config, f"{name}_schedule"), config["attention"].get(f"{name}_tokens")
     values = [*map(curve, turning_points(curve))]
     if tokens is None and {*values} != {1.0}:
@@ -150,7 +132,7 @@ def _build_window(config: Mapping[str, Any], name: str) -> _Window:
             f"{name}_schedule: takes attention.{name}_tokens = {tokens} below one token or above {MOST_TOKENS:,}, "
             f"got {min(values)} to {max(values)}"
         )
-    return _Window(curve, tokens)
+    return curve, tokens
 
 
 def choose_attention_backend(
@@ -158,9 +140,6 @@ def choose_attention_backend(
 ) -> str:
     """The backend that attention will run on. ConfigError if the one asked for cannot serve this device."""
     kernels.register()
-    asked, width = (
-        config["attention"].get("backend", "auto"),
-        config["model"]["dim"] // max(1, config["model"]["heads"]),
-    )
+    model, backend = config["model"], config["attention"].get("backend", "auto")
     with config_errors("attention"):
-        return choose(asked, device, precision, width, compiled)
+        return choose(backend, device, precision, model["dim"] // max(1, model["heads"]), compiled)

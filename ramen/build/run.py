@@ -16,9 +16,8 @@ import torch
 
 from ramen import device as machine
 from ramen.build.dry_run import DryRun, dry_run, peak_bytes
-from ramen.build.failure import explained, reason_of, write_failure
 from ramen.build.objects import build_groups, build_model, build_optimizers, build_section, choose_attention_backend
-from ramen.build.start_table import start_table
+from ramen.build.summary import ending, explained, reason_of, start_table, write_failure
 from ramen.config.check import Settings, check, config_hash, flatten, settings
 from ramen.config.kinds import KINDS, PARTS
 from ramen.data.dataset import Dataset
@@ -37,8 +36,6 @@ from ramen.runs import checkpoint, resume
 from ramen.runs.code import describe_code, describe_commit
 from ramen.runs.folder import CONFIG, ENVIRONMENT, RunFolder, run_hash
 from ramen.training.compilation import CompileMode, choose_compile_mode
-from ramen.training.config import Status
-from ramen.training.evaluate import bits_per_byte
 from ramen.training.loop import Trainer, TrainingSetup
 
 log = logging.getLogger("ramen")
@@ -120,29 +117,33 @@ def validate(config: dict[str, Any]) -> ValidatedRun:
 def _train(command: Command) -> dict[str, Any]:
     config, screen = command.config, ConsoleLogger()
     valid = validate(config)
-    root, device = valid.settings, valid.device
-    if root.resume is None:
-        resume.refuse_used(command.folder)
+    device, resume_from = valid.device, None
+    if folder := valid.settings.resume:
+        RunFolder(folder).refuse_altered(CONFIG, ENVIRONMENT)
+        resume_from = checkpoint.latest(Path(folder))
     else:
-        RunFolder(root.resume).refuse_altered(CONFIG, ENVIRONMENT)
-    resume_from = checkpoint.latest(Path(root.resume)) if root.resume else None
-    service = valid.logger if isinstance(valid.logger, NoLogger) else Guarded(valid.logger)
+        resume.refuse_used(command.folder)
+    resumed_step = checkpoint.step_of(resume_from) if resume_from else None
 
     dataset = valid.source.dataset(progress=screen.console.is_terminal)
-    resumed_step = checkpoint.step_of(resume_from) if resume_from else None
     environment = _environment(command, valid, dataset, resumed_step)
     facts = _facts(command, valid, dataset, environment, resumed_step)
     screen.show(start_table(config, facts, valid.dry_run, device))
-    _warn_of_little_memory(facts, device)
+    # CUDA reports when it runs out; the system ends a process without a word.
+    if device.type == "cpu" and (needed := facts["memory_peak"]) > (free := machine.free_memory(device)):
+        log.warning(
+            f"trainer.micro_batch_tokens: about {needed / 1e6:,.0f} MB are needed and {free / 1e6:,.0f} MB are free, so that "
+            "the system may kill this run; lower it or give auto, which leaves the result as it is"
+        )
     files = FileLogger(command.folder, environment, resumed_step)
+    service = valid.logger if isinstance(valid.logger, NoLogger) else Guarded(valid.logger)
     loggers = Loggers(files, screen, service)
 
-    setup = build_training(command, valid, dataset, loggers)
-    trainer = Trainer(setup, valid.dry_run.trainer)
+    trainer = Trainer(build_training(command, valid, dataset, loggers), valid.dry_run.trainer)
     if trainer.config.cuda_graphs:
         run, key = trainer.gradients.run, trainer.phases.graph_key
         trainer.gradients.graphs = GradientGraphs(run, trainer.parameters, key, device)
-        setup.optimizers.use_cuda_graphs(GraphedStep)
+        trainer.setup.optimizers.use_cuda_graphs(GraphedStep)
     if resume_from:
         trainer.resume(resume_from)
         files.records = trainer.progress.records
@@ -154,8 +155,7 @@ def _train(command: Command) -> dict[str, Any]:
     try:
         if dataset.tokenizer.name != "gpt2":  # that one is known everywhere; its own lets the folder be opened anywhere
             dataset.tokenizer.save(files.tokenizer)
-        status, reason = trainer.train()
-        summary |= {"status": status, "error": reason} | _ending(status, trainer)
+        summary |= ending(*trainer.train(), trainer)
     except BaseException as error:
         p = trainer.progress
         summary |= {"error": reason_of(error), "steps": p.step, "tokens": p.tokens, "train_seconds": p.seconds}
@@ -220,19 +220,6 @@ def _environment(command: Command, valid: ValidatedRun, dataset: Dataset, resume
     }
 
 
-def _name(precision: torch.dtype) -> str:
-    return str(precision).removeprefix("torch.")
-
-
-def _identity(config: dict[str, Any]) -> dict[str, Any]:
-    """The keys that a continuation must share; budgets, records, loggers and where data lies may change."""
-    sections = ("model", *PARTS, "optimizer", "auxiliary", "routing", *KINDS["schedule"].sections)
-    identity = flatten({name: config[name] for name in sections})
-    step_keys = ("batch_tokens", "batch_lr_power", "freeze_scalar_steps", "grad_clip")
-    identity |= {f"trainer.{key}": config["trainer"][key] for key in step_keys} | {"seed": config["seed"]}
-    return identity | {f"data.{key}": config["data"][key] for key in ("sequence_length", "batching", "long_documents")}
-
-
 def _facts(
     command: Command, valid: ValidatedRun, dataset: Dataset, environment: dict[str, Any], resumed_step: int | None
 ) -> dict[str, Any]:
@@ -240,50 +227,29 @@ def _facts(
     costs = valid.dry_run.costs
     earlier = RunFolder(command.folder).parts(before=resumed_step) if resumed_step else []
     budgets = [part["budget"] for part in (*earlier, environment) if part.get("budget")]
+    same = ("choices", "job", "run_id", "data_hash", "precision", "attention_backend")
     return {
+        **{key: environment[key] for key in same},
+        **costs,
         "seed": valid.settings.seed,
-        "choices": command.choices,
         "overrides": command.overrides,
-        "job": command.job,
-        "run_id": environment["run_id"],
         "resumed_step": resumed_step,
         "budgets": budgets,
         "config_hash": run_hash(environment["config_hash"], budgets),
-        "data_hash": dataset.hash,
         "data": f"{dataset.train_tokens:,} training and {dataset.validation_tokens:,} validation tokens in {dataset.folder}",
-        **costs,
-        "precision": _name(valid.precision),
-        "attention_backend": valid.attention_backend,
         "compile": valid.compile,
         "memory_peak": peak_bytes(costs["memory"], valid.device.type),
         "micro_batch_tokens": valid.dry_run.trainer.micro_batch_tokens,
     }
 
 
-def _ending(status: Status, trainer: Trainer) -> dict[str, Any]:
-    setup, p = trainer.setup, trainer.progress
-    final = None if status == "stopped" else p.val_loss
-    return {
-        "final_val_loss": final,
-        "final_val_bits_per_byte": None if final is None else bits_per_byte(final, setup.bytes_per_token),
-        "best_val_loss": p.best_val_loss,
-        "final_train_loss": p.train_loss,
-        "steps": p.step,
-        "skipped_steps": p.skipped_steps,
-        "tokens": p.tokens,
-        "flops_per_token": p.flops / p.tokens if p.tokens else None,  # the mean over the phases that were trained
-        "train_seconds": p.seconds,
-        "evaluation_seconds": p.evaluation_seconds,
-        "compile_seconds": p.compile_seconds,
-        "tokens_per_second": p.tokens / p.seconds if p.seconds else 0.0,
-        "peak_memory": setup.memory.bytes(),
-    }
+def _identity(config: dict[str, Any]) -> dict[str, Any]:
+    """The keys that a continuation must share; budgets, records, loggers and where data lies may change."""
+    sections = ("model", *PARTS, "optimizer", "auxiliary", "routing", *KINDS["schedule"].sections)
+    keys = ["seed", *(f"data.{key}" for key in ("sequence_length", "batching", "long_documents"))]
+    keys += [f"trainer.{key}" for key in ("batch_tokens", "batch_lr_power", "freeze_scalar_steps", "grad_clip")]
+    return {key: value for key, value in flatten(config).items() if key.partition(".")[0] in sections or key in keys}
 
 
-def _warn_of_little_memory(facts: dict[str, Any], device: torch.device) -> None:
-    """CUDA tells when it runs out; the system ends a process without a word."""
-    if device.type == "cpu" and (needed := facts["memory_peak"]) > (free := machine.free_memory(device)):
-        log.warning(
-            f"trainer.micro_batch_tokens: about {needed / 1e6:,.0f} MB are needed and {free / 1e6:,.0f} MB are free, so that "
-            "the system may kill this run; lower it or give auto, which leaves the result as it is"
-        )
+def _name(precision: torch.dtype) -> str:
+    return str(precision).removeprefix("torch.")

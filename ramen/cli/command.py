@@ -1,4 +1,4 @@
-"""The words of `ramen train`: Hydra's options, overrides of the config, and `resume=FOLDER`.
+"""A `ramen train` command: Hydra's options, overrides of the config, and `resume=FOLDER`.
 
 Imports no torch: --help and tab completion answer at once.
 """
@@ -10,25 +10,32 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
+from hydra.types import RunMode
 from omegaconf import DictConfig
 
 import ramen
 from ramen.config import secret
-from ramen.config.diagnosis import Composer, key_of
+from ramen.config.compose import Composer, choices, key_of, plain
 from ramen.config.kinds import COMPOSITIONS
 from ramen.config.registry import CONF
 from ramen.errors import ConfigError
 from ramen.runs.folder import COMMAND, RunFolder
 
+if TYPE_CHECKING:
+    from ramen.build.run import Command
+
 AUTO = "auto"
-PRINTS = ("help", "hydra_help", "cfg", "info", "shell_completion")  # options that print something in place of a run
-LAUNCHERS, SWEEPERS = ("basic", "slurm", "submitit_slurm", "submitit_local"), ("basic", "optuna")
-PLUGINS = {"hydra/launcher": LAUNCHERS, "hydra/sweeper": SWEEPERS}  # that a saved command may choose
+PRINTS = {"help", "hydra_help", "cfg", "info", "shell_completion"}  # options that print something in place of a run
+PLUGINS = {  # that a saved command may choose
+    "hydra/launcher": ("basic", "slurm", "submitit_slurm", "submitit_local"),
+    "hydra/sweeper": ("basic", "optuna"),
+}
 OPTIONS = re.compile(r"(?!.*\.\.)[\w,.=@+ ()\[\]'\"-]*")  # names, several or quoted, and no path
 OF_ITS_FOLDER = {"resume", "hydra.mode", "hydra.sweep.dir", "hydra.run.dir"}  # a continuation has them from its folder
 
@@ -48,10 +55,10 @@ class CommandLine:
     @property
     def prints(self) -> bool:
         """True with an option that prints something in place of a run."""
-        return any(name in self.options for name in PRINTS)
+        return not PRINTS.isdisjoint(self.options)
 
     def composer(self) -> Composer:
-        """The place of its configs. ConfigError for a folder that is not there."""
+        """The composer of its config folders. ConfigError for one that does not exist."""
         path, extra = (self.options.get(name) for name in ("config_path", "config_dir"))
         for name, folder in (("--config-path", path), ("--config-dir", extra)):
             if folder is not None and not Path(folder).is_dir():
@@ -63,20 +70,20 @@ class CommandLine:
         return replace(self, overrides=(*self.overrides, *overrides))
 
     def run(self, task: Callable[[DictConfig], Any]) -> None:
-        """Hand the command to Hydra, which reads sys.argv: it documents no other way in."""
-        arguments, words = sys.argv, []
+        """Hand the command to Hydra, which reads sys.argv: it documents no other entry."""
+        argv, options = sys.argv, []
         for name, value in self.options.items():
-            words += [f"--{name.replace('_', '-')}", *([] if value is True else [value])]
-        os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # it raises its errors, to be told here, and prints none
+            options += [f"--{name.replace('_', '-')}", *([] if value is True else [value])]
+        os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # it raises its errors, to be reported here, and prints none
         try:
-            sys.argv = [arguments[0], *words, *self.overrides]
+            sys.argv = [argv[0], *options, *self.overrides]
             hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(task)()
         finally:
-            sys.argv = arguments
+            sys.argv = argv
 
 
 def parse(arguments: Sequence[str]) -> CommandLine:
-    """The command of these words, `resume=FOLDER` resolved. ConfigError for a secret: Hydra would save it."""
+    """Parse a command and resolve `resume=FOLDER`. ConfigError for a secret: Hydra would save it."""
     parser = argparse.ArgumentParser(prog="ramen train", add_help=False, allow_abbrev=False)
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
     parser.add_argument("--version", action="version", version=f"ramen {ramen.__version__}")
@@ -87,15 +94,24 @@ def parse(arguments: Sequence[str]) -> CommandLine:
     for option in ("-cp --config-path", "-cd --config-dir"):
         parser.add_argument(*option.split(), type=os.path.abspath)
     parser.add_argument("-i", "--info", nargs="?", const="all")
-    options = {
-        name: value for name, value in vars(parser.parse_intermixed_args(arguments)).items() if value is not None
-    }
+    parsed = vars(parser.parse_intermixed_args(arguments))
+    options = {name: value for name, value in parsed.items() if value is not None}
     # `+sweep=optimizers` is what other Hydra projects want; here these groups are in the defaults list and take no plus.
     plus = re.compile(rf"[+](?=({'|'.join(COMPOSITIONS)})=)")
-    overrides = [plus.sub("", word) if plus.match(word) else word for word in options.pop("overrides")]
-    if found := secret.problems((key_of(word), word.partition("=")[2]) for word in overrides):
-        raise ConfigError(*found)
-    return _resumed(CommandLine(options, tuple(overrides)))
+    overrides = tuple(plus.sub("", word) if plus.match(word) else word for word in options.pop("overrides"))
+    if problems := secret.problems((key_of(word), word.partition("=")[2]) for word in overrides):
+        raise ConfigError(*problems)
+    return _resumed(CommandLine(options, overrides))
+
+
+def requested(config: DictConfig) -> "Command":
+    """The run that Hydra's task is called for."""
+    from ramen.build.run import Command
+
+    context = HydraConfig.get()
+    job = context.job.num if context.mode == RunMode.MULTIRUN else None
+    folder, overrides = Path(context.runtime.output_dir), list(context.overrides.task)
+    return Command(plain(config, context), folder, choices(context), overrides, job)
 
 
 def quoted(path: Path) -> str:
@@ -104,36 +120,28 @@ def quoted(path: Path) -> str:
 
 
 def _resumed(command: CommandLine) -> CommandLine:
-    """For `resume=FOLDER` the command that the run or sweep there was started by, followed by the other words given."""
-    given = [word for word in command.overrides if word.startswith("resume=")]
-    if len({*given}) > 1:
-        raise ConfigError(f"resume: continues one run or sweep, got {' '.join(given)}; leave out all but one")
-    if not given or given[0] in ("resume=", "resume=null", f"resume={AUTO}"):
+    """For `resume=FOLDER` the command that started the run or sweep there, followed by the other overrides of this one."""
+    resume = list(dict.fromkeys(word for word in command.overrides if word.startswith("resume=")))
+    if len(resume) > 1:
+        raise ConfigError(f"resume: continues one run or sweep, got {' '.join(resume)}; leave out all but one")
+    if not resume or resume[0] in ("resume=", "resume=null", f"resume={AUTO}"):
         return command  # `auto` is looked up once the config is known
     if command.multirun:
         raise ConfigError("resume: knows whether its folder is a run's or a sweep's; leave out -m")
-    folder = Path(given[0].removeprefix("resume=").strip("'\""))
-    others = [word for word in command.overrides if word not in given]
+    folder = Path(resume[0].removeprefix("resume=").strip("'\""))
+    others = [word for word in command.overrides if word not in resume]
     saved = RunFolder(folder).command()
     if saved is None:
         raise ConfigError(f"resume: {folder} is not the folder of a run or sweep of this ramen; it has no {COMMAND}")
     sweep = saved[:1] == ["-m"]
-    place = (
-        [f"hydra.sweep.dir={quoted(folder)}"]
-        if sweep
-        else [f"resume={quoted(folder)}", f"hydra.run.dir={quoted(folder)}"]
-    )
-    options = command.options | {"multirun": True} if sweep else command.options
-    return CommandLine(options, (*_replayed(saved[sweep:], others, folder), *others, *place))
-
-
-def _replayed(saved: list[str], others: list[str], folder: Path) -> list[str]:
-    """The saved overrides but for those given anew. ConfigError for what could run code: the folder may come from anyone."""
+    # All that is not given anew; the folder may come from anyone.
     anew = {word.partition("=")[0] for word in others} | OF_ITS_FOLDER
-    words = [word for word in saved if word.partition("=")[0] not in anew]
-    if refused := [word for word in words if not _is_harmless(word)]:
+    replayed = [word for word in saved[sweep:] if word.partition("=")[0] not in anew]
+    if refused := [word for word in replayed if not _is_harmless(word)]:
         raise ConfigError(*(f"resume: {folder / COMMAND} says {word}; give that again to trust it" for word in refused))
-    return words
+    folders = [f"{key}={quoted(folder)}" for key in (("hydra.sweep.dir",) if sweep else ("resume", "hydra.run.dir"))]
+    options = command.options | ({"multirun": True} if sweep else {})
+    return CommandLine(options, (*replayed, *others, *folders))
 
 
 def _is_harmless(word: str) -> bool:

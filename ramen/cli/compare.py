@@ -1,6 +1,7 @@
 """`ramen compare`: compare runs: `ramen compare outputs/my_sweep --by optimizer --baseline optimizer=adamw`."""
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -30,21 +31,15 @@ def main(arguments: Sequence[str]) -> int:
     add("--target", type=float, help="validation loss to reach (default: the baseline's final one)")
     options = parser.parse_args(arguments)  # named as the parameters of compare
     options.out = options.out or options.folders[0]
-    report = compare(**vars(options))
-    console = Console()
-    _print(report, console if console.is_terminal else Console(width=120))  # a log has no edge to wrap at
+    _print(compare(**vars(options)))
     return 0
 
 
-def _print(report: Report, console: Console) -> None:
-    text = ranking_text(report.ranking, report.metric)
-    text = text.drop(columns=["", "p"])  # the page has them all
-    table = Table(
-        title=printable(f"{report.metric} by {', '.join(report.by)}"),
-        title_justify="left",
-        box=SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-    )
+def _print(report: Report) -> None:
+    console = Console(width=None if sys.stdout.isatty() else 120)  # a log has no edge to wrap at
+    text = ranking_text(report.ranking, report.metric).drop(columns=["", "p"])  # the page has them all
+    title = printable(f"{report.metric} by {', '.join(report.by)}")
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for title in text.columns:
         table.add_column(title.replace(f"{report.metric} (mean ± sd)", "mean ± sd").replace("95 % ", "95%\u00a0"))
     for row in text.itertuples(index=False):

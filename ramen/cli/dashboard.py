@@ -6,13 +6,14 @@ refers to is one that ramen.logger.wandb logs. See docs/wandb.md.
 
 import argparse
 import json
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ramen.errors import ConfigError, DataError, RamenError, printable, told
+from ramen.errors import ConfigError, DataError, RamenError, one_line, printable
 from ramen.logger.wandb import group_name
 from ramen.report.grouping import default_by, group, parse_by, setting_keys
 from ramen.runs.find import read_runs
@@ -41,7 +42,7 @@ def main(arguments: Sequence[str]) -> int:
         workspace = build(layout)
     except ValueError as error:  # of the library, for a name that W&B does not take
         raise ConfigError(
-            f"dashboard: cannot be built, got {told(error)}; --entity and --project name its place"
+            f"dashboard: cannot be built, got {one_line(error)}; --entity and --project name its place"
         ) from error
     print(json.dumps(workspace._spec, indent=1) if options.dry_run else send(workspace))
     return 0
@@ -53,51 +54,46 @@ class Plan:
 
     entity: str | None
     project: str
-    by: list[str]  # as scripts/compare.py groups
-    settings: list[str]  # what varies within a method besides the seed, as the learning rate: never averaged over
+    name: str
+    # W&B's names of what methods are grouped by, and of what varies within one besides the seed, as its learning rate: runs
+    # are never averaged over that.
+    keys: list[str]
     groups: list[str]  # of W&B: the sweeps
-    choices: frozenset[str]  # keys that are config groups
-    warnings: list[str]  # what could not be read, or not all of it
-
-    def config_key(self, key: str) -> str:
-        """The name of a grouping key in W&B's config."""
-        return f"choice.{key.replace('.', '_')}" if key in self.choices else key
+    warnings: list[str]  # of runs that could not be read, or only in part
 
 
 def plan(tops: Sequence[Path], by: Sequence[str] | None, entity: str | None, project: str | None) -> Plan:
-    """What the run folders below `tops` say of themselves. DataError where they were not logged to one W&B project."""
-    found, warnings = read_runs(tops)
-    runs = [run for run in found if run.value("logger._target_") == "ramen.logger.wandb.WandB"]
+    """Plan the workspace of the runs below `tops`. DataError where they were not logged to one W&B project."""
+    all_runs, warnings = read_runs(tops)
+    runs = [run for run in all_runs if run.value("logger._target_") == "ramen.logger.wandb.WandB"]
     if not runs:
         raise DataError(f"{tops[0]}: holds no run that W&B knows, got none with logger=wandb; train with it")
-    keys = parse_by(by, runs) or default_by(runs)
-    settings = dict.fromkeys(
+    method_keys = parse_by(by, runs) or default_by(runs)
+    varying = (
         key
-        for method in group(runs, keys, "final_val_loss")
-        for key in setting_keys(method.runs, keys)
+        for method in group(runs, method_keys, "final_val_loss")
+        for key in setting_keys(method.runs, method_keys)
         if len({run.value(key) for run in method.runs}) > 1
     )
+    choices = {key for run in runs for key in run.choices}
+    keys = dict.fromkeys([*method_keys, *varying])
+    groups = [str(run.value("logger.group") or group_name(run.folder.resolve(), run.in_sweep)) for run in runs]
     return Plan(
         entity=entity or _same(runs, "entity", "--entity"),
         project=project or _same(runs, "project", "--project") or "",
-        by=keys,
-        settings=list(settings),
-        groups=list(dict.fromkeys(_group(run) for run in runs)),
-        choices=frozenset(key for key in (*keys, *settings) if any(key in run.choices for run in runs)),
+        name=f"{' and '.join(method_keys)}: {', '.join(dict.fromkeys(groups))}"[:120],
+        keys=[f"choice.{key.replace('.', '_')}" if key in choices else key for key in keys],
+        groups=list(dict.fromkeys(groups)),
         warnings=warnings,
     )
 
 
 def _same(runs: list[Run], key: str, option: str) -> str | None:
-    found = {run.value(f"logger.{key}") for run in runs}
-    if len(found) > 1:
-        raise DataError(f"{option}: the runs were logged to {', '.join(sorted(map(str, found)))}; name one")
-    return next(str(value) if value is not None else None for value in found)
-
-
-def _group(run: Run) -> str:
-    given = run.value("logger.group")
-    return str(given) if given is not None else group_name(run.folder.resolve(), run.in_sweep)
+    values = {run.value(f"logger.{key}") for run in runs}
+    if len(values) > 1:
+        raise DataError(f"{option}: the runs were logged to {', '.join(sorted(map(str, values)))}; name one")
+    [value] = values
+    return None if value is None else str(value)
 
 
 def build(plan: Plan) -> Any:
@@ -108,25 +104,27 @@ def build(plan: Plan) -> Any:
     except ImportError as error:
         raise ConfigError(f"dashboard: cannot be built: {error}; pip install -e '.[dashboard]'") from error
 
-    keys = [plan.config_key(key) for key in (*plan.by, *plan.settings)]
     shown = ["summary:final_val_loss", "summary:final_val_bits_per_byte", "summary:status"]
-    shown += [f"config:{_stored(key)}" for key in dict.fromkeys([*keys, "optimizer.lr", "seed"])]
+    for key in dict.fromkeys([*plan.keys, "optimizer.lr", "seed"]):
+        first, dot, rest = key.partition(".")
+        shown.append(f"config:{first}.value{dot}{rest}")  # where W&B stores `optimizer.lr`
+    sections = []
+    for name, panels in _sections(plan.keys).items():
+        layout = spaces.SectionLayoutSettings(3, math.ceil(len(panels) / 3))
+        sections.append(spaces.Section(name=name, panels=panels, is_open=True, layout_settings=layout))
+    run_table = spaces.RunsetSettings(
+        filters=expr.And(expr.Metric("Group").isin(plan.groups)),
+        groupby=[expr.Config(key) for key in plan.keys],
+        order=[expr.Ordering(expr.Summary("final_val_loss"), ascending=True)],
+        pinned_columns=shown,
+    )
     return spaces.Workspace(
         entity=plan.entity or "",
         project=plan.project,
-        name=f"{' and '.join(plan.by)}: {', '.join(plan.groups)}"[:120],
-        sections=[
-            spaces.Section(name=name, panels=made, is_open=True, layout_settings=spaces.SectionLayoutSettings(3, rows))
-            for name, made in _sections(keys).items()
-            for rows in [-(-len(made) // 3)]
-        ],
+        name=plan.name,
+        sections=sections,
         settings=spaces.WorkspaceSettings(max_runs=MOST_RUNS),
-        runset_settings=spaces.RunsetSettings(
-            filters=expr.And(expr.Metric("Group").isin(plan.groups)),
-            groupby=[expr.Config(key) for key in keys],
-            order=[expr.Ordering(expr.Summary("final_val_loss"), ascending=True)],
-            pinned_columns=shown,
-        ),
+        runset_settings=run_table,
     )
 
 
@@ -145,20 +143,13 @@ def _sections(keys: list[str]) -> dict[str, list[Any]]:
     def bars(metric: str) -> Any:
         return panels.BarPlot(title=f"{metric}, mean and standard deviation", metrics=[metric], **grouped)
 
-    def spread(key: str, log: bool) -> Any:
-        return panels.ScatterPlot(
-            title=f"final_val_loss against {key}",
-            x=panels.Config(key),
-            y=panels.SummaryMetric("final_val_loss"),
-            log_x=log or None,
-        )
+    def scatter(key: str) -> Any:
+        x, y = panels.Config(key), panels.SummaryMetric("final_val_loss")
+        return panels.ScatterPlot(title=f"final_val_loss against {key}", x=x, y=y, log_x=key.endswith(".lr") or None)
 
-    columns = [panels.Config(key) for key in dict.fromkeys([*keys, "optimizer.lr"])]
-    parallel = [
-        *(panels.ParallelCoordinatesPlotColumn(column, log=column.name.endswith(".lr") or None) for column in columns),
-        panels.ParallelCoordinatesPlotColumn(panels.SummaryMetric("tokens_per_second")),
-        panels.ParallelCoordinatesPlotColumn(panels.SummaryMetric("final_val_loss")),
-    ]
+    column = panels.ParallelCoordinatesPlotColumn
+    settings = [column(panels.Config(k), log=k.endswith(".lr") or None) for k in dict.fromkeys([*keys, "optimizer.lr"])]
+    results = [column(panels.SummaryMetric(key)) for key in ("tokens_per_second", "final_val_loss")]
     return {
         "Which is better": [
             over("val_loss", "tokens", ignore_outliers=True),
@@ -169,19 +160,13 @@ def _sections(keys: list[str]) -> dict[str, list[Any]]:
             bars("final_val_bits_per_byte"),
         ],
         "Is each tuned": [
-            spread("optimizer.lr", log=True),
-            spread("seed", log=False),
-            panels.ParallelCoordinatesPlot(title="settings", columns=parallel),
+            scatter("optimizer.lr"),
+            scatter("seed"),
+            panels.ParallelCoordinatesPlot(title="settings", columns=[*settings, *results]),
         ],
         "How it trained": [over(key, "Step") for key in ("train_loss", "grad_norm", "lr")],
         "What it costs": [bars(key) for key in ("tokens_per_second", "train_seconds", "peak_memory")],
     }
-
-
-def _stored(key: str) -> str:
-    """Where W&B keeps `optimizer.lr`: below the value of its first word."""
-    first, dot, rest = key.partition(".")
-    return f"{first}.value{dot}{rest}"
 
 
 def send(workspace: Any) -> str:
@@ -197,5 +182,5 @@ def send(workspace: Any) -> str:
         raise
     except Exception as error:  # wandb raises many kinds for a refused key, no network, no such project
         raise ConfigError(
-            f"dashboard: W&B did not take it, got {told(error)}; it needs wandb login and a network, or use --dry-run"
+            f"dashboard: W&B did not take it, got {one_line(error)}; it needs wandb login and a network, or use --dry-run"
         ) from error

@@ -1,34 +1,23 @@
 """`ramen evaluate`: loss and bits per byte of a trained model: `ramen evaluate outputs/NAME/DATE/0-... [FILE ... | data=...]`."""
 
-import argparse
 import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 
+from ramen.cli.sample import run_parser
 from ramen.runs.folder import EVALUATIONS, RunFolder
 
 
 def main(arguments: Sequence[str]) -> int:
     """Print the loss of a run folder's model on its validation split, or on other data."""
-    parser = argparse.ArgumentParser(
-        prog="ramen evaluate",
-        description="Loss and bits per byte of a run folder's model on its validation split, or on other data.",
-        epilog="examples: RUN | RUN shard.bin | RUN 'books/*.txt' | RUN data=fineweb10b | RUN data.validation_tokens=null",
+    parser = run_parser(
+        "ramen evaluate",
+        "Loss and bits per byte of a run folder's model on its validation split, or on other data.",
+        "examples: RUN | RUN shard.bin | RUN 'books/*.txt' | RUN data=fineweb10b | RUN data.validation_tokens=null",
     )
     add = parser.add_argument
-    add("run_folder", type=Path)
     add("on", nargs="*", help=".bin shards, or .txt, .jsonl, .parquet files (whole), or overrides of data")
-    add("--step", help="a step, or best (default: the newest)")
-    add(
-        "--allow-targets",
-        action="append",
-        default=[],
-        metavar="PACKAGE",
-        help="may be imported for it; can be repeated",
-    )
-    add("--device", default="auto", help="auto, cpu, cuda, cuda:N (%(default)s)")
     add("--json", action="store_true", help="print one line of json")
     add("--save", action="store_true", help=f"add that line to {EVALUATIONS} in the run folder")
     options = parser.parse_intermixed_args(arguments)

@@ -11,7 +11,7 @@ import ramen
 from ramen.errors import EXIT_CODE, RamenError, printable, tolerate_broken_pipe
 
 COMMANDS = {
-    "train": "train a model, or with -m several; its words are those of train.py",
+    "train": "train a model, or with -m several; its arguments are those of train.py",
     "compare": "compare runs: report, pictures, table",
     "sample": "write text with a trained model",
     "evaluate": "loss and bits per byte of a trained model",
@@ -26,8 +26,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with tolerate_broken_pipe():
             try:
-                command, *words = _command(list(sys.argv[1:] if arguments is None else arguments))
-                return import_module(f"ramen.cli.{command}").main(words)
+                command, *rest = _command(list(sys.argv[1:] if arguments is None else arguments))
+                return import_module(f"ramen.cli.{command}").main(rest)
             except SystemExit as ending:  # of argparse, and of Hydra after its help
                 return int(ending.code or 0)
     except RamenError as error:
@@ -41,11 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _command(arguments: list[str]) -> list[str]:
-    """The name of a command, and its words."""
-    if arguments[:1] in (
-        ["-sc"],
-        ["--shell-completion"],
-    ):  # a shell asks for completions of COMP_LINE, of train's words
+    """The name of a command, and its arguments."""
+    if {*arguments[:1]} & {"-sc", "--shell-completion"}:  # a shell asks for completions of COMP_LINE, for train
         os.environ["COMP_LINE"] = re.sub(r"^(\S+)\s+train\b", r"\1", os.environ.get("COMP_LINE", ""))
         return ["train", *arguments]
     parser = argparse.ArgumentParser(prog="ramen", description="Fair, fast, single-GPU ablations of GPT training.")

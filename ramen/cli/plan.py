@@ -3,7 +3,6 @@
 import copy
 import math
 from collections.abc import Iterable
-from dataclasses import replace
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
@@ -14,7 +13,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ramen.cli.command import CommandLine, quoted
-from ramen.config.diagnosis import Composer, located, resolved, sweep_values
+from ramen.config.check import NO_TEXT, check, config_hash, is_text
+from ramen.config.compose import Composer, located, plain, sweep_values
 from ramen.config.kinds import COMPOSITIONS
 from ramen.errors import ConfigError
 
@@ -22,41 +22,43 @@ MOST_JOBS = 1000
 
 
 def planned(command: CommandLine, composer: Composer) -> tuple[CommandLine, Path]:
-    """The command of a sweep as Hydra is to run it, and its folder. ConfigError tells all that is wrong with its values."""
-    from ramen.config.check import NO_TEXT, is_text
-
-    given = composer.parse(command.overrides)
-    _refuse_unclear(given)
-    constant = [override for override in given if not override.is_sweep_override()]
-    chosen = composer.compose(_words(o for o in constant if o.is_hydra_override() or "." not in _place(o)))
+    """The command of a sweep as Hydra is to run it, and its folder. ConfigError names all that is wrong with its values."""
+    overrides = composer.parse(command.overrides)
+    _refuse_unclear(overrides)
+    constant = [o for o in overrides if not o.is_sweep_override()]
+    chosen = composer.compose(_lines(o for o in constant if o.is_hydra_override() or "." not in _place(o)))
     params = chosen.hydra.sweeper.get("params") or {}  # of the file that `sweep=NAME` names
-    overrides = {o.get_key_element(): o for o in (*composer.parse([f"{k}={v}" for k, v in params.items()]), *given)}
-    swept = {key: override for key, override in overrides.items() if override.is_sweep_override()}
-    _refuse_too_many(swept.values())
+    by_key = {o.get_key_element(): o for o in (*composer.parse(f"{k}={v}" for k, v in params.items()), *overrides)}
+    swept = [o for o in by_key.values() if o.is_sweep_override()]
+    _refuse_too_many(swept)
     # Hydra first composes the config that all jobs share, where the keys of swept options are not there yet. A choice of one
     # value waits for the jobs.
-    sections = {_section(override) for override in swept.values()}
+    sections = {_section(o) for o in swept}
     late = [o for o in constant if "." in _place(o) and {_section(o), *COMPOSITIONS} & sections and not o.is_delete()]
-    config = composer.compose(_words(o for o in constant if o not in late))
+    config = composer.compose(_lines(o for o in constant if o not in late))
     folder = str(config.hydra.sweep.dir)
     if not is_text(folder):
         raise ConfigError(f"hydra.sweep.dir: {NO_TEXT}, got {folder!r}")
-    if config.hydra.sweeper._target_.endswith("BasicSweeper"):
-        _refuse_intervals(swept.values())
-    jobs = _check_values(overrides, composer)
+    intervals = _lines(o for o in swept if isinstance(o.value(), IntervalSweep))
+    if intervals and config.hydra.sweeper._target_.endswith("BasicSweeper"):
+        remedy = "add sweep=optuna, or give values or range(a,b,step)"
+        raise ConfigError(*(f"{line}: an interval is for a search; {remedy}" for line in intervals))
+    jobs = _check_values(by_key, composer)
     if config.hydra.launcher._target_.endswith("BasicLauncher"):  # else the jobs may run on another kind of machine
         _refuse_for_all(jobs)
-    words = [_late(override) if override in late else override.input_line or "" for override in given]
+    lines = [
+        f"{o.get_key_element()}=choice({o.get_value_element_as_str()})" if o in late else o.input_line or ""
+        for o in overrides
+    ]
     if swept:  # what all jobs share is left out of the names of their folders
-        names = [
-            *config.hydra.job.config.override_dirname.exclude_keys,
-            *(o.get_key_element().lstrip("+~") for o in constant),
-        ]
-        words.append(f"hydra.job.config.override_dirname.exclude_keys=[{','.join(names)}]")
-    return replace(command, overrides=(*words, f"hydra.sweep.dir={quoted(Path(folder))}")), Path(folder)
+        excluded = config.hydra.job.config.override_dirname.exclude_keys
+        names = [*excluded, *(o.get_key_element().lstrip("+~") for o in constant)]
+        lines.append(f"hydra.job.config.override_dirname.exclude_keys=[{','.join(names)}]")
+    lines.append(f"hydra.sweep.dir={quoted(Path(folder))}")
+    return CommandLine(command.options, tuple(lines)), Path(folder)
 
 
-def _words(overrides: Iterable[Override]) -> list[str]:
+def _lines(overrides: Iterable[Override]) -> list[str]:
     return [override.input_line or "" for override in overrides]
 
 
@@ -69,24 +71,19 @@ def _section(override: Override) -> str:
     return _place(override).partition(".")[0]
 
 
-def _late(override: Override) -> str:
-    return f"{override.get_key_element()}=choice({override.get_value_element_as_str()})"
-
-
-def _refuse_unclear(given: list[Override]) -> None:
-    """ConfigError for words of which Hydra would run less than they say."""
-    problems = []
-    by_key: dict[str, list[Override]] = {}
-    for override in given:
-        by_key.setdefault(override.get_key_element(), []).append(override)
-    for key, same in by_key.items():
-        swept = any(override.is_sweep_override() for override in same)
+def _refuse_unclear(overrides: list[Override]) -> None:
+    """ConfigError for overrides of which Hydra would run less than they say."""
+    problems: dict[str, None] = {}
+    for override in overrides:
+        key = override.get_key_element()
+        same = [o for o in overrides if o.get_key_element() == key]
+        swept = any(o.is_sweep_override() for o in same)
         if swept and len(same) > 1:
-            problems.append(f"{key}: is given twice in a sweep, got {' '.join(_words(same))}; leave out all but one")
+            problems[f"{key}: is given twice in a sweep, got {' '.join(_lines(same))}; leave out all but one"] = None
         if swept and key == "sweep":
-            problems.append(f"{key}: names one sweep, got {same[0].input_line}; start them one by one")
-        if swept and same[0].is_hydra_override():
-            problems.append(f"{key}: is the same for all jobs, got {same[0].input_line}; give one value")
+            problems[f"{key}: names one sweep, got {override.input_line}; start them one by one"] = None
+        if swept and override.is_hydra_override():
+            problems[f"{key}: is the same for all jobs, got {override.input_line}; give one value"] = None
     if problems:
         raise ConfigError(*problems)
 
@@ -96,7 +93,12 @@ def _refuse_too_many(swept: Iterable[Override]) -> None:
     jobs = 1
     for override in swept:
         try:
-            count = _count(override.value(), override)
+            values = override.value()
+            if isinstance(values, RangeSweep):
+                start, stop, step = (Fraction(str(number)) for number in (values.start, values.stop, values.step))
+                count = math.ceil((stop - start) / step)
+            else:
+                count = 1 if isinstance(values, IntervalSweep) else len(list(sweep_values(override)))
         except (ArithmeticError, ValueError) as error:  # a step of 0, an end without end
             raise ConfigError(
                 f"{override.input_line}: is no range; write range(START,STOP,STEP) of finite numbers, the step not 0"
@@ -110,28 +112,8 @@ def _refuse_too_many(swept: Iterable[Override]) -> None:
         )
 
 
-def _count(values: Any, override: Override) -> int:
-    if isinstance(values, RangeSweep):
-        start, stop, step = (Fraction(str(number)) for number in (values.start, values.stop, values.step))
-        return math.ceil((stop - start) / step)
-    return 1 if isinstance(values, IntervalSweep) else len(list(sweep_values(override)))
-
-
-def _refuse_intervals(swept: Iterable[Override]) -> None:
-    intervals = [override.input_line for override in swept if isinstance(override.value(), IntervalSweep)]
-    if intervals:
-        raise ConfigError(
-            *(
-                f"{word}: an interval is for a search; add sweep=optuna, or give values or range(a,b,step)"
-                for word in intervals
-            )
-        )
-
-
 def _check_values(overrides: dict[str, Override], composer: Composer) -> list[dict[str, Any]]:
-    """The config of the first job, and of one job for every other value. ConfigError tells all that is wrong with them."""
-    from ramen.config.check import check, config_hash
-
+    """The config of the first job, and of one job for every other value. ConfigError names all that is wrong with them."""
     first = {key: next(sweep_values(override)) for key, override in overrides.items()}
     config = composer.compose(list(first.values()))
     variants = [(key, word) for key, override in overrides.items() for word in islice(sweep_values(override), 1, None)]
@@ -140,7 +122,7 @@ def _check_values(overrides: dict[str, Override], composer: Composer) -> list[di
     seen: dict[tuple[str, str], str] = {}  # (key, hash of the config) -> the value that led to it
     for key, word in [("", ""), *variants]:
         try:
-            values = resolved(_with_value(word, config, first | {key: word}, composer) if word else config)
+            values = plain(_with_value(word, config, first | {key: word}, composer) if word else config)
             check(values)
         except ConfigError as error:
             new = (line for line in error.problems if line not in problems)
@@ -151,9 +133,8 @@ def _check_values(overrides: dict[str, Override], composer: Composer) -> list[di
         twin = first.get(key) if ("", digest) in seen else seen.get((key, digest))
         seen[key, digest] = word
         if twin:
-            problems[
-                f"{key}: does not change the result, got {twin} and {word}, which would be one job; leave out one"
-            ] = None
+            line = f"{key}: does not change the result, got {twin} and {word}, which would be one job; leave out one"
+            problems[line] = None
     if problems:
         raise ConfigError(*problems)
     return jobs
@@ -176,13 +157,13 @@ def _refuse_for_all(jobs: list[dict[str, Any]]) -> None:
     """ConfigError for what is wrong with every job: it is the constant part of the command. Others fail alone."""
     from ramen.build.run import validate
 
-    problems = None
+    problems = set()
     for job in jobs:
         try:
             validate(job)
+            return
         except ConfigError as error:
-            if problems in (None, error.problems):
-                problems = error.problems
-                continue
-        return
-    raise ConfigError(*problems or ())
+            problems.add(error.problems)
+        if len(problems) > 1:
+            return
+    raise ConfigError(*problems.pop())

@@ -34,16 +34,10 @@ def _print(dataset: "Dataset") -> None:
 
     columns = ("split", "documents", "tokens", "share", "bytes / token", "shards")
     table = Table(*columns, title=f"{dataset.tokenizer.vocabulary} ids, {dataset.hash}")
-    total = dataset.train_tokens + dataset.validation_tokens
+    d, total = dataset, dataset.train_tokens + dataset.validation_tokens
     for split, documents, tokens, size, shards in (
-        ("train", dataset.train_documents, dataset.train_tokens, dataset.train_bytes, dataset.train),
-        (
-            "validation",
-            dataset.validation_documents,
-            dataset.validation_tokens,
-            dataset.validation_bytes,
-            dataset.validation,
-        ),
+        ("train", d.train_documents, d.train_tokens, d.train_bytes, d.train),
+        ("validation", d.validation_documents, d.validation_tokens, d.validation_bytes, d.validation),
     ):
         shares = (f"{tokens / total:.1%}", f"{size / tokens:.2f}", str(len(shards)))
         table.add_row(split, f"{documents:,}", f"{tokens:,}", *shares)

@@ -9,16 +9,17 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from ramen.cli.command import AUTO, CommandLine, parse, quoted
+from ramen.cli.command import AUTO, CommandLine, parse, quoted, requested
 from ramen.cli.plan import planned
-from ramen.cli.sweep import Sweep, asked_for
-from ramen.config.diagnosis import located
+from ramen.cli.sweep import Sweep, print_jobs
+from ramen.config.check import NO_TEXT, is_text
+from ramen.config.compose import located
 from ramen.errors import ConfigError, RamenError, printable
 from ramen.runs.folder import RunFolder
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Train; the exit code. ConfigError tells all that is wrong with the command, before anything is written."""
+    """Train; the exit code. ConfigError names all that is wrong with the command, before anything is written."""
     command = parse(arguments)
     if command.prints:
         return print_config(command)
@@ -45,32 +46,31 @@ def print_config(command: CommandLine) -> int:
 
 def _run(command: CommandLine, config: DictConfig, values: dict[str, Any]) -> int:
     from ramen.build.run import run
-    from ramen.config.check import NO_TEXT, is_text
     from ramen.runs import resume
 
-    folder, goes_on = Path(str(config.hydra.run.dir)), values["resume"]
-    if (sweep := config.hydra.runtime.choices.get("sweep")) and goes_on is None:  # a sweep's job goes on by itself
+    folder, resumed = Path(str(config.hydra.run.dir)), values["resume"]
+    if (sweep := config.hydra.runtime.choices.get("sweep")) and resumed is None:  # a sweep's job goes on by itself
         raise ConfigError(f"sweep={sweep}: starts several runs; add -m")
     if not is_text(str(folder)):
         raise ConfigError(f"hydra.run.dir: {NO_TEXT}, got {str(folder)!r}")
-    if goes_on == AUTO:
-        given = any(word.startswith("hydra.run.dir=") for word in command.overrides)
-        base = folder if given else folder.parent.parent
-        goes_on = resume.unfinished(base, values, given)
-        what = f"continues {goes_on}" if goes_on else f"nothing to continue in {base}; starts anew"
-        print(printable(f"resume=auto: {what}"), file=sys.stderr)
-        command = command.with_overrides(f"resume={quoted(goes_on)}" if goes_on else "resume=null")
-        folder = goes_on or folder
+    if resumed == AUTO:
+        is_run = any(word.startswith("hydra.run.dir=") for word in command.overrides)
+        base = folder if is_run else folder.parent.parent
+        resumed = resume.unfinished(base, values, is_run)
+        outcome = f"continues {resumed}" if resumed else f"nothing to continue in {base}; starts anew"
+        print(printable(f"resume=auto: {outcome}"), file=sys.stderr)
+        command = command.with_overrides(f"resume={quoted(resumed)}" if resumed else "resume=null")
+        folder = resumed or folder
     _refuse_other(folder, "run")
     lock = resume.claim(folder)
     try:
-        if goes_on is None:
+        if resumed is None:
             resume.refuse_used(folder)
         errors: list[Exception] = []
 
         def task(config: DictConfig) -> None:
             try:
-                run(asked_for(config))
+                run(requested(config))
             except Exception as error:  # Hydra would announce it in its own words
                 errors.append(error)
 
@@ -82,14 +82,12 @@ def _run(command: CommandLine, config: DictConfig, values: dict[str, Any]) -> in
     return 0
 
 
-def _sweep(given: CommandLine, command: CommandLine, folder: Path) -> int:
-    from ramen.cli.table import print_jobs
-
+def _sweep(command: CommandLine, plan: CommandLine, folder: Path) -> int:
     _refuse_other(folder, "sweep")
-    RunFolder(folder).remember(["-m", *given.overrides])
+    RunFolder(folder).remember(["-m", *command.overrides])
     sweep, stopped = Sweep(), False
     try:
-        _launch(given, command, sweep.job)
+        _launch(command, plan, sweep.job)
         sweep.settle()
     except SystemExit:  # a signal stopped a job, and no further one is to start
         stopped = True
@@ -98,20 +96,22 @@ def _sweep(given: CommandLine, command: CommandLine, folder: Path) -> int:
 
 def _refuse_other(folder: Path, kind: str) -> None:
     """ConfigError for a run in the folder of a sweep, or a sweep in that of a run."""
-    words = RunFolder(folder).command()
-    other = "run" if kind == "sweep" else "sweep"
-    if words is not None and (words[:1] == ["-m"]) == (other == "sweep"):
-        raise ConfigError(f"hydra.{kind}.dir: {folder} is the folder of a {other}; choose another")
+    saved = RunFolder(folder).command()
+    if saved is None:
+        return
+    present = "sweep" if saved[:1] == ["-m"] else "run"
+    if present != kind:
+        raise ConfigError(f"hydra.{kind}.dir: {folder} is the folder of a {present}; choose another")
 
 
-def _launch(given: CommandLine, command: CommandLine, task: Callable[[DictConfig], Any]) -> None:
-    """Run a command that composes. ConfigError for what Hydra makes of the settings of its own that were given."""
+def _launch(command: CommandLine, plan: CommandLine, task: Callable[[DictConfig], Any]) -> None:
+    """Run `plan`, which composes. ConfigError for errors of Hydra about settings of its own that `command` gives."""
     try:
-        command.run(task)
+        plan.run(task)
     except (RamenError, OSError):
         raise
     except Exception as error:
-        words = [word for word in given.overrides if "hydra" in word.partition("=")[0]] or [*given.options]
+        settings = [word for word in command.overrides if "hydra" in word.partition("=")[0]] or [*command.options]
         raise ConfigError(
-            f"hydra: cannot run this command, got {located(error)}; given was {' '.join(words)}"
+            f"hydra: cannot run this command, got {located(error)}; given was {' '.join(settings)}"
         ) from error

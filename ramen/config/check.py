@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from enum import IntEnum
-from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_type_hints
 
 from ramen.config import secret
 from ramen.config.kinds import SECTIONS
@@ -55,27 +55,27 @@ def settings(config: Mapping[str, Any]) -> Settings:
 def check(config: dict[str, Any]) -> None:
     """Raise one ConfigError with every problem of a plain (resolved) config. Whole floats become ints in place."""
     problems = []
-    hints, given = get_type_hints(Settings), config.get("allow_targets")
-    keys = flatten({key: config[key] for key in (*hints, *SECTIONS) if key in config})
-    allow = [name for name in given if isinstance(name, str)] if isinstance(given, list) else []
+    hints, allow = get_type_hints(Settings), config.get("allow_targets")
+    packages = [name for name in allow if isinstance(name, str)] if isinstance(allow, list) else []
+    known = [*hints, *SECTIONS]
     for key, value in config.items():
         if key in hints:
             problems += _check_value(config, key, key, value, hints[key])
-        elif key in SECTIONS and isinstance(value, dict) and "_target_" in value:
-            problems += check_node(value, key, SECTIONS[key], allow)
-        elif key in SECTIONS:
+        elif key not in SECTIONS:
+            leaves = flatten({name: config[name] for name in known if name in config})
+            problems.append(f"{key}: is not a section of this program, got {value!r}{suggest_key(key, known, leaves)}")
+        elif isinstance(value, dict) and "_target_" in value:
+            problems += check_node(value, key, SECTIONS[key], packages)
+        else:
             hint = f"; choose one by schedule@{key}=NAME" if key.endswith(SCHEDULE_SUFFIX) else ""
             problems.append(f"{key}: must be a section with a _target_, got {value!r}{hint}")
-        else:
-            hint = suggest_key(key, [*hints, *SECTIONS], keys)
-            problems.append(f"{key}: is not a section of this program, got {value!r}{hint}")
-    problems += [f"{key}: is missing" for key in (*hints, *SECTIONS) if key not in config]
+    problems += [f"{key}: is missing" for key in known if key not in config]
     name = config.get("name")
     if isinstance(name, str) and not FOLDER_NAME.fullmatch(name):
         problems.append(
             f"name: must name one folder, got {name!r}; allowed are letters, digits and _.,=@+-, no dot first"
         )
-    if refused := sorted(filter(of_python, allow)):
+    if refused := sorted(filter(of_python, packages)):
         problems.append(f"allow_targets: Python's own modules hold no components, got {', '.join(map(repr, refused))}")
     problems += secret.problems(flatten(config).items())
     if problems:
@@ -98,7 +98,10 @@ def check_node(node: dict[str, Any], path: str, kind: str, allow: Sequence[str] 
             problems += _check_value(node, key, where, value, known[key])
         elif scheduled not in known:
             problems.append(f"{where}: no such key of {path}{suggest_key(key, known)}")
-        elif _bare(known[scheduled]) in (int, bool):
+        elif getattr(known[scheduled], "__origin__", known[scheduled]) in (
+            int,
+            bool,
+        ):  # of Annotated: without the range
             problems.append(f"{where}: only a number can follow a schedule, and no count or switch")
         elif _is_schedule(key, value):
             problems += check_node(value, where, "schedule", allow)
@@ -121,18 +124,11 @@ def parameters(target: Callable[..., Any]) -> tuple[dict[str, Any], set[str]]:
     known: dict[str, Any] = {}
     required: set[str] = set()
     for function in _constructors(target):
-        hints = get_type_hints(function, include_extras=True)
-        for p in inspect.signature(function).parameters.values():
-            if p.kind is inspect.Parameter.KEYWORD_ONLY and p.name not in known:
-                known[p.name] = hints.get(p.name, Any)
-                if p.default is inspect.Parameter.empty:
-                    required.add(p.name)
+        hints, spec = get_type_hints(function, include_extras=True), inspect.getfullargspec(function)
+        new = [name for name in spec.kwonlyargs if name not in known]
+        known |= {name: hints.get(name, Any) for name in new}
+        required |= {*new} - {*(spec.kwonlydefaults or ())}
     return known, required
-
-
-def _bare(annotation: Any) -> Any:
-    """The type of an annotation that says a range, too."""
-    return get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
 
 
 def _like(default: Any) -> Any:
@@ -144,19 +140,17 @@ def _like(default: Any) -> Any:
     return Literal[tuple(map(int, type(default)))] if isinstance(default, IntEnum) else Any
 
 
-def _constructors(target: Callable[..., Any]) -> Iterator[Callable[..., Any]]:
+def _constructors(target: Callable[..., Any]) -> list[Callable[..., Any]]:
     """A function itself; a class's constructor and, as long as it passes on `**base`, those of ramen's classes above it."""
     if not inspect.isclass(target):
-        yield target
-        return
+        return [target]
+    constructors = []
     for owner in target.__mro__:
         if owner.__module__.startswith("ramen.") and "__init__" in vars(owner):
-            constructor = vars(owner)["__init__"]
-            yield constructor
-            if all(
-                p.kind is not inspect.Parameter.VAR_KEYWORD for p in inspect.signature(constructor).parameters.values()
-            ):
-                return
+            constructors.append(vars(owner)["__init__"])
+            if not inspect.getfullargspec(constructors[-1]).varkw:
+                break
+    return constructors
 
 
 def _check_value(node: dict[str, Any], key: str, where: str, value: Any, annotation: Any) -> list[str]:
@@ -166,15 +160,14 @@ def _check_value(node: dict[str, Any], key: str, where: str, value: Any, annotat
         return [f"{where}: {NO_TEXT}, got {value!r}"]
     if annotation is Any:
         return []
-    complaint = _fits(value, annotation)
-    if complaint and isinstance(value, float) and value.is_integer() and not _fits(int(value), annotation):
-        node[key] = int(value)  # 5e6 tokens is how people write five million
-        return []
-    return [] if complaint is None else [f"{where}: {complaint}, got {value!r}"]
+    complaint = _complaint(value, annotation)
+    if complaint and isinstance(value, float) and value.is_integer() and not _complaint(int(value), annotation):
+        node[key], complaint = int(value), None  # 5e6 tokens is how people write five million
+    return [f"{where}: {complaint}, got {value!r}"] if complaint else []
 
 
-def _fits(value: Any, annotation: Any) -> str | None:
-    """None, or pydantic's words for a value that does not fit. Strict: true is no number, and "3" is no 3."""
+def _complaint(value: Any, annotation: Any) -> str | None:
+    """pydantic's message for a value that does not fit, else None. Strict: true is no number, and "3" is no 3."""
     from pydantic import TypeAdapter, ValidationError
 
     try:
@@ -202,17 +195,15 @@ def is_text(value: str) -> bool:
 
 
 def _leaves(value: Any) -> Iterator[Any]:
-    if isinstance(value, Mapping):
-        value = list(value.values())
-    if isinstance(value, list):
-        for part in value:
+    if isinstance(value, Mapping | list):
+        for part in value.values() if isinstance(value, Mapping) else value:
             yield from _leaves(part)
     else:
         yield value
 
 
 def _is_schedule(key: Any, value: Any) -> bool:
-    return isinstance(key, str) and key.endswith(SCHEDULE_SUFFIX) and isinstance(value, Mapping) and "_target_" in value
+    return str(key).endswith(SCHEDULE_SUFFIX) and isinstance(value, Mapping) and "_target_" in value
 
 
 def schedules(node: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:

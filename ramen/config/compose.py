@@ -1,157 +1,270 @@
-"""From a command's words to a config of plain values, and what an experiment says of an option that another one replaces.
+"""From the overrides of a command to a config of plain values, with all their problems at once; Hydra stops at the first."""
 
-`experiment=baseline embedding=tied` is the ablation ramen is for: the experiment's values hold as far as the chosen option
-has such a key, and its values for a key of the replaced option alone are left out. A key that is of neither stays, for the
-check of the config to refuse. The rates of an optimizer are its own: conf/tuned/<experiment>/<optimizer>.yaml has them, which
-Hydra's defaults list chooses by both names; a rate that an experiment sets for another optimizer is never handed on.
-"""
-
+import contextlib
+import re
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import hydra
-import yaml
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import IntervalSweep, Override
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
-from ramen.config.kinds import COMPOSITIONS, SECTIONS, TUNED
-from ramen.config.registry import CONF, OPTIMIZERS
-from ramen.errors import ConfigError
+from ramen.config.check import check, flatten
+from ramen.config.kinds import COMPOSITIONS, TUNED
+from ramen.config.registry import CONF
+from ramen.config.replaced import Files, Options, leave_out
+from ramen.config.suggestions import suggest_key
+from ramen.errors import ConfigError, suggest
 
-Options = dict[str, str]  # section, or composition -> name of the chosen option
-
-
-def compose(words: Iterable[str]) -> dict[str, Any]:
-    """The plain config of a command line. HydraException or ConfigError where there is none."""
-    running = GlobalHydra.instance().is_initialized()
-    with nullcontext() if running else hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        return plain(hydra.compose("config", list(words), return_hydra_config=True))
+PLUGINS = {"hydra/sweeper/optuna": "optuna", "hydra/launcher/submitit": "slurm"}  # option -> the extra that brings it
 
 
-def plain(cfg: DictConfig, hydra_config: Any = None) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Composer:
+    """Composes configs from one place: Hydra's --config-path, --config-name and --config-dir."""
+
+    path: str = str(CONF)
+    name: str = "config"
+    extra: str | None = None  # a folder of further configs
+
+    @contextlib.contextmanager
+    def open(self) -> Iterator["Composer"]:
+        """Initialise Hydra for this place; `compose` works inside alone."""
+        outer = GlobalHydra.instance().hydra  # of a notebook that uses Hydra itself
+        GlobalHydra.instance().clear()
+        try:
+            with hydra.initialize_config_dir(self.path, version_base="1.3"):
+                yield self
+        finally:
+            GlobalHydra.instance().hydra = outer
+
+    def parse(self, overrides: Iterable[str]) -> list[Override]:
+        """The overrides in Hydra's grammar. ConfigError names those that are not."""
+        parser = OverridesParser.create(GlobalHydra.instance().config_loader())
+        parsed, problems = [], []
+        for word in overrides:
+            try:
+                parsed += parser.parse_overrides([word])  # with the options that a glob(...) means
+                if not parsed[-1].key_or_group:
+                    raise HydraException("no key")
+            except HydraException:
+                problems.append(_unreadable(word))
+        if problems:
+            raise ConfigError(*problems)
+        return parsed
+
+    def compose(self, overrides: Sequence[str]) -> DictConfig:
+        """The composed config with its `hydra` section. ConfigError names every problem of the overrides."""
+        try:
+            return self._compose(overrides)
+        except Exception as error:  # Hydra raises ValueError and AssertionError, too
+            raise ConfigError(*self.problems(overrides, error)) from error
+
+    def checked(self, overrides: Sequence[str]) -> tuple[DictConfig, dict[str, Any]]:
+        """The composed config, and its plain values. ConfigError names every problem of both."""
+        config = self.compose(overrides)
+        values = plain(config)
+        check(values)
+        return config, values
+
+    def problems(self, overrides: Sequence[str], error: Exception) -> list[str]:
+        """All that is wrong with overrides that ended in `error`, a line each; mistakes in their values included."""
+        try:
+            config = self._compose([])
+        except Exception as broken:  # no override is to blame
+            return [located(broken)]
+        problems: list[str] = []
+        groups: list[str] = []
+        values: list[str] = []
+        for word in overrides:
+            try:
+                [override] = self.parse([word])
+            except ConfigError as unreadable:
+                problems += unreadable.problems
+                continue
+            options = self.options(override.key_or_group)
+            wrong = _wrong_options(override, options) if options else []
+            if override.is_sweep_override():
+                wrong.append(
+                    f"{word}: several values are a sweep; add -m, or write a list as {override.get_key_element()}=[A,B]"
+                )
+            problems += wrong
+            if not wrong:
+                (groups if options else values).append(word)
+        accepted: list[str] = []
+        wrong, config = self._accept(groups, accepted, config)  # groups first: keys depend on them
+        unknown = {word: problem for word in values if (problem := _unknown_key(word, config))}
+        problems += [*wrong, *unknown.values()]
+        wrong, config = self._accept([word for word in values if word not in unknown], accepted, config)
+        problems += wrong
+        try:
+            check(plain(config))
+        except ConfigError as unfit:
+            refused = {key_of(word) for word in overrides} - {key_of(word) for word in accepted}
+            problems += [line for line in unfit.problems if line.partition(":")[0] not in refused]
+        return list(dict.fromkeys(problems)) or [located(error)]
+
+    def options(self, group: str) -> list[str]:
+        """The options of a config group; none for what is no group."""
+        if group in ("", "hydra"):  # Hydra takes these two for groups
+            return []
+        loader = GlobalHydra.instance().config_loader()
+        return sorted(loader.get_group_options(group, config_name=self.name, overrides=self._search()))
+
+    def _search(self) -> list[str]:
+        return [f"hydra.searchpath=['file://{self.extra}']"] if self.extra else []
+
+    def _compose(self, overrides: Sequence[str]) -> DictConfig:
+        return hydra.compose(self.name, [*self._search(), *overrides], return_hydra_config=True)
+
+    def _accept(self, words: list[str], accepted: list[str], config: DictConfig) -> tuple[list[str], DictConfig]:
+        """Add the overrides that compose after the accepted ones to these. Problems of the others, and the config of all.
+
+        Whole halves are tried, so that one mistake among n costs about 2 log n compositions instead of n.
+        """
+        if not words:
+            return [], config
+        try:
+            config = self._compose([*accepted, *words])
+        except Exception as error:
+            if len(words) == 1:
+                return [_explain(words[0], error, config)], config
+            half = len(words) // 2
+            first, config = self._accept(words[:half], accepted, config)
+            second, config = self._accept(words[half:], accepted, config)
+            return first + second, config
+        accepted += words
+        return [], config
+
+
+def compose(overrides: Iterable[str]) -> dict[str, Any]:
+    """The plain config of a command line. ConfigError names every problem of the overrides."""
+    with Composer().open() as composer:
+        return plain(composer.compose(list(overrides)))
+
+
+def plain(config: DictConfig, hydra_config: Any = None) -> dict[str, Any]:
     """The plain values of a config that Hydra composed, which holds Hydra's own part unless that is given beside it.
 
-    ConfigError names keys without a value, and rates of another optimizer.
+    ConfigError names keys without a value, keys whose interpolation fails, and rates of another optimizer.
     """
-    task = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
-    if missing := sorted(OmegaConf.missing_keys(task)):
-        raise ConfigError(*(f"{key}: must be given, got nothing; write {key}=VALUE" for key in missing))
-    config: Any = OmegaConf.to_container(task, resolve=True, throw_on_missing=True)
-    hydra_config = hydra_config or cfg.hydra
+    task = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+    try:
+        if missing := sorted(OmegaConf.missing_keys(task)):
+            raise ConfigError(*(f"{key}: must be given, got nothing; write {key}=VALUE" for key in missing))
+        values: Any = OmegaConf.to_container(task, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raw: Any = OmegaConf.to_container(task, resolve=False)
+        problems = []
+        for key, value in flatten(raw).items():
+            try:
+                OmegaConf.select(task, key)
+            except OmegaConfBaseException as broken:
+                problems.append(f"{key}: {_first_line(broken)}, got {value!r}")
+        raise ConfigError(*(problems or [located(error)])) from error
+    hydra_config = hydra_config or config.hydra
     chosen = choices(hydra_config)
     if any(kind in chosen for kind in COMPOSITIONS):
         folders = [Path(source.path) for source in hydra_config.runtime.config_sources if source.schema == "file"]
-        _leave_out(config, Files(folders), chosen, hydra_config.overrides.task)
-    return config
+        leave_out(values, Files(folders), chosen, hydra_config.overrides.task)
+    return values
 
 
 def choices(hydra_config: Any) -> Options:
     """Section or composition -> the option that a command chose, for those that chose one."""
-    chosen = {group: str(name) for group, name in hydra_config.runtime.choices.items() if name is not None}
     return {
-        group.rpartition("@")[2]: name
-        for group, name in chosen.items()
-        if group != TUNED and not group.startswith("hydra/")
+        group.rpartition("@")[2]: str(name)
+        for group, name in hydra_config.runtime.choices.items()
+        if name is not None and group != TUNED and not group.startswith("hydra/")
     }
 
 
-@dataclass(frozen=True)
-class Written:
-    """A file of a composition: its name as a word, the options it is written for, and its values."""
-
-    name: str
-    options: Options
-    values: dict[str, Any]
+def key_of(word: str) -> str:
+    """The key that an override sets, or its group."""
+    return word.lstrip("+~").partition("=")[0]
 
 
-class Files:
-    """The yaml files of a search path."""
-
-    def __init__(self, folders: Sequence[Path]):
-        self.folders = folders
-        self.root = dict(_chosen("", self.read("config") or {}))
-
-    def read(self, *path: str) -> dict[str, Any] | None:
-        """The values of a file, its defaults list among them; None if there is no such file."""
-        found = (folder.joinpath(*path[:-1], f"{path[-1]}.yaml") for folder in self.folders)
-        file = next(filter(Path.is_file, found), None)
-        return (yaml.safe_load(file.read_text()) or {}) if file else None
-
-    def keys(self, section: str, option: str | None) -> dict[str, str | None]:
-        """The keys that an option gives its section, with the option of those that are a section themselves."""
-        values = self.read(SECTIONS.get(section, "schedule"), str(option)) or {}
-        return {**dict.fromkeys(values), **dict(_chosen("", values))}
-
-    def meant(self, options: Options, section: str) -> str | None:
-        """The option of a section, or of one inside it: `optimizer.momentum_schedule`."""
-        outer, _, inner = section.partition(".")
-        return self.keys(outer, options.get(outer)).get(inner) if inner else options.get(outer)
-
-    def lineage(self, kind: str, name: str) -> list[Written]:
-        """The file of a composition, after those it inherits."""
-        values, options, files = self.read(kind, name) or {}, dict(self.root), list[Written]()
-        for section, option in _chosen(kind, values):
-            if section in COMPOSITIONS:
-                files += self.lineage(section, option)
-                options |= files[-1].options
-            options[section] = option
-        return [*files, Written(f"{kind}={name}", options, values)]
+def sweep_values(override: Override) -> Iterator[str]:
+    """The override once for each value of its sweep, of which there may be very many."""
+    values = override.value()
+    if not override.is_sweep_override():
+        yield override.input_line or ""
+    elif isinstance(values, IntervalSweep):  # of a search: its ends
+        yield from (f"{override.get_key_element()}={end}" for end in (values.start, values.end))
+    else:
+        yield from (f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator())
 
 
-def _leave_out(config: dict[str, Any], files: Files, chosen: Options, words: Sequence[str]) -> None:
-    """Take from a config what a composition says of options that others have replaced."""
-    experiment, optimizer = chosen.get("experiment"), chosen.get("optimizer")
-    tuned = files.read(TUNED, f"{experiment}/{optimizer}")
-    given = {*_given(words), *(f"{section}.{key}" for section, node in (tuned or {}).items() for key in node)}
-    problems = []
-    for file in (file for kind in COMPOSITIONS if kind in chosen for file in files.lineage(kind, chosen[kind])):
-        name = file.name.removeprefix("experiment=")
-        if tuned is None and files.read(TUNED, f"{name}/{optimizer}") is not None:
-            problems.append(
-                f"experiment={experiment}: inherits {name}, but not its rates for optimizer={optimizer}; write a file "
-                f"{TUNED}/{experiment}/{optimizer}.yaml, with `defaults: [/{TUNED}/{name}/{optimizer}]` to take them"
-            )
-        for section, option in chosen.items():
-            said = [key for key in _select(file.values, section) if f"{section}.{key}" not in given]
-            if not said or (meant := files.meant(file.options, section)) == option:
-                continue
-            replaced, known = files.keys(section, meant), files.keys(section, option)
-            for key in said if known else ():
-                if key in replaced and key not in known:
-                    _select(config, section).pop(key, None)
-                elif key in known and section in OPTIMIZERS:
-                    problems.append(
-                        f"{section}.{key}: {file.name} sets it for {section}={meant}, and {section}={option} is chosen; give "
-                        f"{section}.{key}=VALUE, or move the optimizer's values to {TUNED}/{name}/{meant}.yaml"
-                    )
-    if problems:
-        raise ConfigError(*problems)
+def located(error: Exception) -> str:
+    """An error of Hydra or OmegaConf in one line, behind the key it is about; they go on about their own insides after it."""
+    cause = error.__cause__
+    error = cause if isinstance(cause, OmegaConfBaseException) else error
+    key = error.full_key if isinstance(error, OmegaConfBaseException) else None
+    return f"{key}: {_first_line(error)}" if key else _first_line(error)
 
 
-def _select(values: Any, section: str) -> dict[str, Any]:
-    for name in section.split("."):
-        values = values.get(name) if isinstance(values, dict) else None
-    return values if isinstance(values, dict) else {}
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
-def _given(words: Sequence[str]) -> Iterator[str]:
-    """The key of every value that words set."""
-    for override in OverridesParser.create().parse_overrides(list(words)):
-        value = override.value()
-        yield override.key_or_group
-        yield from (f"{override.key_or_group}.{key}" for key in (value if isinstance(value, dict) else ()))
+def _explain(word: str, error: Exception, config: DictConfig) -> str:
+    """The problem of an override that ended in `error` after those of the config."""
+    for plugin in PLUGINS:
+        if re.search(f"Could not (find|load) '{plugin}", str(error)):
+            return _missing_plugin(word, plugin)
+    return _unknown_key(word, config) or f"{word}: {located(error)}"
 
 
-def _chosen(kind: str, values: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """(section or composition, option) of each line of a defaults list; a bare name is a file of the same `kind`."""
-    for line in values.get("defaults", ()):
-        if isinstance(line, str):
-            folder, _, name = line.lstrip("/").rpartition("/")
-            line = {folder or kind: name}
-        for group, name in line.items():
-            if name not in (None, "_self_"):
-                yield group.removeprefix("override ").lstrip("/").rpartition("@")[2], str(name)
+def _unknown_key(word: str, config: DictConfig) -> str | None:
+    """The problem of an override whose key the config does not have; None if it has it."""
+    if word[0] == "+":
+        return None
+    key, _, value = word.lstrip("~").partition("=")
+    group, _, place = key.partition("@")
+    whole: Any = OmegaConf.to_container(config, resolve=False)
+    node = whole
+    names = (place or key).split(".")
+    for i, name in enumerate(names):
+        if not isinstance(node, dict):
+            break
+        if name not in node and place and i == len(names) - 1:
+            owner = ".".join(names[:-1])
+            hint = f"; +schedule@{owner}.lr_schedule={value} adds one" if group == "schedule" and owner else ""
+            known = [name for name in map(str, node) if name.endswith(group)]
+            return f"{key}: no such {group} of {owner or 'the config'}{suggest(name, known)}{hint}"
+        if name not in node:
+            keys = flatten({str(key): value for key, value in whole.items() if key != "hydra"})
+            return f"{'.'.join(names[: i + 1])}: no such key{suggest_key(name, node, keys)}"
+        node = node[name]
+    return None
+
+
+def _wrong_options(override: Override, options: list[str]) -> list[str]:
+    """The problems of an override of a group that has these options."""
+    values = islice(sweep_values(override), len(options) + 1)  # of which one is wrong, if there are more
+    names = [value.partition("=")[2].strip("'\"") for value in values]
+    wrong = [name for name in names if name not in options and not override.is_delete()]
+    plugins = [plugin for name in wrong if (plugin := f"{override.key_or_group}/{name}") in PLUGINS]
+    if plugins or not wrong:
+        return [_missing_plugin(override.input_line or "", plugin) for plugin in plugins]
+    got = ", ".join(map(repr, wrong))
+    return [f"{override.get_key_element()}: no such option, got {got}{suggest(wrong[0], options)}"]
+
+
+def _missing_plugin(word: str, plugin: str) -> str:
+    return f"{word}: needs a plugin of Hydra that is not installed: pip install 'ramen[{PLUGINS[plugin]}]'"
+
+
+def _unreadable(word: str) -> str:
+    key, equals, value = word.partition("=")
+    if not equals or not key:
+        return f"{word}: is no override; write KEY=VALUE"
+    quoted = value.replace('"', r"\"")
+    return f"{word}: cannot be read; quote the value, within the quotes of the shell: '{key}=\"{quoted}\"'"

@@ -10,16 +10,15 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Kind:
-    """A folder of options: conf/<kind>/<name>.yaml builds ramen/.../<kind>/<name>.py."""
+    """A folder of options: conf/<kind>/<name>.yaml builds ramen/.../<kind>/<name>.py.
 
-    package: str | None = (
-        None  # where its components live; None: its options build nothing, they choose others and set values
-    )
-    runtime: tuple[str, ...] = ()  # what a component gets by position when it is built (a schedule: when it is called)
+    Without a package its options build nothing: they choose others and set values.
+    """
+
+    package: str | None = None  # where its components live
+    runtime: tuple[str, ...] = ()  # passed to a component by position when it is built (a schedule: when it is called)
     part: bool = False  # of the model, which gets a factory of it
-    report: Literal["method", "context", "other"] = (
-        "other"  # compared; compared when no method differs; neither of them
-    )
+    report: Literal["method", "context", "other"] = "other"  # context is compared when no method differs; other never
     sections: tuple[str, ...] = ()  # where a config holds one; empty: under the kind's name
 
 
@@ -42,13 +41,7 @@ KINDS = {
         "ramen.schedule",
         ("progress",),
         report="context",
-        sections=(
-            "schedule",
-            "batch_schedule",
-            "long_window_schedule",
-            "short_window_schedule",
-            "mtp_schedule",
-        ),
+        sections=("schedule", "batch_schedule", "long_window_schedule", "short_window_schedule", "mtp_schedule"),
     ),
     "auxiliary": Kind("ramen.optimizer", ("params",), report="context"),
     "routing": Kind("ramen.build.param_groups", report="context"),

@@ -22,10 +22,8 @@ from ramen.errors import ConfigError, suggest
 EXTRAS = {"pytorch_optimizer": "pytorch-optimizer>=4.1,<5"}  # package -> what to install for it
 FOREIGN = ("torch.optim", *EXTRAS)  # packages of optimizers
 OPTIMIZERS = tuple(name for name, kind in KINDS.items() if kind.package == KINDS["optimizer"].package)
-_PACKAGE = Path(__file__).resolve().parents[1]
-CONF = (
-    _PACKAGE / "conf" if (_PACKAGE / "conf").is_dir() else _PACKAGE.parent / "conf"
-)  # in a wheel it is in the package
+_PARENTS = Path(__file__).resolve().parents
+CONF = next(path for path in (_PARENTS[1] / "conf", _PARENTS[2] / "conf") if path.is_dir())  # first: in a wheel
 
 
 def locate(target: Any, allow: Sequence[str] = (), kind: str | None = None) -> Callable[..., Any]:
@@ -36,33 +34,28 @@ def locate(target: Any, allow: Sequence[str] = (), kind: str | None = None) -> C
     packages = [name for name in allow if not of_python(name)]
     shipped, opted_in = isinstance(target, str) and target in components(kind), _below(target, packages)
     if not shipped and not opted_in and not (kind in (*OPTIMIZERS, None) and _below(target, FOREIGN)):
-        known = components(kind) if kind else ()
-        raise ConfigError(
-            f"_target_: may not be built for {kind or 'a config'}, got {target!r}{suggest(target, known)}"
-        )
+        hint = suggest(target, components(kind) if kind else ())
+        raise ConfigError(f"_target_: may not be built for {kind or 'a config'}, got {target!r}{hint}")
     module, _, attribute = target.rpartition(".")
     try:
-        found: Any = getattr(import_module(module), attribute)
+        component: Any = getattr(import_module(module), attribute)
     except Exception as error:  # whatever a module raises while it is imported is the user's answer
         problem: str | None = f"cannot be imported: {type(error).__name__}: {error}"
         if isinstance(error, ModuleNotFoundError) and error.name in EXTRAS:
             problem = f"needs a package that is not installed: pip install '{EXTRAS[error.name]}'"
         raise ConfigError(f"_target_: {target!r} {problem}") from error
-    if not shipped:
-        optimizer = kind in OPTIMIZERS or not opted_in
-        if problem := _unfit(found, packages if opted_in else FOREIGN, optimizer, kind == "schedule"):
-            raise ConfigError(f"_target_: {target!r} {problem}")
-    return found
-
-
-def _unfit(found: Any, packages: Iterable[str], optimizer: bool, function: bool) -> str | None:
-    """Why an object of other packages is no component: it must be a class of theirs, or a function where schedules stand."""
-    if not callable(found) or not _below(f"{getattr(found, '__module__', '')}.", packages):
-        return "is not a class or function of that package"
-    bases = {f"{base.__module__}.{base.__name__}" for base in getattr(found, "__mro__", ())}
-    if optimizer and "torch.optim.optimizer.Optimizer" not in bases:
-        return "is not a torch.optim.Optimizer"
-    return None if bases or function else "is not a class"
+    if shipped:
+        return component
+    bases = {f"{base.__module__}.{base.__name__}" for base in getattr(component, "__mro__", ())}
+    if not callable(component) or not _below(f"{component.__module__}.", packages if opted_in else FOREIGN):
+        problem = "is not a class or function of that package"
+    elif (kind in OPTIMIZERS or not opted_in) and "torch.optim.optimizer.Optimizer" not in bases:
+        problem = "is not a torch.optim.Optimizer"
+    else:
+        problem = None if bases or kind == "schedule" else "is not a class"
+    if problem:
+        raise ConfigError(f"_target_: {target!r} {problem}")
+    return component
 
 
 def _below(target: Any, packages: Iterable[str]) -> bool:
@@ -70,7 +63,7 @@ def _below(target: Any, packages: Iterable[str]) -> bool:
 
 
 def of_python(name: str) -> bool:
-    """Whether a module is one of Python's own, which hold no components and can do anything."""
+    """True for a module of Python's own: they hold no components and can do anything."""
     return name.partition(".")[0] in ("", *sys.stdlib_module_names)
 
 
@@ -103,10 +96,10 @@ class Option:
 
 def options(kind: str) -> dict[str, Option]:
     """Every option of a config group, by name."""
-    found = {}
+    files = {}
     for path in sorted((CONF / kind).glob("*.yaml")):
         text = path.read_text()
         comment = re.search(r"^#\s*(?!@package)(.+)$", text, re.MULTILINE)
         target = re.search(r"^_target_:\s*(\S+)", text, re.MULTILINE)
-        found[path.stem] = Option(path.stem, comment[1] if comment else "", target[1] if target else None)
-    return found
+        files[path.stem] = Option(path.stem, comment[1] if comment else "", target[1] if target else None)
+    return files

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ramen.data.shard import ShardRecord, open_shard, read_record, reading
 from ramen.data.tokenizer import REMEDY, TOKENIZER, Tokenizer, load_tokenizer
-from ramen.errors import DataError, told
+from ramen.errors import DataError, one_line
 from ramen.runs.atomic import read_json, sha256_of, write_atomically
 
 MANIFEST = "manifest.json"
@@ -55,7 +55,7 @@ class ShardIndex:
             first = error.errors()[0]
             self.problem = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
         except (OSError, ValueError) as error:
-            self.problem = told(error)
+            self.problem = one_line(error)
         self._written = {**self.shards}
 
     def record(self, path: Path, tokenizer: Tokenizer) -> ShardRecord:

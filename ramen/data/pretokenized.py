@@ -24,7 +24,7 @@ from ramen.data.prepare import WRITABLE, PausedError
 from ramen.data.shard import ShardRecord, refusing
 from ramen.data.source import FIXED_VOCABULARIES, Source, check_range
 from ramen.data.tokenizer import Tokenizer, gpt2_tokenizer
-from ramen.errors import ConfigError, DataError, told
+from ramen.errors import ConfigError, DataError, one_line
 from ramen.runs.lock import exclusive
 
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ class Pretokenized(Source):
     def _by_hand(self, names: Sequence[str], error: Exception) -> PausedError:
         """An error that tells how to go on where the hub cannot be reached."""
         return PausedError(
-            f"{self.repo}: the Hugging Face data set cannot be fetched, got {told(error)}; needed in {self.home}: "
+            f"{self.repo}: the Hugging Face data set cannot be fetched, got {one_line(error)}; needed in {self.home}: "
             f"{_listed(names)}. Run this again with a network, or place these files there by hand: elsewhere, "
             f"`hf download {self.repo} --repo-type dataset --local-dir FOLDER {' '.join(names[:2])} ...` fetches them"
         )

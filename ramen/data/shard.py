@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from pydantic import BaseModel, ConfigDict, NonNegativeInt
 
-from ramen.errors import DataError, RamenError, told
+from ramen.errors import DataError, RamenError, one_line
 
 if TYPE_CHECKING:
     from ramen.data.tokenizer import Tokenizer
@@ -56,7 +56,7 @@ def refusing(problem: str, remedy: str, *errors: type[Exception], kind: type[Dat
     except Exception as error:
         if isinstance(error, RamenError) or not isinstance(error, errors or OSError):
             raise
-        raise kind(f"{problem}, got {told(error)}; {remedy}") from error
+        raise kind(f"{problem}, got {one_line(error)}; {remedy}") from error
 
 
 def reading(path: Path) -> AbstractContextManager[None]:

@@ -12,8 +12,7 @@ from pathlib import Path
 
 from ramen.build.objects import build_section
 from ramen.config.check import check_node
-from ramen.config.compose import plain
-from ramen.config.diagnosis import Composer
+from ramen.config.compose import Composer, plain
 from ramen.data.dataset import MANIFEST
 from ramen.data.prepare import validation_shards
 from ramen.data.shard import ShardRecord, read_record

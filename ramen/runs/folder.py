@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from ramen.errors import DataError, told
+from ramen.errors import DataError, one_line
 from ramen.runs.atomic import read_bytes, read_mapping, read_yaml, sha256_of, write_atomically
 from ramen.runs.renamed import current_names
 
@@ -104,7 +104,7 @@ class RunFolder:
             if not (isinstance(overrides, list) and all(isinstance(word, str) for word in overrides)):
                 raise TypeError("no list of words")
         except (OSError, ValueError, TypeError) as error:
-            raise DataError(f"{path}: is damaged, got {told(error)}; allowed is a list of words") from error
+            raise DataError(f"{path}: is damaged, got {one_line(error)}; allowed is a list of words") from error
         return overrides
 
     def begin(self, config: dict[str, Any], part: dict[str, Any], resumed_step: int | None, records: int = 0) -> None:

@@ -18,7 +18,7 @@ from hydra.errors import HydraException
 from ramen.build.run import validate
 from ramen.cli.command import parse
 from ramen.cli.main import main
-from ramen.config.diagnosis import Composer
+from ramen.config.compose import Composer
 from ramen.errors import ConfigError, tolerate_broken_pipe
 
 ROOT = Path(__file__).resolve().parents[2]

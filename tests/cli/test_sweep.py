@@ -16,8 +16,7 @@ from omegaconf import OmegaConf
 
 from ramen.build.run import Command
 from ramen.cli.command import parse
-from ramen.cli.sweep import FOLDER_NAME_LENGTH, Sweep, folder_name, job_folder, objective
-from ramen.cli.table import print_jobs
+from ramen.cli.sweep import FOLDER_NAME_LENGTH, Sweep, folder_name, job_folder, objective, print_jobs
 from ramen.config.check import config_hash
 from ramen.errors import ConfigError, DataError
 from ramen.report import compare

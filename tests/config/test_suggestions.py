@@ -6,8 +6,7 @@ from typing import Any
 import pytest
 
 from ramen.config.check import check, flatten
-from ramen.config.compose import plain
-from ramen.config.diagnosis import Composer
+from ramen.config.compose import Composer, plain
 from ramen.config.kinds import SECTIONS
 from ramen.config.suggestions import ALIASES, suggest_key
 from ramen.errors import ConfigError

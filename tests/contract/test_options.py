@@ -11,7 +11,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from ramen.build.dry_run import dry_run
 from ramen.build.objects import build_groups, build_model, build_optimizers
 from ramen.config.check import check
-from ramen.config.diagnosis import sweep_values
+from ramen.config.compose import sweep_values
 from ramen.config.kinds import COMPOSITIONS, KINDS, PARTS
 from ramen.config.registry import CONF, factory, options
 from ramen.errors import ConfigError
