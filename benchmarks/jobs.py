@@ -1,4 +1,4 @@
-"""The jobs of a sweep: the time from the end of one to the first step of the next, in one process."""
+"""train.py as a process: the time until its first step is done, and between the jobs of a sweep."""
 
 import itertools
 import json
@@ -7,44 +7,66 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
-from benchmarks.machine import Machine, Row, Workload
-from ramen.config.registry import CONF
+from benchmarks.context import BenchmarkContext, Row, Workload
 from ramen.errors import ConfigError
 
+TRAIN = Path(__file__).resolve().parents[1] / "train.py"
 JOBS = 4
 ONE_STEP = "trainer.steps=1", "trainer.checkpoint_at_end=false", "data.validation_tokens=256"
 
 
 def train(*words: str, **environment: str) -> None:
     """Run train.py as a new process. ConfigError when it fails."""
-    command = [sys.executable, str(CONF.parent / "train.py"), *words]
+    command = [sys.executable, str(TRAIN), *words]
     done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, check=False)
     if done.returncode:
-        door = "train.py -m" if "-m" in words else "train.py"
-        raise ConfigError(f"{door} ended with exit code {done.returncode}: {done.stderr.strip()[-500:]}")
+        raise ConfigError(f"train.py ended with exit code {done.returncode}: {done.stderr.strip()[-500:]}")
 
 
-def sweep(work: Workload, here: Machine) -> list[Row]:
+def startup(work: Workload, context: BenchmarkContext) -> list[Row]:
+    """In wall seconds: its help, a run of one step, and the same where kernels must be compiled."""
+    with tempfile.TemporaryDirectory() as folder:
+        numbers = itertools.count()
+
+        def run(**environment: str) -> None:
+            train(*work.overrides, *ONE_STEP, f"hydra.run.dir='{folder}/{next(numbers)}'", **environment)
+
+        tasks = {
+            "train.py --help": lambda: train("--help"),
+            "one step": run,
+            "one step, first time": lambda: run(XDG_CACHE_HOME=f"{folder}/cache {next(numbers)}"),
+        }
+        run()  # prepares the data, if need be
+        seconds: dict[str, list[float]] = {name: [] for name in tasks}
+        for _, (name, task) in itertools.product(range(min(work.rounds, 3)), tasks.items()):
+            started = time.perf_counter()
+            task()
+            seconds[name].append(time.perf_counter() - started)
+    return [{"name": name, "seconds": statistics.median(times)} for name, times in seconds.items()]
+
+
+def sweep(work: Workload, context: BenchmarkContext) -> list[Row]:
     """train.py -m with seeds: from the summary of a job to the first step of the next, its data, model and compiling included."""
     with tempfile.TemporaryDirectory() as folder:
         seeds = ",".join(map(str, range(JOBS)))
         train("-m", *work.overrides, f"seed={seeds}", *ONE_STEP, f"hydra.sweep.dir={folder}")
-        found = []
+        jobs = []
         for path in Path(folder).glob("*/summary.json"):
             summary, records = json.loads(path.read_text()), path.with_name("metrics.jsonl")
             # Of the one step, when its record was written.
             spent = summary["train_seconds"] + summary["evaluation_seconds"]
-            found.append((records.stat().st_mtime - spent, path.stat().st_mtime, summary["compile_seconds"]))
-    found.sort()
-    gaps = [later[0] - sooner[1] for sooner, later in itertools.pairwise(found)]
+            jobs.append((records.stat().st_mtime - spent, path.stat().st_mtime, summary["compile_seconds"]))
+    jobs.sort()
+    gaps = [later[0] - sooner[1] for sooner, later in itertools.pairwise(jobs)]
     return [
         {
             "name": "jobs",
             "seconds_between_jobs": statistics.median(gaps),
             "seconds_to_second_job": gaps[0],
-            "compile_seconds_first": found[0][2],
-            "compile_seconds_later": max(job[2] for job in found[1:]),
+            "compile_seconds_first": jobs[0][2],
+            "compile_seconds_later": max(job[2] for job in jobs[1:]),
         }
     ]

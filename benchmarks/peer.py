@@ -2,16 +2,14 @@
 
 Layer norms with gain, one projection for queries, keys and values, scaled_dot_product_attention, GELU, learned positions, a tied
 head, cross-entropy on all logits, gradients clipped, torch.optim.AdamW. The matrices are those of ramen's default model of the
-same size, and so are the FLOPs. It steps in a process of its own (`Elsewhere`): ramen's settings of the allocator would help it.
+same size, and so are the FLOPs. It steps in a process of its own: ramen's settings of the allocator would help it.
 """
-
-from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from benchmarks.machine import Machine
+from benchmarks.context import BenchmarkContext, Task
 
 
 class Layer(nn.Module):
@@ -53,32 +51,33 @@ class Peer(nn.Module):
         return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=-100)
 
 
-def optimizer(model: nn.Module) -> torch.optim.Optimizer:
-    """AdamW as torch chooses it on the device, with decay for matrices only."""
+def step(
+    context: BenchmarkContext,
+    vocabulary: int,
+    rows: int,
+    length: int,
+    layers: int,
+    dim: int,
+    heads: int,
+    compiled: bool,
+) -> Task:
+    """A training step of the peer on random text of rows x length tokens; matrices alone decay."""
+    model = Peer(vocabulary, length, layers, dim, heads).to(context.device)
     groups = [
         {"params": [p for p in model.parameters() if p.ndim > 1], "weight_decay": 0.1},
         {"params": [p for p in model.parameters() if p.ndim <= 1], "weight_decay": 0.0},
     ]
-    fused = next(model.parameters()).device.type == "cuda"
-    return torch.optim.AdamW(groups, lr=6e-4, betas=(0.9, 0.95), fused=fused)
-
-
-def step(
-    here: Machine, vocabulary: int, rows: int, length: int, layers: int, dim: int, heads: int, compiled: bool
-) -> Callable[[], None]:
-    """A training step of the peer on random text of rows x length tokens."""
-    model = Peer(vocabulary, length, layers, dim, heads).to(here.device)
-    stepped = optimizer(model)
+    optimizer = torch.optim.AdamW(groups, lr=6e-4, betas=(0.9, 0.95), fused=context.device.type == "cuda")
     loss = torch.compile(model, dynamic=False, fullgraph=True) if compiled else model
-    tokens = torch.randint(0, vocabulary - 1, (rows, length), device=here.device)
+    tokens = torch.randint(0, vocabulary - 1, (rows, length), device=context.device)
 
     def run() -> None:
-        with here.autocast():
+        with context.autocast():
             mean = loss(tokens, tokens)
         mean.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        stepped.step()
-        stepped.zero_grad(set_to_none=True)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
 
     run()
     return run

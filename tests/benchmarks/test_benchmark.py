@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import benchmark
-from benchmarks.machine import Machine, Workload
+from benchmarks import optimizers
+from benchmarks.context import BenchmarkContext, Workload
 from ramen.config.registry import options
 from ramen.optimizer.external import ExternalOptimizer
 
@@ -71,14 +71,14 @@ def test_every_optimizer_is_timed_or_says_what_it_misses(figures):
 
 
 def test_methods_are_timed_where_torchs_muon_is_too_slow_to_repeat(monkeypatch):
-    def seconds(machine, task):
+    def seconds(context, task):
         return 10.0 if isinstance(getattr(task, "__self__", None), ExternalOptimizer) else 0.5
 
     few = {name: option for name, option in options("optimizer").items() if name in ("bam", "torch_muon")}
-    monkeypatch.setattr(benchmark, "options", lambda kind: few)
-    monkeypatch.setattr(Machine, "seconds", seconds)
+    monkeypatch.setattr(optimizers, "options", lambda kind: few)
+    monkeypatch.setattr(BenchmarkContext, "seconds", seconds)
     work = Workload(matrices=(2, 16, 8), rounds=1)
-    bam, muon = benchmark.optimizer(work, Machine(torch.device("cpu"), torch.float32))
+    bam, muon = optimizers.optimizer(work, BenchmarkContext(torch.device("cpu"), torch.float32))
     assert (bam["name"], bam["milliseconds"], bam["times_faster_than_torch_muon"]) == ("bam", 500.0, None)
     assert (muon["name"], muon["milliseconds"]) == ("torch_muon", 10000.0) and "one step alone" in muon["note"]
 
