@@ -21,7 +21,7 @@ from ramen.nn.contracts import (
     ValueEmbedding,
 )
 from ramen.nn.parameter import Component, named_roles
-from ramen.ops.checks import check_at_least, check_counts
+from ramen.ops.checks import COUNTS, check_range
 from ramen.ops.cross_entropy import linear_cross_entropy, mtp_targets
 from ramen.ops.document_mask import DocumentMask
 from ramen.ops.rms_norm import rms_norm
@@ -62,8 +62,8 @@ class GPT(Component):
         mtp_weights: list[float],
     ):
         super().__init__()
-        check_counts(layers=layers)
-        check_at_least(1, dim=dim, heads=heads)
+        check_range(COUNTS, layers=layers)
+        check_range("[1, inf)", dim=dim, heads=heads)
         if dim % heads or (dim // heads) % 2:
             raise ValueError(f"dim must be heads x an even head width, got dim={dim}, heads={heads}")
         if any(weight <= 0 for weight in mtp_weights) or len(mtp_weights) >= data.sequence_length:

@@ -6,7 +6,7 @@ Sources: ReLU^2 (So et al. 2021, arXiv 2109.08668), GELU (1606.08415), SiLU / Sw
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -17,17 +17,21 @@ from ramen.ops.operation import operation
 BSILU_SHIFT = 1.67
 NELU_HEIGHT = 0.05
 
-Elementwise = Literal[
-    "relu", "gelu", "silu", "swish", "linear", "identity", "relu_squared", "gelu_squared", "silu_squared",
-    "swish_squared", "bsilu", "nelu", "relu_nelu",
+Activation = Literal[
+    "relu", "gelu", "silu", "swish", "linear", "identity", "relu_squared", "gelu_squared", "silu_squared", "swish_squared",
+    "bsilu", "nelu", "relu_nelu", "geglu", "swiglu",
 ]  # fmt: skip
-Gated = Literal["geglu", "swiglu"]
-Activation = Literal[Elementwise, Gated]
 
 
 @operation
 def relu_squared(x: Tensor) -> Tensor:
     return F.relu(x).square()
+
+
+@operation
+def relu_squared_mlp(x: Tensor, up: Tensor, down: Tensor) -> Tensor:
+    """The plain MLP in one, x (..., D) -> (..., D) by up (F, D) and down (D, F): 2 F numbers a token for the backward pass."""
+    return F.linear(relu_squared(F.linear(x, up)), down)
 
 
 def gelu_squared(x: Tensor) -> Tensor:
@@ -52,22 +56,10 @@ def nelu(x: Tensor) -> Tensor:
     return -NELU_HEIGHT / (1 + x.square())
 
 
-class _ReLUNeLU(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        ctx.save_for_backward(x)
-        return F.relu(x)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Tensor:
-        (x,) = ctx.saved_tensors
-        slope = 2 * NELU_HEIGHT * x / (1 + x.square()).square()
-        return grads[0] * torch.where(x > 0, 1.0, slope)
-
-
 def relu_nelu(x: Tensor) -> Tensor:
     """ReLU's values with the gradient of NeLU where x <= 0, so that no unit is dead."""
-    return _ReLUNeLU.apply(x)
+    surrogate = nelu(x)
+    return torch.where(x > 0, x, surrogate - surrogate.detach())
 
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -93,7 +85,7 @@ GATES: dict[str, Callable[[Tensor], Tensor]] = {"geglu": F.gelu, "swiglu": F.sil
 
 @dataclass(frozen=True)
 class Nonlinearity:
-    """What stands between two maps: (..., maps x F) -> (..., F)."""
+    """The function between two maps: (..., maps x F) -> (..., F)."""
 
     function: Callable[[Tensor], Tensor]
     maps: int  # input maps it takes: 1, or 2 (gate and up, side by side)

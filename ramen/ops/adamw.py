@@ -39,13 +39,6 @@ def cautious_adamw(
     )  # fmt: skip
 
 
-def bias_corrections(steps: Tensors, beta1: float, beta2: float) -> Tensor:
-    """Count a step; 1 - beta1^step and sqrt(1 - beta2^step) for each weight, float32 (2, number of weights)."""
-    torch._foreach_add_(steps, 1)
-    step = torch.stack(steps).double()  # in float32, 1 - beta would lose its digits
-    return torch.stack((1 - beta1**step, (1 - beta2**step).sqrt())).float()
-
-
 def warm(like: Tensor) -> None:
     """Step a few zeros on a GPU, so that no kernel is compiled in the first step of a run."""
     if like.is_cuda:

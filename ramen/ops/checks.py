@@ -3,42 +3,20 @@
 from functools import partial
 from typing import Annotated
 
-MOST = 10_000  # of what is made or done in a loop, which more would keep from ending
+COUNTS = "[1, 10000]"  # of what is made or done in a loop, which more would keep from ending
 
 
-def check_above(low: float, **values: float) -> None:
-    """ValueError unless every value is above `low`."""
+def check_range(allowed: str, /, **values: float | None) -> None:
+    """ValueError unless every value is in an interval such as "(0, 1]", "[1, inf)" or "[0, 1) or null"."""
+    interval, _, null = allowed.partition(" or ")
+    low, high = (float(end) for end in interval[1:-1].split(","))
     for name, value in values.items():
-        if not value > low:
-            raise ValueError(f"{name} must be > {low}, got {value}")
-
-
-def check_at_least(low: float, **values: float) -> None:
-    """ValueError unless every value is `low` or more."""
-    for name, value in values.items():
-        if not value >= low:
-            raise ValueError(f"{name} must be >= {low}, got {value}")
-
-
-def check_within(low: float, high: float, **values: float) -> None:
-    """ValueError unless every value is `low` or more, and below `high`."""
-    for name, value in values.items():
-        if not low <= value < high:
-            raise ValueError(f"{name} must be in [{low}, {high}), got {value}")
-
-
-def check_between(low: float, high: float, **values: float) -> None:
-    """ValueError unless every value is above `low` and below `high`."""
-    for name, value in values.items():
-        if not low < value < high:
-            raise ValueError(f"{name} must be in ({low}, {high}), got {value}")
-
-
-def check_share(**values: float) -> None:
-    """ValueError unless every value is in [0, 1]."""
-    for name, value in values.items():
-        if not 0 <= value <= 1:
-            raise ValueError(f"{name} must be in [0, 1], got {value}")
+        number = float("nan") if value is None else value  # which is in no interval
+        above = number > low if interval[0] == "(" else number >= low
+        below = number < high if interval[-1] == ")" else number <= high
+        if not (above and below) and not (null and value is None):
+            text = f"in {interval}" if high < float("inf") else f"{'>' if interval[0] == '(' else '>='} {low:g}"
+            raise ValueError(f"{name} must be {text}{' or null' * bool(null)}, got {value}")
 
 
 def check_one_of(*choices: object, **values: object) -> None:
@@ -48,18 +26,10 @@ def check_one_of(*choices: object, **values: object) -> None:
             raise ValueError(f"{name} must be one of {', '.join(map(str, choices))}, got {value!r}")
 
 
-def check_counts(**values: int) -> None:
-    """ValueError unless every value is 1 .. MOST: how often something is done or made in a loop."""
-    check_at_least(1, **values)
-    for name, value in values.items():
-        if value > MOST:
-            raise ValueError(f"{name} must be <= {MOST:,}, got {value}")
-
-
 # Annotations of hyperparameters that say their range: whoever holds them calls the check (ramen.optimizer.base).
-NotNegative = Annotated[float, partial(check_at_least, 0)]
-Positive = Annotated[float, partial(check_above, 0)]
-Fraction = Annotated[float, partial(check_within, 0, 1)]  # in [0, 1)
-Share = Annotated[float, check_share]  # in [0, 1]
-Inner = Annotated[float, partial(check_between, 0, 1)]  # in (0, 1)
-Count = Annotated[int, check_counts]
+NotNegative = Annotated[float, partial(check_range, "[0, inf)")]
+Positive = Annotated[float, partial(check_range, "(0, inf)")]
+Fraction = Annotated[float, partial(check_range, "[0, 1)")]
+Share = Annotated[float, partial(check_range, "[0, 1]")]
+Inner = Annotated[float, partial(check_range, "(0, 1)")]
+Count = Annotated[int, partial(check_range, COUNTS)]

@@ -56,8 +56,7 @@ def mtp_targets(targets: Tensor, documents: Tensor, count: int) -> Tensor:
     """
     further = []
     for step in range(1, count + 1):
-        later, same = torch.full_like(targets, IGNORED), torch.zeros_like(targets, dtype=torch.bool)
-        later[:, :-step] = targets[:, step:]
-        same[:, :-step] = documents[:, step:] == documents[:, :-step]
+        later = F.pad(targets[:, step:], (0, step), value=IGNORED)
+        same = F.pad(documents[:, step:] == documents[:, :-step], (0, step))
         further.append(torch.where(same & (targets != IGNORED), later, IGNORED))
     return torch.stack(further, dim=-1)

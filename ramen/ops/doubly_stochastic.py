@@ -35,7 +35,7 @@ def project(logits: Tensor, iterations: int) -> Tensor:
     x = scaled(torch.softmax(logits, dim=1).clamp_min(LEAST), iterations)  # rows first, which keeps exp in range
     for _ in range(NEWTON_STEPS):
         x = _newton_step(x)
-    return _rounded(x, 0, 1)
+    return rounded(x, 0, 1)
 
 
 @operation
@@ -92,17 +92,12 @@ def orthostochastic(logits: Tensor, iterations: int) -> Tensor:
     return rounded(x.square())
 
 
-def rounded(x: Tensor) -> Tensor:
-    """The doubly stochastic matrix near x (..., S, S) >= 0; x itself where it is one.
+def rounded(x: Tensor, rows: int = -2, columns: int = -1) -> Tensor:
+    """The doubly stochastic matrix near x >= 0, whose axes `rows` and `columns` number them; x itself where it is one.
 
     Rows and columns of a sum above 1 are divided by it, and what is missing then is added as an outer product.
     Source: Altschuler, Weed and Rigollet 2017, arXiv 1705.09634, algorithm 2.
     """
-    return _rounded(x, -2, -1)
-
-
-def _rounded(x: Tensor, rows: int, columns: int) -> Tensor:
-    """`rows`, `columns`: the axes that number rows and columns, so that a row is summed over `columns`."""
     x = x / x.sum(columns, keepdim=True).clamp_min(1.0)
     x = x / x.sum(rows, keepdim=True).clamp_min(1.0)
     short_row = (1 - x.sum(columns, keepdim=True)).clamp_min(0.0)

@@ -18,7 +18,6 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any, ParamSpec, TypeVar
 
-import torch
 from torch import Tensor
 
 P = ParamSpec("P")
@@ -65,29 +64,6 @@ def twins(of: Callable[..., Any]) -> dict[str, Any]:
 def plain(of: Callable[P, R]) -> Callable[P, R]:
     """The plain function of an operation, whose own operations may still be served by twins."""
     return of.__wrapped__  # type: ignore[attr-defined]
-
-
-def opaque(name: str, fake: Callable[..., Any]) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Let torch.compile take a function of tensors for one operation, ramen::name; `fake` returns results of the right shapes."""
-
-    def decorate(function: Callable[P, R]) -> Callable[P, R]:
-        compiled: Any = torch.library.custom_op(f"ramen::{name}", function, mutates_args=())
-        compiled.register_fake(fake)
-
-        @functools.wraps(function)
-        def call(*args: P.args, **kwargs: P.kwargs) -> R:
-            work = compiled if torch.compiler.is_compiling() else function
-            return work(*args, **kwargs)
-
-        return call
-
-    return decorate
-
-
-def constant(function: Function) -> Function:
-    """torch.compiler.assume_constant_result, whose import takes a second of every process that compiles nothing."""
-    function._dynamo_marked_constant = True  # type: ignore[attr-defined]
-    return function
 
 
 def _device_type(argument: Any) -> str:

@@ -4,8 +4,8 @@ Every step is the odd quintic that brings [lower, upper], the interval still to 
 starts from the interval it leaves. Against Newton-Schulz, which repeats one polynomial, small singular values grow
 fastest first and the last steps converge.
 Source: Amsel, Persson, Musco, Gower, "The Polar Express", arXiv 2505.16932.
-Cost: 20 s^2 l + 10 s^3 FLOPs for 5 steps on an m x n matrix (s short side, l long side); less in the Gram form, see
-quintic.py.
+Cost: 20 s^2 l + 10 s^3 FLOPs for 5 steps on an m x n matrix (s short side, l long side); less in the Gram form
+(ramen.kernels).
 Differs from the source: the coefficients are computed for the number of steps asked for (a schedule cut short is not a
 schedule), and the normalisation is purely relative, so f(cX) = f(X) for every c > 0 that the type can hold.
 
@@ -20,23 +20,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ramen.ops.operation import constant
-from ramen.ops.quintic import Form, Quintic, apply_quintics
+from ramen.ops.newton_schulz import Quintic, apply_quintics
 
 NORM_FACTOR = 1.02  # headroom for rounding: the largest singular value starts at 0.98 or less
 
 
-def polar_express(
-    x: Tensor, *, steps: int = 5, dtype: torch.dtype | None = torch.bfloat16, form: Form = "auto"
-) -> Tensor:
+def polar_express(x: Tensor, *, steps: int = 5, dtype: torch.dtype | None = torch.bfloat16) -> Tensor:
     """Approximate polar factor of each matrix of x (..., m, n); x's shape and dtype, zero for a zero matrix.
 
     dtype is the type of the iteration; None: x's own, or float32 for a 16-bit x.
     """
-    return apply_quintics(x, schedule(steps), norm_factor=NORM_FACTOR, dtype=dtype, form=form)
+    return apply_quintics(x, schedule(steps), norm_factor=NORM_FACTOR, dtype=dtype)
 
 
-@constant
 def schedule(steps: int) -> tuple[Quintic, ...]:
     """The coefficients in use: for 5 steps the usual ones (modded-nanogpt, Dion), else by the authors' settings."""
     if steps == 5:
@@ -52,14 +48,6 @@ def coefficients(steps: int, lower: float, safety: float, cushion: float) -> tup
     [lower, upper] on 1: singular values between are not pushed near zero. safety: every step but the last takes its
     argument as if divided by this factor, so that rounding cannot leave the interval the next step was made for.
     """
-    if steps < 1:
-        raise ValueError(f"steps must be >= 1, got {steps}")
-    if not 0 < lower < 1:
-        raise ValueError(f"lower must be in (0, 1), got {lower}")
-    if safety < 1:
-        raise ValueError(f"safety must be >= 1, got {safety}")
-    if not 0 <= cushion < 1:
-        raise ValueError(f"cushion must be in [0, 1), got {cushion}")
     quintics = []
     upper = 1.0
     for step in range(steps):

@@ -11,7 +11,8 @@ it was; nothing is read back from the device.
 import torch
 from torch import Tensor
 
-from ramen.ops.bank import amax
+from ramen.ops.bank import amax, upcast
+from ramen.ops.orthonormal import noise
 
 
 def spectral_norm(x: Tensor, u: Tensor, *, steps: int = 1) -> tuple[Tensor, Tensor]:
@@ -19,10 +20,6 @@ def spectral_norm(x: Tensor, u: Tensor, *, steps: int = 1) -> tuple[Tensor, Tens
 
     Both results have u's dtype; the products are made in it too, so keep u in float32 or wider.
     """
-    if steps < 1:
-        raise ValueError(f"steps must be >= 1, got {steps}")
-    if u.shape != x.shape[:-1]:
-        raise ValueError(f"u has shape {tuple(u.shape)}; allowed {tuple(x.shape[:-1])} for x of {tuple(x.shape)}")
     x = x.to(u.dtype)
     if x.numel() == 0:
         return u.new_zeros(x.shape[:-2]), u.clone()
@@ -39,10 +36,9 @@ def spectral_norm(x: Tensor, u: Tensor, *, steps: int = 1) -> tuple[Tensor, Tens
 
 def start_vector(x: Tensor) -> Tensor:
     """Unit vectors u (..., m) to start from for x (..., m, n): the same on every call, not aligned with any pattern."""
-    work = x.dtype if x.dtype.itemsize >= 4 else torch.float32
-    index = torch.arange(1, x.shape[-2] + 1, dtype=torch.float64, device=x.device)
-    noise = torch.frac(torch.sin(index) * 43758.5453)  # in (-1, 1)
-    return (noise / torch.linalg.vector_norm(noise)).to(work).expand(x.shape[:-1]).clone()
+    fixed = noise(x.new_empty(x.shape[-2], 1)).squeeze(1)
+    unit = fixed / torch.linalg.vector_norm(fixed)
+    return unit.to(upcast(x).dtype).expand(x.shape[:-1]).clone()
 
 
 def _unit(vector: Tensor) -> tuple[Tensor, Tensor]:

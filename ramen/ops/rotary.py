@@ -1,6 +1,6 @@
 """Rotation of pairs of dimensions by an angle that grows with the position: what every rotary embedding shares.
 
-A pair is (x_2i, x_2i+1), so that in float32 the rotation is one complex product, one pass over memory instead of six.
+A pair is (x_2i, x_2i+1), as in the paper (Su et al. 2021, arXiv 2104.09864).
 A position module whose whole work is `rotate(x, table)` shows its table as `table`, and one that does nothing shows None: then
 attention's kernel can do that work (ramen/ops/attention.py). `turning` is how many dimensions of a head, its first ones, depend on
 the position.
@@ -8,6 +8,8 @@ the position.
 
 import torch
 from torch import Tensor
+
+from ramen.ops.operation import operation
 
 
 def rotation_table(frequencies: Tensor, length: int) -> Tensor:
@@ -23,14 +25,10 @@ def positions(table: Tensor, length: int) -> Tensor:
     return table[:length]
 
 
+@operation
 def rotate(x: Tensor, table: Tensor) -> Tensor:
     """Rotate the pairs of (B, T, ..., K) by the angles of their position (axis 1)."""
-    table = positions(table, x.shape[1])
-    pairs = x.unflatten(-1, (-1, 2))  # (B, T, ..., K/2, 2)
-    shape = (table.shape[0], *(1,) * (x.dim() - 3), table.shape[1])
-    if x.dtype == torch.float32 and not torch.compiler.is_compiling():
-        turned = torch.view_as_complex(pairs) * torch.view_as_complex(table).view(shape)
-        return torch.view_as_real(turned).flatten(-2)
-    cos, sin = (part.view(shape) for part in table.to(x.dtype).unbind(-1))
-    first, second = pairs.unbind(-1)
+    table = positions(table, x.shape[1]).to(x.dtype)
+    cos, sin = table.view(len(table), *(1,) * (x.dim() - 3), -1, 2).unbind(-1)  # (T, 1, ..., K/2)
+    first, second = x.unflatten(-1, (-1, 2)).unbind(-1)  # (B, T, ..., K/2)
     return torch.stack((first * cos - second * sin, second * cos + first * sin), dim=-1).flatten(-2)

@@ -25,7 +25,6 @@ def balance_axes(x: Tensor, *, steps: int = 1, half: bool = False) -> Tensor:
     Tall (m > n): rows then columns; else columns then rows. half: without the very first of these normalisations, so
     that one step is the last axis alone (HalfBAM).
     """
-    _check_steps(steps)
     tall = x.shape[-2] > x.shape[-1]
     axes = ((-1, -2) if tall else (-2, -1)) * steps  # the axis a norm is summed over: -1 for row norms
     return normalize_axes(x, axes[1:] if half else axes, 1.0)
@@ -36,13 +35,7 @@ def sinkhorn(x: Tensor, *, steps: int = 5) -> Tensor:
 
     Column RMS is 1 at the end, row RMS converges to 1 with the steps.
     """
-    _check_steps(steps)
     return normalize_axes(x, (-1, -2) * steps, math.sqrt(x.shape[-2]))
-
-
-def _check_steps(steps: int) -> None:
-    if steps < 1:
-        raise ValueError(f"steps must be >= 1, got {steps}")
 
 
 @operation

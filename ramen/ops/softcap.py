@@ -13,7 +13,7 @@ from typing_extensions import TypedDict
 
 
 class SoftcapForm(TypedDict, closed=True):
-    """How a softcap stands in a config."""
+    """A softcap as a config holds it."""
 
     form: Literal["sigmoid", "tanh"]
     limit: float
@@ -36,17 +36,5 @@ class Softcap:
 
     def __call__(self, logits: Tensor) -> Tensor:
         """Capped logits, same shape."""
-        return self.limit * self._curve((logits + self.shift) * (1 / self.scale))
-
-    def curve_(self, inner: Tensor) -> Tensor:
-        """The curve of `inner` = (logits + shift) / scale, in place; limit x curve is the capped logit."""
-        return torch.sigmoid_(inner) if self.form == "sigmoid" else torch.tanh_(inner)
-
-    def slope_(self, curve: Tensor) -> Tensor:
-        """d curve / d inner from the value of the curve, in place; times limit / scale it is d capped / d logit."""
-        if self.form == "sigmoid":
-            return curve.addcmul_(curve, curve, value=-1)
-        return curve.square_().neg_().add_(1)
-
-    def _curve(self, inner: Tensor) -> Tensor:
-        return torch.sigmoid(inner) if self.form == "sigmoid" else torch.tanh(inner)
+        curve = torch.sigmoid if self.form == "sigmoid" else torch.tanh
+        return self.limit * curve((logits + self.shift) * (1 / self.scale))

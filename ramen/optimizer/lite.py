@@ -21,13 +21,13 @@ import torch
 from torch import Tensor
 
 from ramen.ops.bank import Factor, add, frobenius, is_zero, stack
-from ramen.ops.checks import Count, Inner, Share, check_within
+from ramen.ops.checks import Count, Inner, Share, check_range
 from ramen.ops.polar_express import polar_express
 from ramen.optimizer.base import Bank, Group, IterationType, MatrixOptimizer, Scaling, State, iteration_type
 
 THRESHOLD = "threshold"
 TINY = torch.finfo(torch.float32).tiny
-Gain = Annotated[float, partial(check_within, -1, 10)]
+Gain = Annotated[float, partial(check_range, "[-1, 10)")]
 STEER = 0.05  # how much a step moves the threshold
 
 
@@ -38,7 +38,7 @@ class LITE(MatrixOptimizer):
 
     def __init__(
         self, params: Any, *, scaling: Scaling, steps: Count, iteration_dtype: IterationType, ratio: Inner, beta1: Gain,
-        beta2: Gain, beta_ramp: Share, chi: Annotated[float, partial(check_within, 0, 100)], chi_ramp: Share, **base: Any,
+        beta2: Gain, beta_ramp: Share, chi: Annotated[float, partial(check_range, "[0, 100)")], chi_ramp: Share, **base: Any,
     ):  # fmt: skip
         super().__init__(
             params, scaling=scaling, steps=steps, iteration_dtype=iteration_dtype, ratio=ratio, beta1=beta1, beta2=beta2,

@@ -6,6 +6,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch.optim._muon import _zeropower_via_newtonschulz
 
+from ramen.kernels import plain_torch
 from ramen.ops.newton_schulz import MUON, newton_schulz
 
 
@@ -14,11 +15,10 @@ def gaussian(*shape: int, seed: int = 0) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("shape", [(64, 64), (256, 64), (64, 256), (5, 9)])
-@pytest.mark.parametrize("form", ["plain", "gram", "auto"])
-def test_is_the_routine_of_torch_muon(shape, form):
+def test_is_the_routine_of_torch_muon(shape):
     x = gaussian(*shape)
     oracle = _zeropower_via_newtonschulz(x, MUON, 5, 1e-7).float()
-    y = newton_schulz(x, form=form)
+    y = newton_schulz(x)
     assert torch.linalg.vector_norm(y - oracle) < 0.03 * torch.linalg.vector_norm(oracle)  # bf16, another order
 
 
@@ -30,11 +30,12 @@ def test_singular_values_in_band(shape):
     values = torch.logspace(0, -1.5, s, dtype=torch.float64)
     assert values[-1] / values.norm() > 2e-3
     x = (u * values) @ v.T
-    for form in ("plain", "gram"):
-        exact = (u.T @ newton_schulz(x, dtype=torch.float64, form=form) @ v).diagonal()
+    for places in (("any",), ("none",)):  # the steps as written, and the Gram form
+        with plain_torch(*places):
+            exact = (u.T @ newton_schulz(x, dtype=torch.float64) @ v).diagonal()
         assert exact.min() > 0.68 and exact.max() < 1.2025
-        rounded = torch.linalg.svdvals(newton_schulz(x, dtype=torch.bfloat16, form=form))
-        assert rounded.min() > 0.65 and rounded.max() < 1.26
+    rounded = torch.linalg.svdvals(newton_schulz(x, dtype=torch.bfloat16))
+    assert rounded.min() > 0.65 and rounded.max() < 1.26
 
 
 def test_slope_at_zero_is_the_product_of_the_first_coefficients():
@@ -61,9 +62,5 @@ def test_scale_invariance_and_symmetries(exponent, m, n):
     assert y.dtype == x.dtype and torch.linalg.matrix_norm(y, 2).max() < 1.3
 
 
-def test_zero_and_refusals():
+def test_zero_stays_zero():
     assert torch.equal(newton_schulz(torch.zeros(2, 4, 3)), torch.zeros(2, 4, 3))
-    with pytest.raises(ValueError, match="steps"):
-        newton_schulz(torch.zeros(3, 3), steps=0)
-    with pytest.raises(ValueError, match="form"):
-        newton_schulz(torch.zeros(3, 3), form="fast")  # type: ignore[arg-type]

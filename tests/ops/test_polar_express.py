@@ -1,5 +1,7 @@
 """Polar Express: published coefficients, singular-value bands, equivariance, both forms, batches."""
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 from hypothesis import example, given, settings
@@ -27,6 +29,13 @@ PUBLISHED_EIGHT = (  # arXiv 2505.16932, before its safety factor
 )
 SHAPES = [(256, 256), (1024, 256), (256, 1024), (48, 48), (16, 40), (7, 3)]
 BANDS = {5: (0.858, 1.1415), 6: (0.9965, 1.002), 8: (0.99999, 1.00001)}
+
+
+@pytest.fixture(params=["plain", "gram"])
+def form(request):
+    """The steps as written, and what serves in their place where it can."""
+    with plain_torch("any") if request.param == "plain" else nullcontext():
+        yield
 
 
 def spectrum(m: int, n: int, smallest: float) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -71,14 +80,6 @@ def test_schedule_widens_nothing(steps):
         assert worst(steps) < 2e-5
 
 
-@pytest.mark.parametrize(
-    "arguments", [(0, 1e-3, 1.0, 0.0), (5, 0.0, 1.0, 0.0), (5, 1e-3, 0.9, 0.0), (5, 1e-3, 1.0, 1.0)]
-)
-def test_coefficients_refuse_nonsense(arguments):
-    with pytest.raises(ValueError, match="got"):
-        coefficients(*arguments)
-
-
 @pytest.mark.parametrize("lower", [0.9999999, 0.9999, 0.9991, 0.999, 0.99, 0.5, 1e-2, 1e-5, 1e-8])
 @pytest.mark.parametrize("cushion", [0.0, 0.02, 0.5])
 def test_coefficients_exist_for_any_interval(lower, cushion):
@@ -86,20 +87,19 @@ def test_coefficients_exist_for_any_interval(lower, cushion):
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("form", ["plain", "gram"])
+@pytest.mark.usefixtures("form")
 @pytest.mark.parametrize("steps", [5, 6, 8])
-def test_singular_values_in_band(shape, form, steps):
+def test_singular_values_in_band(shape, steps):
     x, u, v = spectrum(*shape, smallest=1e-2)
     low, high = BANDS[steps]
     for dtype in (torch.float64, torch.float32):
-        core = u.T @ polar_express(x, steps=steps, dtype=dtype, form=form) @ v
+        core = u.T @ polar_express(x, steps=steps, dtype=dtype) @ v
         values = core.diagonal()
         assert low <= values.min() and values.max() <= high
         assert relative_error(torch.diag(values), core) < (1e-10 if dtype == torch.float64 else 1e-4)  # vectors kept
-    slack = 0.02 if form == "gram" else 0.008  # bf16 rounding
-    values = torch.linalg.svdvals(polar_express(x, steps=steps, dtype=torch.bfloat16, form=form))
-    assert low - slack <= values.min() and values.max() <= high + slack
-    values = torch.linalg.svdvals(polar_express(x, steps=steps, dtype=torch.float16, form=form))
+    values = torch.linalg.svdvals(polar_express(x, steps=steps, dtype=torch.bfloat16))
+    assert low - 0.008 <= values.min() and values.max() <= high + 0.008
+    values = torch.linalg.svdvals(polar_express(x, steps=steps, dtype=torch.float16))
     assert low - 0.003 <= values.min() and values.max() <= high + 0.003
 
 
@@ -108,100 +108,99 @@ def test_known_map_of_small_singular_values():
     values = torch.linalg.svdvals(x) / torch.linalg.matrix_norm(x) / 1.02
     for a, b, c in schedule(5):
         values = a * values + b * values**3 + c * values**5
-    core = u.T @ polar_express(x, dtype=torch.float64, form="plain") @ v
+    core = u.T @ polar_express(x, dtype=torch.float64) @ v
     assert torch.allclose(core.diagonal(), values, atol=1e-10)
 
 
 @pytest.mark.parametrize("shape", [(64, 64), (128, 32), (32, 128)])
-@pytest.mark.parametrize("form", ["plain", "gram"])
-def test_many_steps_are_the_svd(shape, form):
+@pytest.mark.usefixtures("form")
+def test_many_steps_are_the_svd(shape):
     x = gaussian(3, *shape, dtype=torch.float64)
     u, _, vh = torch.linalg.svd(x, full_matrices=False)
-    assert relative_error(polar_express(x, steps=12, dtype=None, form=form), u @ vh) < 1e-6
+    assert relative_error(polar_express(x, steps=12, dtype=None), u @ vh) < 1e-6
 
 
-@pytest.mark.parametrize("form", ["plain", "gram"])
+@pytest.mark.usefixtures("form")
 @pytest.mark.parametrize("dtype", [torch.bfloat16, None])
-def test_equivariance(form, dtype):
+def test_equivariance(dtype):
     x = gaussian(96, 24)
     q, _ = torch.linalg.qr(gaussian(96, 96, seed=1))
-    y = polar_express(x, dtype=dtype, form=form)
+    y = polar_express(x, dtype=dtype)
     tolerance = 5e-5 if dtype is None else 4e-2
-    assert torch.equal(polar_express(-x, dtype=dtype, form=form), -y)
-    assert relative_error(polar_express(x.mT, dtype=dtype, form=form), y.mT) < tolerance
-    assert relative_error(polar_express(q @ x, dtype=dtype, form=form), q @ y) < tolerance
+    assert torch.equal(polar_express(-x, dtype=dtype), -y)
+    assert relative_error(polar_express(x.mT, dtype=dtype), y.mT) < tolerance
+    assert relative_error(polar_express(q @ x, dtype=dtype), q @ y) < tolerance
     r, _ = torch.linalg.qr(gaussian(24, 24, seed=2))
-    assert relative_error(polar_express(x @ r, dtype=dtype, form=form), y @ r) < tolerance
+    assert relative_error(polar_express(x @ r, dtype=dtype), y @ r) < tolerance
 
 
-@pytest.mark.parametrize("form", ["plain", "gram"])
+@pytest.mark.usefixtures("form")
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
 @pytest.mark.parametrize("shape", [(32, 32), (96, 24), (24, 96), (1, 9), (9, 1), (1, 1)])
-def test_zero_and_rank_one(shape, form, dtype):
+def test_zero_and_rank_one(shape, dtype):
     for steps in (1, 5, 8, 12):
         zero = torch.zeros(2, *shape)
-        assert torch.equal(polar_express(zero, steps=steps, dtype=dtype, form=form), zero)
+        assert torch.equal(polar_express(zero, steps=steps, dtype=dtype), zero)
     # signs, so that the matrix is of rank one in every type: rounding noise is a singular value like any other
     x = gaussian(shape[0], 1).sign() @ gaussian(1, shape[1], seed=1).sign()
     for steps, tolerance in ((5, 0.17), (8, 0.02), (12, 0.02)):
-        y = polar_express(x, steps=steps, dtype=dtype, form=form)
+        y = polar_express(x, steps=steps, dtype=dtype)
         assert relative_error(y, x / torch.linalg.matrix_norm(x)) < tolerance
     x = gaussian(shape[0], 1, dtype=torch.float64) @ gaussian(1, shape[1], seed=1, dtype=torch.float64)
     for steps in (8, 12):
-        y = polar_express(x, steps=steps, dtype=torch.float64, form=form)
+        y = polar_express(x, steps=steps, dtype=torch.float64)
         assert relative_error(y, x / torch.linalg.matrix_norm(x)) < 1e-6
 
 
-@pytest.mark.parametrize("form", ["plain", "gram"])
+@pytest.mark.usefixtures("form")
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
 @pytest.mark.parametrize("shape", [(19, 18), (20, 20), (39, 40)])
-def test_no_singular_value_of_a_gaussian_is_left_above_the_band(shape, dtype, form):
+def test_no_singular_value_of_a_gaussian_is_left_above_the_band(shape, dtype):
     """Near square some are tiny, and of those a Gram matrix in 16 bits knows least."""
     x = gaussian(200, *shape)
-    assert torch.linalg.matrix_norm(polar_express(x, dtype=dtype, form=form).float(), 2).max() < 1.18
+    assert torch.linalg.matrix_norm(polar_express(x, dtype=dtype).float(), 2).max() < 1.18
 
 
-@pytest.mark.parametrize("form", ["plain", "gram"])
+@pytest.mark.usefixtures("form")
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
 @pytest.mark.parametrize("shape", [(64, 64), (256, 64), (64, 256)])
-def test_rank_deficient_and_steep_spectra_stay_bounded(shape, form, dtype):
+def test_rank_deficient_and_steep_spectra_stay_bounded(shape, dtype):
     low_rank = gaussian(shape[0], 5) @ gaussian(5, shape[1], seed=1)
     for x in (low_rank, spectrum(*shape, smallest=1e-4)[0], spectrum(*shape, smallest=1e-12)[0]):
         for steps, bound in ((5, 1.17), (6, 1.02), (8, 1.02), (12, 1.02)):
-            y = polar_express(x, steps=steps, dtype=dtype, form=form)
+            y = polar_express(x, steps=steps, dtype=dtype)
             assert torch.linalg.matrix_norm(y, 2) < bound
 
 
 @settings(deadline=None, max_examples=40)
-@example(exponent=-30, m=12, n=40, form="auto", dtype=None)
-@example(exponent=30, m=40, n=12, form="plain", dtype=torch.bfloat16)
+@example(exponent=-30, m=12, n=40, dtype=None)
+@example(exponent=30, m=40, n=12, dtype=torch.bfloat16)
 @given(
     exponent=st.integers(-30, 30),
     m=st.integers(1, 40),
     n=st.integers(1, 40),
-    form=st.sampled_from(["plain", "gram", "auto"]),
     dtype=st.sampled_from([torch.bfloat16, torch.float16, None]),
 )
-def test_scale_invariance(exponent, m, n, form, dtype):
+def test_scale_invariance(exponent, m, n, dtype):
     x = gaussian(m, n, seed=m * 41 + n)
-    y = polar_express(x, dtype=dtype, form=form)
+    y = polar_express(x, dtype=dtype)
     # a power of two changes no rounding at all; 10 ** e rounds the input
-    assert torch.equal(polar_express(x * 2.0 ** (3 * exponent), dtype=dtype, form=form), y)
-    again = polar_express(x * 10.0**exponent, dtype=dtype, form=form)
+    assert torch.equal(polar_express(x * 2.0 ** (3 * exponent), dtype=dtype), y)
+    again = polar_express(x * 10.0**exponent, dtype=dtype)
     assert relative_error(again, y) < (1e-2 if dtype is None else 0.1)
     assert again.isfinite().all() and torch.linalg.matrix_norm(again, 2) < 1.2
 
 
 @pytest.mark.parametrize("shape", [(64, 64), (128, 32), (32, 128), (512, 300)])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
-@pytest.mark.parametrize("form", ["plain", "gram"])
-def test_a_matrix_does_not_see_its_neighbours(shape, dtype, form):
+@pytest.mark.usefixtures("form")
+def test_a_matrix_does_not_see_its_neighbours(shape, dtype):
     x = gaussian(2, 5, *shape)
     before = x.clone()
-    batched = polar_express(x, dtype=dtype, form=form)
-    looped = torch.stack([polar_express(one, dtype=dtype, form=form) for one in x.flatten(0, 1)]).view_as(x)
+    batched = polar_express(x, dtype=dtype)
+    looped = torch.stack([polar_express(one, dtype=dtype) for one in x.flatten(0, 1)]).view_as(x)
     assert relative_error(batched, looped) < (3e-2 if dtype == torch.bfloat16 else 1e-5)
-    assert torch.equal(polar_express(x, dtype=dtype, form=form), batched)  # deterministic
+    assert torch.equal(polar_express(x, dtype=dtype), batched)  # deterministic
     assert torch.equal(x, before)
 
 
@@ -215,33 +214,15 @@ def test_shapes_dtypes_and_strides(dtype):
         assert polar_express(torch.empty(empty, dtype=dtype)).shape == empty
 
 
-def test_refusals():
-    with pytest.raises(ValueError, match="shape"):
-        polar_express(torch.zeros(3))
-    with pytest.raises(ValueError, match="steps"):
-        polar_express(torch.zeros(3, 3), steps=0)
-    with pytest.raises(ValueError, match="form"):
-        polar_express(torch.zeros(3, 3), form="fast")  # type: ignore[arg-type]
-
-
 @pytest.mark.parametrize(
-    ("shape", "dtype", "form"),
-    [
-        ((64, 32), None, "gram"),
-        ((32, 64), None, "gram"),
-        ((63, 32), None, "plain"),
-        ((64, 32), torch.bfloat16, "plain"),
-    ],
+    ("shape", "dtype", "gram"),
+    [((64, 32), None, True), ((32, 64), None, True), ((63, 32), None, False), ((64, 32), torch.bfloat16, False)],
 )
-def test_auto_form(shape, dtype, form):
+def test_the_gram_form_serves_oblong_matrices_in_full_precision(shape, dtype, gram):
     x = gaussian(*shape)
-    assert torch.equal(polar_express(x, dtype=dtype), polar_express(x, dtype=dtype, form=form))
-
-
-def test_compiles_in_one_graph():
-    x = gaussian(4, 32, 16)
-    compiled = torch.compile(lambda x: polar_express(x, dtype=None), fullgraph=True, backend="eager")
-    assert relative_error(compiled(x), polar_express(x, dtype=None)) < 1e-5
+    with plain_torch("any"):
+        steps_as_written = polar_express(x, dtype=dtype)
+    assert torch.equal(polar_express(x, dtype=dtype), steps_as_written) != gram
 
 
 @pytest.mark.parametrize("exponent", [-30, -3, 0, 30])

@@ -150,12 +150,6 @@ def test_compiles_in_one_graph():
         assert close(compiled(x), function(x), 1e-6)
 
 
-@pytest.mark.parametrize("function", [balance_axes, sinkhorn])
-def test_refusal(function):
-    with pytest.raises(ValueError, match="steps"):
-        function(torch.ones(3, 3), steps=0)
-
-
 @pytest.mark.parametrize("shape", [(3, 37, 21), (2, 21, 37), (40, 40), (1, 9), (9, 1), (2, 130, 65)])
 @pytest.mark.parametrize("steps", [1, 2, 5])
 def test_the_kernel_equals_torch(shape, steps):

@@ -18,8 +18,9 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from ramen.device import bfloat16_speed, compute_dtype, device_type
+from ramen.kernels.compiler import opaque
 from ramen.ops.cross_entropy import IGNORED, linear_cross_entropy
-from ramen.ops.operation import opaque, operation, twin
+from ramen.ops.operation import operation, twin
 from ramen.ops.softcap import Softcap
 
 # More do not help, fewer spend time adding up the gradient of the weight.
@@ -145,7 +146,7 @@ def cross_entropy_rows(
     curve, factor = None, 1.0
     logits = logits[:, :vocabulary].float()  # (n, V)
     if softcap:
-        curve = softcap.curve_(logits.add_(softcap.shift).mul_(1 / softcap.scale))
+        curve = _curve(softcap, logits)
         logits = curve * softcap.limit
         factor = softcap.limit / softcap.scale
     log_probability = F.log_softmax(logits, dim=-1)
@@ -156,9 +157,22 @@ def cross_entropy_rows(
     gradient.scatter_add_(1, targets.clamp_min(0).unsqueeze(1), gradient.new_full((1, 1), -1.0).expand(len(targets), 1))
     gradient *= ((targets != IGNORED) * factor).unsqueeze(1)
     if softcap and curve is not None:
-        gradient *= softcap.slope_(curve)
+        gradient *= _slope(softcap, curve)
     gradient = gradient.to(dtype)
     return loss, F.pad(gradient, (0, padding)) if padding else gradient
+
+
+def _curve(softcap: Softcap, logits: Tensor) -> Tensor:
+    """The softcap's sigmoid or tanh of raw logits, in place; limit times it is the capped logit."""
+    inner = logits.add_(softcap.shift).mul_(1 / softcap.scale)
+    return torch.sigmoid_(inner) if softcap.form == "sigmoid" else torch.tanh_(inner)
+
+
+def _slope(softcap: Softcap, curve: Tensor) -> Tensor:
+    """The derivative of the sigmoid or tanh from its value, in place."""
+    if softcap.form == "sigmoid":
+        return curve.addcmul_(curve, curve, value=-1)
+    return curve.square_().neg_().add_(1)
 
 
 def softcap_numbers(softcap: Softcap | None) -> tuple[bool, float, float, float]:
@@ -182,9 +196,9 @@ class _FurtherLosses:
         self.capped = logits.gather(1, self.index).float()
         self.slope = torch.ones_like(self.capped)
         if softcap:
-            curve = softcap.curve_(self.capped.add_(softcap.shift).mul_(1 / softcap.scale))
+            curve = _curve(softcap, self.capped)
             self.capped = curve * softcap.limit
-            self.slope = softcap.slope_(curve).mul_(softcap.limit / softcap.scale)
+            self.slope = _slope(softcap, curve).mul_(softcap.limit / softcap.scale)
 
     def join(self, losses: Tensor, gradient: Tensor | None) -> Tensor:
         """All losses (n,) from those of the next token; its gradient of the logits (n, V) becomes that of all, in place."""

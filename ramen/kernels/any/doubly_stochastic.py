@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from ramen.kernels.compiler import opaque
 from ramen.ops.doubly_stochastic import columns_product, project, solve_laplacian
-from ramen.ops.operation import opaque, plain, twin
+from ramen.ops.operation import plain, twin
 
 
 @twin(project)

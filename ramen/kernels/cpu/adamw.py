@@ -3,11 +3,10 @@
 import torch
 from torch import Tensor
 
+from ramen.kernels.any.adamw import bias_corrections
 from ramen.kernels.cpu.library import kernels
-from ramen.ops.adamw import bias_corrections, cautious_adamw
+from ramen.ops.adamw import Tensors, cautious_adamw
 from ramen.ops.operation import twin
-
-Tensors = list[Tensor]
 
 
 @twin(cautious_adamw, "cpu")

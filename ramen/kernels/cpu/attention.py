@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from ramen.kernels.compiler import opaque
 from ramen.kernels.cpu.library import exist, kernels, serves
 from ramen.ops.attention import DenseAttention, attention
 from ramen.ops.document_mask import DocumentMask
-from ramen.ops.operation import opaque, twin
+from ramen.ops.operation import twin
 from ramen.ops.rotary import positions
 
 

@@ -26,7 +26,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 
 from ramen.device import belongs_to_user, cache_folder
-from ramen.ops.operation import constant
+from ramen.kernels.compiler import constant
 
 log = logging.getLogger("ramen")
 

@@ -10,7 +10,8 @@ import triton.language as tl
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 
-from ramen.ops.adamw import Tensors, bias_corrections, cautious_adamw
+from ramen.kernels.any.adamw import bias_corrections
+from ramen.ops.adamw import Tensors, cautious_adamw
 from ramen.ops.operation import twin
 
 BLOCK = 1024

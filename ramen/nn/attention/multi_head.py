@@ -24,7 +24,7 @@ from torch import Tensor
 from ramen.nn.contracts import Attention, Position
 from ramen.nn.parameter import constant, parameter
 from ramen.ops.attention import Backend, attention, exclude_self, prepare
-from ramen.ops.checks import check_above, check_at_least
+from ramen.ops.checks import check_range
 from ramen.ops.document_mask import DocumentMask
 
 
@@ -61,8 +61,8 @@ class MultiHead(Attention):
         super().__init__()
         width = dim // heads
         _check_pattern(pattern, layers, long_window_tokens, short_window_tokens)
-        check_above(0, scale=scale, init_scale=init_scale)
-        check_at_least(0, output_init_scale=output_init_scale)
+        check_range("(0, inf)", scale=scale, init_scale=init_scale)
+        check_range("[0, inf)", output_init_scale=output_init_scale)
         if gate_inputs is not None and not 0 < gate_inputs <= dim:
             raise ValueError(f"gate_inputs must be between 1 and model.dim = {dim}, or null, got {gate_inputs}")
         if key_offset and "L" not in pattern:

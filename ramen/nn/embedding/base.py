@@ -6,7 +6,7 @@ from torch.nn import functional as F
 from ramen.nn.contracts import Embedding
 from ramen.nn.mlp.hidden_width import padded_vocabulary
 from ramen.nn.parameter import normal, parameter
-from ramen.ops.checks import check_above
+from ramen.ops.checks import check_range
 
 
 class TableEmbedding(Embedding):
@@ -14,7 +14,7 @@ class TableEmbedding(Embedding):
 
     def __init__(self, vocabulary: int, dim: int, *, init_std: float, pad_to_multiple: int):
         super().__init__()
-        check_above(0, init_std=init_std)  # a zero stream has no gradient
+        check_range("(0, inf)", init_std=init_std)  # a zero stream has no gradient
         self.weight = parameter((padded_vocabulary(vocabulary, pad_to_multiple), dim), normal(init_std), "embedding")
 
     def forward(self, tokens: Tensor) -> Tensor:

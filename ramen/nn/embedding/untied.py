@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ramen.nn.embedding.base import TableEmbedding
 from ramen.nn.parameter import normal, parameter
-from ramen.ops.checks import check_at_least
+from ramen.ops.checks import check_range
 
 
 class Untied(TableEmbedding):
@@ -15,7 +15,7 @@ class Untied(TableEmbedding):
 
     def __init__(self, vocabulary: int, dim: int, *, init_std: float, head_init_std: float, pad_to_multiple: int):
         super().__init__(vocabulary, dim, init_std=init_std, pad_to_multiple=pad_to_multiple)
-        check_at_least(0, head_init_std=head_init_std)
+        check_range("[0, inf)", head_init_std=head_init_std)
         self.head_weight = parameter(tuple(self.weight.shape), normal(head_init_std), "head")
 
     def head(self) -> Tensor:

@@ -4,12 +4,12 @@ from collections.abc import Callable
 from typing import Any
 
 from ramen.nn.parameter import declare_lr_scale
-from ramen.ops.checks import check_above, check_at_least
+from ramen.ops.checks import check_range
 
 
 def input_maps(linear: Callable[..., Any], hidden: int, columns: int, init_scale: float, count: int) -> Any:
     """`count` maps, columns -> hidden, with entries of standard deviation init_scale / sqrt(columns)."""
-    check_above(0, init_scale=init_scale)
+    check_range("(0, inf)", init_scale=init_scale)
     return linear(hidden, columns, (init_scale * columns**-0.5,) * count)
 
 
@@ -20,8 +20,8 @@ def output_map(
 
     It trains at output_lr_scale times the learning rate of the other maps.
     """
-    check_at_least(0, output_init_scale=output_init_scale)
-    check_above(0, output_lr_scale=output_lr_scale)
+    check_range("[0, inf)", output_init_scale=output_init_scale)
+    check_range("(0, inf)", output_lr_scale=output_lr_scale)
     output = linear(dim, hidden, (output_init_scale * hidden**-0.5,))
     declare_lr_scale(output, output_lr_scale)
     return output

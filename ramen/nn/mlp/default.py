@@ -12,8 +12,7 @@ from torch import Tensor
 from ramen.nn.mlp.base import input_maps, output_map
 from ramen.nn.mlp.hidden_width import hidden_width
 from ramen.nn.parameter import Component
-from ramen.ops.activation import Activation, nonlinearity, relu_squared
-from ramen.ops.relu_squared_mlp import relu_squared_mlp
+from ramen.ops.activation import Activation, nonlinearity, relu_squared, relu_squared_mlp
 
 
 class MLP(Component):

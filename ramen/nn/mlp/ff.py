@@ -17,7 +17,7 @@ from ramen.nn.mlp.base import input_maps, output_map
 from ramen.nn.mlp.hidden_width import hidden_width
 from ramen.nn.parameter import Component, constant, parameter
 from ramen.ops.activation import Activation, nonlinearity
-from ramen.ops.checks import check_counts
+from ramen.ops.checks import COUNTS, check_range
 from ramen.ops.rms_norm import rms_norm_gain
 
 
@@ -38,7 +38,7 @@ class FF(Component):
         output_lr_scale: float,
     ):
         super().__init__()
-        check_counts(depth=depth)
+        check_range(COUNTS, depth=depth)
         self.activation = nonlinearity(activation)
         maps = self.activation.maps
         count = (lambda width: depth * ((maps + 1) * dim * width + dim)) if match_parameters else None

@@ -3,7 +3,7 @@
 import bisect
 from collections.abc import Callable
 
-from ramen.ops.checks import check_above, check_at_least
+from ramen.ops.checks import check_range
 
 
 def hidden_width(dim: int, expansion: float, count: Callable[[int], int] | None) -> int:
@@ -11,7 +11,7 @@ def hidden_width(dim: int, expansion: float, count: Callable[[int], int] | None)
 
     Those are 2 expansion dim^2. A matched F is a multiple of the largest power of two (up to 128) within 1 % of them.
     """
-    check_above(0, expansion=expansion)
+    check_range("(0, inf)", expansion=expansion)
     if count is None:
         return max(1, round(expansion * dim))
     target = 2 * expansion * dim**2
@@ -30,5 +30,5 @@ def hidden_width(dim: int, expansion: float, count: Callable[[int], int] | None)
 
 def padded_vocabulary(vocabulary: int, multiple: int) -> int:
     """The next multiple: rows beyond the vocabulary make aligned matrices and never enter the softmax."""
-    check_at_least(1, pad_to_multiple=multiple)
+    check_range("[1, inf)", pad_to_multiple=multiple)
     return -(-vocabulary // multiple) * multiple

@@ -19,7 +19,7 @@ from ramen.nn.mlp.base import input_maps, output_map
 from ramen.nn.mlp.hidden_width import hidden_width
 from ramen.nn.parameter import Component, constant, parameter
 from ramen.ops.activation import Activation, Nonlinearity, nonlinearity
-from ramen.ops.checks import check_counts
+from ramen.ops.checks import COUNTS, check_range
 from ramen.ops.rms_norm import rms_norm_gain
 
 
@@ -41,7 +41,7 @@ class ResidualNormed(Component):
         output_lr_scale: float,
     ):
         super().__init__()
-        check_counts(depth=depth, residual_every=residual_every)
+        check_range(COUNTS, depth=depth, residual_every=residual_every)
         if depth % residual_every:
             raise ValueError(f"depth must be a multiple of residual_every = {residual_every}, got {depth}")
         function = nonlinearity(activation)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ramen.nn.contracts import Position
-from ramen.ops.checks import check_above
+from ramen.ops.checks import check_range
 from ramen.ops.rotary import rotate, rotation_table
 
 
@@ -17,7 +17,7 @@ class HalfRoPE(Position):
 
     def __init__(self, head_width: int, sequence_length: int, *, base: float):
         super().__init__(head_width, sequence_length)
-        check_above(1, base=base)
+        check_range("(1, inf)", base=base)
         if head_width % 4:
             raise ValueError(f"half of the pairs turn: the head width must be divisible by 4, got {head_width}")
         self.turning = head_width // 2

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ramen.nn.contracts import Position
-from ramen.ops.checks import check_above
+from ramen.ops.checks import check_range
 from ramen.ops.rotary import rotate, rotation_table
 
 
@@ -17,7 +17,7 @@ class RoPE(Position):
 
     def __init__(self, head_width: int, sequence_length: int, *, base: float):
         super().__init__(head_width, sequence_length)
-        check_above(1, base=base)
+        check_range("(1, inf)", base=base)
         self.turning = head_width
         frequencies = base ** (-torch.arange(0, head_width, 2, device="cpu", dtype=torch.float64) / head_width)
         self.table: Tensor

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from ramen.errors import ConfigError
 from ramen.nn.position.half_rope import HalfRoPE
-from ramen.ops.checks import check_at_least
+from ramen.ops.checks import check_range
 from ramen.ops.rotary import rotation_table
 
 
@@ -42,7 +42,7 @@ class YaRN(HalfRoPE):
             raise ValueError(f"slow_turns must be in [0, fast_turns), got {slow_turns} and {fast_turns}")
         if original_tokens is not None and original_tokens < 1:
             raise ValueError(f"original_tokens must be >= 1 or null, got {original_tokens}")
-        check_at_least(0, sharpening=sharpening)
+        check_range("[0, inf)", sharpening=sharpening)
         self.original, self.unscaled = original_tokens, self.frequencies.clone()
         self.slow, self.fast, self.sharpening = slow_turns, fast_turns, sharpening
         self.register_buffer("frequencies", self.frequencies, persistent=True)

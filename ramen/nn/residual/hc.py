@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ramen.nn.parameter import constant, fixed, parameter
 from ramen.nn.residual.base import SCALE, Streams, eye_like
-from ramen.ops.checks import check_at_least
+from ramen.ops.checks import check_range
 from ramen.ops.streams import normed_linear
 
 
@@ -26,7 +26,7 @@ class HC(Streams):
     """A connection whose weights are free in sign and size."""
 
     def __init__(self, dim: int, sublayer: int, *, streams: int, fractions: int, dynamic: bool):
-        check_at_least(1, streams=streams)
+        check_range("[1, inf)", streams=streams)
         if fractions < 1 or dim % fractions:
             raise ValueError(f"fractions must be >= 1 and divide the model width {dim}, got {fractions}")
         if streams * fractions < 2:

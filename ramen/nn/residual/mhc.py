@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from ramen.nn.residual.base import Init, Manifold, eye_like
-from ramen.ops.checks import check_at_least, check_counts, check_one_of
+from ramen.ops.checks import COUNTS, check_one_of, check_range
 from ramen.ops.doubly_stochastic import orthostochastic, sinkhorn_knopp
 
 Projection = Literal["sinkhorn", "orthostochastic"]
@@ -41,8 +41,8 @@ class MHC(Manifold):
         dynamic: bool,
         init: Init,
     ):
-        check_at_least(2, streams=streams)
-        check_counts(iterations=iterations)
+        check_range("[2, inf)", streams=streams)
+        check_range(COUNTS, iterations=iterations)
         check_one_of("sinkhorn", "orthostochastic", projection=projection)
         if identity_mix is not None and not 0 < identity_mix < 1:
             raise ValueError(f"identity_mix must be in (0, 1) or null, got {identity_mix}")

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from ramen.device import compute_dtype
 from ramen.nn.contracts import ValueEmbedding
 from ramen.nn.parameter import constant, normal, parameter
-from ramen.ops.checks import check_at_least
+from ramen.ops.checks import check_range
 
 
 class Tables(ValueEmbedding):
@@ -44,7 +44,7 @@ class Tables(ValueEmbedding):
             )
         if gate_inputs is not None and not 0 < gate_inputs <= dim:
             raise ValueError(f"gate_inputs must be between 1 and model.dim = {dim}, or null, got {gate_inputs}")
-        check_at_least(0, init_std=init_std)
+        check_range("[0, inf)", init_std=init_std)
         places = (*layers[: len(first)], *layers[len(layers) - len(last) :])
         self.heads = heads
         self.table_of = dict(zip(places, (*first, *last), strict=True))

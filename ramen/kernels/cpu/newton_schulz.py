@@ -1,11 +1,11 @@
-"""Matrices at Frobenius norm 1, float32 (quintic.c)."""
+"""Matrices at Frobenius norm 1, float32 (newton_schulz.c)."""
 
 import torch
 from torch import Tensor
 
 from ramen.kernels.cpu.library import kernels
+from ramen.ops.newton_schulz import unit_norm
 from ramen.ops.operation import twin
-from ramen.ops.quintic import unit_norm
 
 
 @twin(unit_norm, "cpu")

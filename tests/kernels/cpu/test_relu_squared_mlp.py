@@ -6,9 +6,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ramen.kernels import plain_torch, status
-from ramen.kernels.cpu.relu_squared_mlp import CHUNK
+from ramen.kernels.cpu.activation import CHUNK
+from ramen.ops.activation import relu_squared_mlp
 from ramen.ops.operation import twins
-from ramen.ops.relu_squared_mlp import relu_squared_mlp
 
 SERVING = twins(relu_squared_mlp)
 pytestmark = pytest.mark.skipif(status() != "C kernels", reason=status())

@@ -1,4 +1,4 @@
-/* Matrices at Frobenius norm 1, float32. See quintic.py. */
+/* Matrices at Frobenius norm 1, float32. See newton_schulz.py. */
 
 #include "kernel.h"
 
