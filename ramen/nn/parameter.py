@@ -16,26 +16,29 @@ from torch import Tensor, nn
 from ramen.errors import ConfigError
 
 LARGEST = 1e30  # of initial values: far from float32's end
-Initial = Callable[[Tensor, torch.Generator], Tensor]
+Initial = Callable[[Tensor, torch.Generator], None]  # fills a tensor
 
 
 def constant(value: float) -> Initial:
     """Every element `value`. ValueError for one that float32 cannot hold."""
     if not abs(value) <= LARGEST:
         raise ValueError(f"a number that a parameter starts at must be in [-{LARGEST:g}, {LARGEST:g}], got {value}")
-    return partial(_fill_constant, value)
+    return partial(_fill_with, value)
+
+
+def fixed(values: Tensor) -> Initial:
+    """These values, whatever the seed."""
+    return partial(_fill_with, values)
 
 
 def normal(std: float) -> Initial:
     """Independent normal elements of mean 0; a std of 0 gives zeros. ValueError below."""
-    _check_std(std)
-    return partial(_fill_normal, std)
+    return partial(_fill_normal, _checked(std))
 
 
 def uniform(std: float) -> Initial:
     """Independent uniform elements of mean 0 and standard deviation `std`; 0 gives zeros. ValueError below."""
-    _check_std(std)
-    return partial(_fill_uniform, math.sqrt(3.0) * std)
+    return partial(_fill_uniform, math.sqrt(3.0) * _checked(std))
 
 
 def stacked(*initials: Initial) -> Initial:
@@ -43,37 +46,28 @@ def stacked(*initials: Initial) -> Initial:
     return partial(_fill_stack, initials)
 
 
-def fixed(values: Tensor) -> Initial:
-    """These values, whatever the seed."""
-    return partial(_fill_given, values)
-
-
 # Functions of the module, not lambdas: a model can be pickled with what its parameters declare.
-def _fill_constant(value: float, tensor: Tensor, generator: torch.Generator) -> Tensor:
-    return tensor.fill_(value)
+def _fill_with(values: Tensor | float, tensor: Tensor, generator: torch.Generator) -> None:
+    tensor[...] = values
 
 
-def _fill_normal(std: float, tensor: Tensor, generator: torch.Generator) -> Tensor:
-    return tensor.normal_(0.0, std, generator=generator) if std else tensor.zero_()
+def _fill_normal(std: float, tensor: Tensor, generator: torch.Generator) -> None:
+    tensor.normal_(0.0, std, generator=generator)
 
 
-def _fill_uniform(bound: float, tensor: Tensor, generator: torch.Generator) -> Tensor:
-    return tensor.uniform_(-bound, bound, generator=generator) if bound else tensor.zero_()
+def _fill_uniform(bound: float, tensor: Tensor, generator: torch.Generator) -> None:
+    tensor.uniform_(-bound, bound, generator=generator)
 
 
-def _fill_stack(initials: tuple[Initial, ...], tensor: Tensor, generator: torch.Generator) -> Tensor:
+def _fill_stack(initials: tuple[Initial, ...], tensor: Tensor, generator: torch.Generator) -> None:
     for part, initial in zip(tensor, initials, strict=True):
         initial(part, generator)
-    return tensor
 
 
-def _fill_given(values: Tensor, tensor: Tensor, generator: torch.Generator) -> Tensor:
-    return tensor.copy_(values)
-
-
-def _check_std(std: float) -> None:
+def _checked(std: float) -> float:
     if not 0 <= std <= LARGEST:
         raise ValueError(f"init_std and init_scale must give a standard deviation of 0 to {LARGEST:g}, got {std}")
+    return std
 
 
 def parameter(shape: tuple[int, ...], initial: Initial, role: str) -> nn.Parameter:
@@ -173,7 +167,9 @@ def initialise(model: nn.Module, seed: int) -> None:
 
     A module from elsewhere (an nn.Linear, say) is reset by its own `reset_parameters` under a seed of its own name.
     """
-    for name, owner in _undeclared(model):
+    for name, owner in model.named_modules():
+        if all("initial" in vars(value) for value in owner.parameters(recurse=False)):
+            continue
         if not isinstance(owner, Resettable):
             raise TypeError(
                 f"{name or type(owner).__name__}: parameters need ramen.nn.parameter.parameter or reset_parameters()"
@@ -184,10 +180,6 @@ def initialise(model: nn.Module, seed: int) -> None:
     for name, value in model.named_parameters():
         initial: Any = vars(value).get("initial")
         if initial is not None:
-            value.copy_(initial(torch.empty(value.shape, dtype=torch.float32), generator(seed, name)))
-
-
-def _undeclared(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    for name, module in model.named_modules():
-        if any("initial" not in vars(value) for value in module.parameters(recurse=False)):
-            yield name, module
+            start = torch.empty(value.shape, dtype=torch.float32)
+            initial(start, generator(seed, name))
+            value.copy_(start)

@@ -187,7 +187,7 @@ def test_parts_are_built_anew_for_every_layer(build_gpt):
     [
         (("model.dim=16", "model.heads=3"), "dim=16, heads=3"),
         (("model.dim=6", "model.heads=2"), "dim=6, heads=2"),  # an odd head width has no pairs
-        (("model.layers=0",), "layers must be >= 1, got 0"),
+        (("model.layers=0",), r"layers must be in \[1, 10000\], got 0"),
         (("model.dim=0",), "dim must be >= 1, got 0"),
         (("model.heads=-2",), "heads must be >= 1, got -2"),
         (("model.softcap.scale=0.0",), "softcap limit and scale must be > 0, got 23.0 and 0.0"),

@@ -60,15 +60,15 @@ class MultiHead(Attention):
     ):
         super().__init__()
         width = dim // heads
-        _check_pattern(pattern, layers, long_window_tokens, short_window_tokens)
+        check_range("[1, inf) or null", long_window_tokens=long_window_tokens, short_window_tokens=short_window_tokens)
         check_range("(0, inf)", scale=scale, init_scale=init_scale)
         check_range("[0, inf)", output_init_scale=output_init_scale)
-        if gate_inputs is not None and not 0 < gate_inputs <= dim:
-            raise ValueError(f"gate_inputs must be between 1 and model.dim = {dim}, or null, got {gate_inputs}")
+        check_range(f"[1, {dim}] or null", gate_inputs=gate_inputs)
         if key_offset and "L" not in pattern:
             raise ValueError(f"key_offset is for long layers, of which pattern {pattern} has none")
         if key_offset and turning == width:
             raise ValueError("key_offset needs a position that leaves dimensions unturned: half_rope, yarn or none")
+        _check_pattern(pattern, layers, long_window_tokens, short_window_tokens)
         _check_heads(heads, pattern, layers, paired_layers, qk_matrix_heads)
         self.kind = pattern[layer % len(pattern)]  # type: ignore[assignment]
         self.window = long_window_tokens if self.kind == "L" else short_window_tokens
@@ -83,11 +83,10 @@ class MultiHead(Attention):
             else:
                 self.qk = linear(qk_matrix_heads * width, dim, (std,) * (2 * heads // qk_matrix_heads))
                 self.vo = linear(dim, dim, (std, output_std))
-            self.gate: Any
-            gate = None if gate_inputs is None else parameter((heads, gate_inputs), constant(0.0), "gate")
-            self.register_parameter("gate", gate)
-            self.xsa: Any
-            self.register_parameter("xsa", parameter((heads,), constant(0.0), "scalar") if xsa else None)
+            self.gate: Any = None
+            if gate_inputs is not None:
+                self.gate = parameter((heads, gate_inputs), constant(0.0), "gate")
+            self.xsa: Any = parameter((heads,), constant(0.0), "scalar") if xsa else None
 
     def forward(self, x: Tensor, position: Position, mask: DocumentMask, value: Tensor | None = None) -> Tensor:
         """x (B, T, D) -> what to add to the stream (B, T, D); `value` (B, T, D) is added to the heads' values."""
@@ -117,8 +116,8 @@ class MultiHead(Attention):
         return self.vo(y, 1) if self.split else self.qkvo(y, 3)
 
     def prepare(self, x: Tensor, mask: DocumentMask) -> None:
-        how: Any = dict(window=self.window, paired=self.paired, backend=self.backend, compiling=self.compiled)
-        prepare(x, mask, self.width, **how)
+        options: Any = dict(window=self.window, paired=self.paired, backend=self.backend, compiling=self.compiled)
+        prepare(x, mask, self.width, **options)
 
     def visible_keys(self, length: int) -> float:
         window = self.window or length + 1
@@ -143,9 +142,6 @@ def _check_pattern(pattern: str, layers: int, long_window: int | None, short_win
         raise ValueError(f"pattern must be letters L (long window), S (short) and N (no attention), got {pattern!r}")
     if len(pattern) > layers:
         raise ValueError(f"pattern has {len(pattern)} letters for {layers} layers (model.layers), got {pattern}")
-    for name, window in (("long_window_tokens", long_window), ("short_window_tokens", short_window)):
-        if window is not None and window < 1:
-            raise ValueError(f"{name} must be >= 1 or null, got {window}")
     if ("S" in pattern) != (short_window is not None):
         raise ValueError(f"short_window_tokens belongs to the S layers of a pattern, got {short_window} and {pattern}")
     if long_window is not None and "L" not in pattern:

@@ -19,8 +19,8 @@ from ramen.nn.parameter import normal, parameter
 class Split(TableEmbedding):
     """Two tables (V padded, D) of which the first serves both uses until the split."""
 
-    def __init__(self, vocabulary: int, dim: int, *, init_std: float, split_at: float, pad_to_multiple: int):
-        super().__init__(vocabulary, dim, init_std=init_std, pad_to_multiple=pad_to_multiple)
+    def __init__(self, vocabulary: int, dim: int, *, init_std: float, split_at: float, **base: Any):
+        super().__init__(vocabulary, dim, init_std=init_std, **base)
         if not 0 < split_at < 1:
             raise ValueError(f"split_at must be in (0, 1), got {split_at}; embedding=untied is split from the start")
         self.split_at = split_at

@@ -3,6 +3,8 @@
 The head starts at (nearly) zero, so the first prediction is uniform.
 """
 
+from typing import Any
+
 from torch import Tensor
 
 from ramen.nn.embedding.base import TableEmbedding
@@ -13,8 +15,8 @@ from ramen.ops.checks import check_range
 class Untied(TableEmbedding):
     """Two tables (V padded, D)."""
 
-    def __init__(self, vocabulary: int, dim: int, *, init_std: float, head_init_std: float, pad_to_multiple: int):
-        super().__init__(vocabulary, dim, init_std=init_std, pad_to_multiple=pad_to_multiple)
+    def __init__(self, vocabulary: int, dim: int, *, head_init_std: float, **base: Any):
+        super().__init__(vocabulary, dim, **base)
         check_range("[0, inf)", head_init_std=head_init_std)
         self.head_weight = parameter(tuple(self.weight.shape), normal(head_init_std), "head")
 

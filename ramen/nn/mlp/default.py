@@ -9,34 +9,21 @@ from typing import Any
 
 from torch import Tensor
 
-from ramen.nn.mlp.base import input_maps, output_map
-from ramen.nn.mlp.hidden_width import hidden_width
-from ramen.nn.parameter import Component
+from ramen.nn.mlp.base import ScaledFeedForward
 from ramen.ops.activation import Activation, nonlinearity, relu_squared, relu_squared_mlp
 
 
-class MLP(Component):
+class MLP(ScaledFeedForward):
     """Two maps and an activation between them; three maps when the activation is a GLU."""
 
     def __init__(
-        self,
-        dim: int,
-        linear: Callable[..., Any],
-        *,
-        activation: Activation,
-        expansion: float,
-        match_parameters: bool,
-        init_scale: float,
-        output_init_scale: float,
-        output_lr_scale: float,
+        self, dim: int, linear: Callable[..., Any], *, activation: Activation, match_parameters: bool, **base: Any
     ):
-        super().__init__()
-        self.activation = nonlinearity(activation)
-        maps = self.activation.maps
-        matched = match_parameters and maps > 1  # without a gate this is the MLP that others are matched with
-        hidden = hidden_width(dim, expansion, (lambda width: (maps + 1) * dim * width) if matched else None)
-        self.up = input_maps(linear, hidden, dim, init_scale, maps)  # a GLU's gate is the first of two
-        self.down = output_map(linear, dim, hidden, output_init_scale, output_lr_scale)
+        matched = match_parameters and nonlinearity(activation).maps > 1  # else this is what others are matched with
+        base |= {"activation": activation, "match_parameters": matched}
+        super().__init__(dim, lambda maps, width: (maps + 1) * dim * width, **base)
+        self.up = self.input_maps(linear, dim)  # a GLU's gate is the first of two
+        self.down = self.output_map(linear, dim)
 
     def forward(self, x: Tensor) -> Tensor:  # (B, T, D) -> (B, T, D)
         up, down = self.up.matrices(), self.down.matrices()

@@ -13,41 +13,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ramen.nn.mlp.base import input_maps, output_map
-from ramen.nn.mlp.hidden_width import hidden_width
-from ramen.nn.parameter import Component, constant, parameter
-from ramen.ops.activation import Activation, nonlinearity
+from ramen.nn.mlp.base import ScaledFeedForward
+from ramen.nn.parameter import constant, parameter
 from ramen.ops.checks import COUNTS, check_range
 from ramen.ops.rms_norm import rms_norm_gain
 
 
-class FF(Component):
+class FF(ScaledFeedForward):
     """A stack of `depth` pre-norm MLPs of width F."""
 
-    def __init__(
-        self,
-        dim: int,
-        linear: Callable[..., Any],
-        *,
-        activation: Activation,
-        depth: int,
-        expansion: float,
-        match_parameters: bool,
-        init_scale: float,
-        output_init_scale: float,
-        output_lr_scale: float,
-    ):
-        super().__init__()
+    def __init__(self, dim: int, linear: Callable[..., Any], *, depth: int, **base: Any):
         check_range(COUNTS, depth=depth)
-        self.activation = nonlinearity(activation)
-        maps = self.activation.maps
-        count = (lambda width: depth * ((maps + 1) * dim * width + dim)) if match_parameters else None
-        hidden = hidden_width(dim, expansion, count)
+        super().__init__(dim, lambda maps, width: depth * ((maps + 1) * dim * width + dim), **base)
         self.gain = parameter((depth, dim), constant(0.0), "scalar")
-        self.up = nn.ModuleList(input_maps(linear, hidden, dim, init_scale, maps) for _ in range(depth))
-        self.down = nn.ModuleList(
-            output_map(linear, dim, hidden, output_init_scale, output_lr_scale) for _ in range(depth)
-        )
+        self.up = nn.ModuleList(self.input_maps(linear, dim) for _ in range(depth))
+        self.down = nn.ModuleList(self.output_map(linear, dim) for _ in range(depth))
 
     def forward(self, x: Tensor) -> Tensor:  # (B, T, D) -> (B, T, D)
         added = torch.zeros_like(x)

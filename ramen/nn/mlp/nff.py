@@ -19,44 +19,32 @@ from typing import Any
 from torch import Tensor
 from torch.nn import functional as F
 
-from ramen.nn.mlp.hidden_width import hidden_width
-from ramen.nn.parameter import Component, constant, parameter
-from ramen.ops.activation import Activation, nonlinearity
+from ramen.nn.mlp.base import FeedForward
+from ramen.nn.parameter import constant, parameter
+from ramen.ops.checks import check_range
 
 
-class NFF(Component):
+class NFF(FeedForward):
     """down(activation(s_g sqrt(D) gate(x)) * s_u up(x)) on the unit sphere, approached at rate alpha."""
 
-    def __init__(
-        self,
-        dim: int,
-        linear: Callable[..., Any],
-        *,
-        activation: Activation,
-        expansion: float,
-        match_parameters: bool,
-        alpha_init: float,
-    ):
-        super().__init__()
-        if not 0 < alpha_init <= 1:
-            raise ValueError(f"alpha_init must be in (0, 1], got {alpha_init}")
-        count = (lambda width: 3 * dim * width + 2 * width + dim) if match_parameters else None
-        hidden = hidden_width(dim, expansion, count)
-        self.activation = nonlinearity(activation).function  # always gated: swiglu is silu, geglu is gelu
-        self.up = linear(hidden, dim, (dim**-0.5,) * 2)  # gate, up
-        self.down = linear(dim, hidden, (dim**-0.5,))
+    def __init__(self, dim: int, linear: Callable[..., Any], *, alpha_init: float, **base: Any):
+        check_range("(0, 1]", alpha_init=alpha_init)
+        super().__init__(dim, lambda maps, width: 3 * dim * width + 2 * width + dim, **base)
+        self.up = linear(self.hidden, dim, (dim**-0.5,) * 2)  # gate, up
+        self.down = linear(dim, self.hidden, (dim**-0.5,))
         # alpha is stored at the scale of the weights and multiplied back at use: Adam moves it as it moves weights.
         self.stored = dim**-0.5
         self.alpha_init = alpha_init
         self.alpha = parameter((dim,), constant(self.stored), "scalar")
-        self.gate_scale = parameter((hidden,), constant(1.0), "scalar")
-        self.up_scale = parameter((hidden,), constant(1.0), "scalar")
+        self.gate_scale = parameter((self.hidden,), constant(1.0), "scalar")
+        self.up_scale = parameter((self.hidden,), constant(1.0), "scalar")
 
     def forward(self, x: Tensor) -> Tensor:  # (B, T, D) -> (B, T, D)
         dim = x.shape[-1]
         start = F.normalize(x.float(), dim=-1)
         gate, up = self.up(start.to(x.dtype)).chunk(2, dim=-1)  # (B, T, F) each
-        hidden = self.activation(gate * (self.gate_scale * dim**0.5)) * (up * self.up_scale)
+        activate = self.activation.function  # always gated: swiglu is silu, geglu is gelu
+        hidden = activate(gate * (self.gate_scale * dim**0.5)) * (up * self.up_scale)
         goal = F.normalize(self.down(hidden.to(x.dtype)).float(), dim=-1)
         alpha = (self.alpha * (self.alpha_init / self.stored)).abs()
         end = F.normalize(start + alpha * (goal - start), dim=-1)

@@ -15,48 +15,32 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ramen.nn.mlp.base import input_maps, output_map
-from ramen.nn.mlp.hidden_width import hidden_width
-from ramen.nn.parameter import Component, constant, parameter
-from ramen.ops.activation import Activation, Nonlinearity, nonlinearity
+from ramen.nn.mlp.base import ScaledFeedForward
+from ramen.nn.parameter import constant, parameter
+from ramen.ops.activation import Nonlinearity
 from ramen.ops.checks import COUNTS, check_range
 from ramen.ops.rms_norm import rms_norm_gain
 
 
-class ResidualNormed(Component):
+class ResidualNormed(ScaledFeedForward):
     """An entry unit, `depth` units with a residual around every `residual_every`, an output map."""
 
-    def __init__(
-        self,
-        dim: int,
-        linear: Callable[..., Any],
-        *,
-        activation: Activation,
-        depth: int,
-        residual_every: int,
-        expansion: float,
-        match_parameters: bool,
-        init_scale: float,
-        output_init_scale: float,
-        output_lr_scale: float,
-    ):
-        super().__init__()
+    def __init__(self, dim: int, linear: Callable[..., Any], *, depth: int, residual_every: int, **base: Any):
         check_range(COUNTS, depth=depth, residual_every=residual_every)
         if depth % residual_every:
             raise ValueError(f"depth must be a multiple of residual_every = {residual_every}, got {depth}")
-        function = nonlinearity(activation)
-        maps = function.maps
 
-        def count(width: int) -> int:
+        def count(maps: int, width: int) -> int:
             return maps * width * (dim + depth * width + depth + 1) + width * dim
 
-        hidden = hidden_width(dim, expansion, count if match_parameters else None)
-        self.entry = _Unit(hidden, dim, linear, function, init_scale)
-        self.blocks = nn.ModuleList(
-            nn.Sequential(*(_Unit(hidden, hidden, linear, function, init_scale) for _ in range(residual_every)))
-            for _ in range(depth // residual_every)
-        )
-        self.down = output_map(linear, dim, hidden, output_init_scale, output_lr_scale)
+        def unit(columns: int) -> _Unit:
+            return _Unit(self.input_maps(linear, columns), self.hidden, self.activation)
+
+        super().__init__(dim, count, **base)
+        self.entry = unit(dim)
+        blocks = ([unit(self.hidden) for _ in range(residual_every)] for _ in range(depth // residual_every))
+        self.blocks = nn.ModuleList(nn.Sequential(*units) for units in blocks)
+        self.down = self.output_map(linear, dim)
 
     def forward(self, x: Tensor) -> Tensor:  # (B, T, D) -> (B, T, D)
         h = self.entry(x)  # (B, T, F)
@@ -68,10 +52,9 @@ class ResidualNormed(Component):
 class _Unit(nn.Module):
     """activation(norm(W x)), columns -> rows."""
 
-    def __init__(self, rows: int, columns: int, linear: Callable[..., Any], function: Nonlinearity, init_scale: float):
+    def __init__(self, weight: Any, rows: int, function: Nonlinearity):
         super().__init__()
-        self.function = function
-        self.weight = input_maps(linear, rows, columns, init_scale, function.maps)
+        self.weight, self.function = weight, function
         self.gain = parameter((rows * function.maps,), constant(0.0), "scalar")
 
     def forward(self, x: Tensor) -> Tensor:

@@ -15,13 +15,19 @@ from ramen.ops.rotary import rotate, rotation_table
 class RoPE(Position):
     """Rotates every pair of a head."""
 
+    turning_share = 1.0  # of a head's dimensions
+    table: Tensor
+
     def __init__(self, head_width: int, sequence_length: int, *, base: float):
         super().__init__(head_width, sequence_length)
         check_range("(1, inf)", base=base)
-        self.turning = head_width
-        frequencies = base ** (-torch.arange(0, head_width, 2, device="cpu", dtype=torch.float64) / head_width)
-        self.table: Tensor
-        self.register_buffer("table", rotation_table(frequencies, sequence_length), persistent=False)
+        self.turning = int(self.turning_share * head_width)
+        table = rotation_table(self.spectrum(head_width, base), sequence_length)
+        self.register_buffer("table", table, persistent=False)
+
+    def spectrum(self, head_width: int, base: float) -> Tensor:
+        """Frequencies (K/2,) of the pairs in radians a token, float64."""
+        return base ** (-torch.arange(0, head_width, 2, device="cpu", dtype=torch.float64) / head_width)
 
     def forward(self, x: Tensor) -> Tensor:
         return rotate(x, self.table)

@@ -24,7 +24,10 @@ from ramen.ops.rotary import rotation_table
 
 
 class YaRN(HalfRoPE):
-    """HalfRoPE that follows the long window; `gain` is what logits are multiplied by."""
+    """HalfRoPE that follows the long window and multiplies logits by `gain`."""
+
+    frequencies: Tensor
+    saved_gain: Tensor
 
     def __init__(
         self,
@@ -40,14 +43,12 @@ class YaRN(HalfRoPE):
         super().__init__(head_width, sequence_length, base=base)
         if not 0 <= slow_turns < fast_turns:
             raise ValueError(f"slow_turns must be in [0, fast_turns), got {slow_turns} and {fast_turns}")
-        if original_tokens is not None and original_tokens < 1:
-            raise ValueError(f"original_tokens must be >= 1 or null, got {original_tokens}")
+        check_range("[1, inf) or null", original_tokens=original_tokens)
         check_range("[0, inf)", sharpening=sharpening)
-        self.original, self.unscaled = original_tokens, self.frequencies.clone()
+        self.original, self.unscaled = original_tokens, self.spectrum(head_width, base)
         self.slow, self.fast, self.sharpening = slow_turns, fast_turns, sharpening
-        self.register_buffer("frequencies", self.frequencies, persistent=True)
+        self.register_buffer("frequencies", self.unscaled.clone())
         self.register_buffer("saved_gain", torch.ones((), dtype=torch.float64, device="cpu"))
-        self.saved_gain: Tensor
         self.register_load_state_dict_post_hook(_loaded)
 
     def check_windows(self, windows: Sequence[int | None]) -> None:

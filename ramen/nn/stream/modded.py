@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from ramen.nn.contracts import Stream
 from ramen.nn.parameter import constant, parameter
+from ramen.ops.checks import check_range
 
 HASH = 92_821, 68_917  # primes that spread pairs of tokens over the rows
 GATE_INPUTS = 12  # leading dimensions a gate reads, as in the source
@@ -26,16 +27,6 @@ GATE_INPUTS = 12  # leading dimensions a gate reads, as in the source
 
 class Modded(Stream):
     """Null switches a part off. All parts are scalars and small gates, trained by the auxiliary optimizer."""
-
-    smear: Any
-    smear_gate: Any
-    residual: Any
-    x0: Any
-    bigram: Any
-    bigram_table: Any
-    skip: Any
-    skip_gate: Any
-    backout: Any
 
     def __init__(
         self,
@@ -54,26 +45,32 @@ class Modded(Stream):
         backout_init: float,
     ):
         super().__init__(dim, layers)
-        self.inputs = min(GATE_INPUTS, dim)
-        self.skip_from, self.skip_to = self._pair(layers, skip_from, skip_to)
-        middle = _place("backout_at", backout_at, layers)
-        if middle is not None and layers < 2:
+        check_range("[0, 1) or null", skip_from=skip_from, skip_to=skip_to, backout_at=backout_at)
+        check_range("[1, inf) or null", bigram_rows=bigram_rows)
+        if (skip_from is None) != (skip_to is None):
+            raise ValueError(f"skip_from and skip_to must both be given or both be null, got {skip_from} and {skip_to}")
+        if backout_at is not None and layers < 2:
             raise ValueError(f"backout_at needs at least two layers, got {layers}")
+        self.inputs = min(GATE_INPUTS, dim)
+        self.skip_from, self.skip_to = (None if at is None else int(at * layers) for at in (skip_from, skip_to))
+        if self.skip_from is not None and self.skip_to is not None and self.skip_from >= self.skip_to:
+            raise ValueError(
+                f"skip_from must be a layer before skip_to, got {skip_from} and {skip_to} of {layers} layers"
+            )
         # Never the last layer: the final norm would undo it.
-        self.backout_at = None if middle is None else min(middle, layers - 2)
-        if bigram_rows is not None and bigram_rows < 1:
-            raise ValueError(f"bigram_rows must be >= 1 or null, got {bigram_rows}")
-        starts: dict[str, Any] = {"smear": smear_init, "residual": residual_init, "x0": x0_init}
-        starts["bigram"] = bigram_init if bigram_rows else None
-        starts["skip"] = skip_init if self.skip_to is not None else None
-        starts["backout"] = backout_init if self.backout_at is not None else None
-        for name, start in starts.items():
-            shape = (layers,) if name in ("residual", "x0", "bigram") else (1,)
-            self.register_parameter(name, None if start is None else parameter(shape, constant(start), "scalar"))
-        for name, used in (("smear_gate", smear_init is not None), ("skip_gate", self.skip_to is not None)):
-            self.register_parameter(name, parameter((1, self.inputs), constant(0.0), "gate") if used else None)
-        table = parameter((bigram_rows, dim), constant(0.0), "embedding") if bigram_rows else None
-        self.register_parameter("bigram_table", table)
+        self.backout_at = None if backout_at is None else min(int(backout_at * layers), layers - 2)
+        self.smear = _scalars(1, smear_init)
+        self.residual = _scalars(layers, residual_init)
+        self.x0 = _scalars(layers, x0_init)
+        self.bigram = _scalars(layers, bigram_init if bigram_rows else None)
+        self.skip = _scalars(1, skip_init if skip_to is not None else None)
+        self.backout = _scalars(1, backout_init if backout_at is not None else None)
+        if smear_init is not None:
+            self.smear_gate = parameter((1, self.inputs), constant(0.0), "gate")
+        if skip_to is not None:
+            self.skip_gate = parameter((1, self.inputs), constant(0.0), "gate")
+        if bigram_rows:
+            self.bigram_table = parameter((bigram_rows, dim), constant(0.0), "embedding")
 
     def enter(self, embedded: Tensor, tokens: Tensor, opens: Tensor, memory: dict[str, Tensor]) -> Tensor:
         if self.bigram is not None:
@@ -110,19 +107,6 @@ class Modded(Stream):
     def leave(self, h: Tensor, memory: dict[str, Tensor]) -> Tensor:
         return h if self.backout is None else h - self.backout.to(h.dtype) * memory["backout"]
 
-    def _pair(self, layers: int, first: float | None, second: float | None) -> tuple[int | None, int | None]:
-        if (first is None) != (second is None):
-            raise ValueError(f"skip_from and skip_to must both be given or both be null, got {first} and {second}")
-        places = _place("skip_from", first, layers), _place("skip_to", second, layers)
-        if places[0] is not None and places[1] is not None and places[0] >= places[1]:
-            raise ValueError(f"skip_from must be a layer before skip_to, got {first} and {second} of {layers} layers")
-        return places
 
-
-def _place(name: str, fraction: float | None, layers: int) -> int | None:
-    """The layer at a fraction of the depth."""
-    if fraction is None:
-        return None
-    if not 0 <= fraction < 1:
-        raise ValueError(f"{name} must be in [0, 1) or null, got {fraction}")
-    return int(fraction * layers)
+def _scalars(count: int, start: float | None) -> Any:
+    return None if start is None else parameter((count,), constant(start), "scalar")

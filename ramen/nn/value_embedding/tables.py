@@ -42,18 +42,15 @@ class Tables(ValueEmbedding):
             raise ValueError(
                 f"first and last name {len(first) + len(last)} layers, but {len(layers)} have attention, got {first} and {last}"
             )
-        if gate_inputs is not None and not 0 < gate_inputs <= dim:
-            raise ValueError(f"gate_inputs must be between 1 and model.dim = {dim}, or null, got {gate_inputs}")
+        check_range(f"[1, {dim}] or null", gate_inputs=gate_inputs)
         check_range("[0, inf)", init_std=init_std)
         places = (*layers[: len(first)], *layers[len(layers) - len(last) :])
         self.heads = heads
         self.table_of = dict(zip(places, (*first, *last), strict=True))
         self.tables = nn.ParameterList(parameter((vocabulary, dim), normal(init_std), "value_embedding") for _ in used)
-        self.gates = nn.ParameterDict(
-            {str(layer): parameter((heads, gate_inputs), constant(0.0), "gate") for layer in places}
-            if gate_inputs is not None
-            else {}
-        )
+        self.gates = nn.ParameterDict()
+        if gate_inputs is not None:
+            self.gates.update({str(at): parameter((heads, gate_inputs), constant(0.0), "gate") for at in places})
 
     def read(self, tokens: Tensor) -> tuple[Tensor, ...]:
         """The row of each of the tokens (B, T) in each table: (B, T, D), once for all layers that share a table."""

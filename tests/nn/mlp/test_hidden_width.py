@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ramen.nn.mlp.hidden_width import hidden_width, padded_vocabulary
+from ramen.nn.mlp.base import hidden_width
 
 
 def gated(dim):
@@ -54,15 +54,3 @@ def test_matches_a_count_that_is_quadratic_in_the_width(dim, depth):
 )
 def test_matched_width_by_hand(dim, expansion, kind, width):
     assert hidden_width(dim, expansion, kind(dim)) == width
-
-
-@given(st.integers(1, 60_000), st.integers(1, 512))
-def test_padded_vocabulary_is_the_next_multiple(vocabulary, multiple):
-    rows = padded_vocabulary(vocabulary, multiple)
-    assert rows % multiple == 0 and vocabulary <= rows < vocabulary + multiple
-
-
-@pytest.mark.parametrize("multiple", [0, -64])
-def test_refuses_a_multiple_below_one(multiple):
-    with pytest.raises(ValueError, match=f"pad_to_multiple must be >= 1, got {multiple}"):
-        padded_vocabulary(100, multiple)
