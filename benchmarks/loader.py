@@ -9,7 +9,7 @@ import numpy as np
 
 from benchmarks.context import BenchmarkContext, Row, Workload
 from ramen.build.objects import build_section
-from ramen.data.documents import DocumentBatches
+from ramen.data.batches import DocumentBatches
 from ramen.data.shard import HEADER_BYTES, header_of
 
 BATCH_TOKENS = 65536

@@ -24,10 +24,9 @@ from ramen.data.dataset import Dataset
 from ramen.data.source import Source
 from ramen.errors import ConfigError, RamenError
 from ramen.kernels.cuda.graphs import GradientGraphs, GraphedStep
-from ramen.logger.base import Logger, Loggers
+from ramen.logger.base import Guarded, Logger, Loggers
 from ramen.logger.console import ConsoleLogger
 from ramen.logger.files import FileLogger
-from ramen.logger.guarded import Guarded
 from ramen.logger.none import NoLogger
 from ramen.nn.gpt import DataSpec
 from ramen.nn.parameter import initialise

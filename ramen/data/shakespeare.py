@@ -6,6 +6,7 @@ needed. One document a scene, prologue, sonnet or poem. Left out: titles, lists 
 indentation. (The package's Cymbeline lacks its third and fourth act.)
 """
 
+import itertools
 import re
 from collections.abc import Iterator, Mapping
 from importlib import metadata
@@ -54,27 +55,20 @@ def split_work(raw: str) -> list[str]:
     text = "\n".join(line for line in lines if not JUNK_LINE.fullmatch(line))
     for mark in (HEADING, NUMERAL):
         starts = [match.start() for match in mark.finditer(text)]
-        if starts:
-            parts = [text[start:end] for start, end in zip(starts, [*starts[1:], len(text)], strict=True)]
-            return _join_bare_headings([_tidy(part) for part in parts])
+        documents: list[str] = []
+        for start, end in itertools.pairwise([*starts, len(text)]):
+            part = _tidy(text[start:end])
+            if documents and documents[-1].count("\n") == 1:  # an act's heading with nothing under it
+                documents[-1] += "\n" + part
+            else:
+                documents.append(part)
+        if documents:
+            return documents
     return [_tidy(part) for part in RULE.split(text)]
 
 
 def _tidy(part: str) -> str:
     return GAP.sub("\n\n", part).translate(TYPOGRAPHY).strip() + "\n"
-
-
-def _join_bare_headings(parts: list[str]) -> list[str]:
-    """An act's heading with nothing under it goes to the scene behind it."""
-    joined = []
-    heading = ""
-    for part in parts:
-        if part.count("\n") == 1:
-            heading += part + "\n"
-        else:
-            joined.append(heading + part)
-            heading = ""
-    return joined
 
 
 def _files() -> list[Path]:

@@ -17,14 +17,12 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ramen.data.batches import Batch, Batches
+from ramen.data.batches import Batch, Batches, ContiguousBatches, DocumentBatches, LongDocuments, RandomBatches
 from ramen.data.dataset import Dataset, open_dataset
-from ramen.data.documents import DocumentBatches, LongDocuments
 from ramen.data.prepare import prepare
 from ramen.data.shard import LARGEST_ID, MOST_TOKENS, refusing
 from ramen.data.split import Holdout, Split
 from ramen.data.tokenizer import TOKENIZER, char_tokenizer, load_tokenizer
-from ramen.data.windows import ContiguousBatches, RandomBatches
 from ramen.errors import ConfigError, DataError
 from ramen.runs.atomic import sha256_of
 

@@ -1,8 +1,6 @@
 """The console, always on: a progress bar on a terminal, a line a record elsewhere, and train.log in the run folder."""
 
 import logging
-import sys
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,26 +12,11 @@ from ramen.logger.base import Logger
 log = logging.getLogger("ramen")
 
 
-class Stderr:
-    """Standard error, which may be gone: a closed window, or a reader that left the pipe, costs the lines, not the run."""
-
-    def write(self, text: str) -> None:
-        with suppress(OSError, ValueError):  # ValueError: it was closed
-            sys.stderr.write(text)
-
-    def flush(self) -> None:
-        with suppress(OSError, ValueError):
-            sys.stderr.flush()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(sys.stderr, name)
-
-
 class ConsoleLogger(Logger):
     """Shows loss, speed and how long it will take."""
 
     def __init__(self) -> None:
-        self.console = Console(file=Stderr(), markup=False, highlight=False, soft_wrap=True)  # type: ignore[arg-type]
+        self.console = Console(stderr=True, markup=False, highlight=False, soft_wrap=True)
         self.progress: Progress | None = None
         self.task: Any = None
 
@@ -46,7 +29,6 @@ class ConsoleLogger(Logger):
             self.progress.start()
 
     def show(self, *values: Any, style: str | None = None) -> None:
-        """Print."""
         self.console.print(*values, style=style)
 
     def advance(self, progress: float) -> None:
@@ -54,7 +36,10 @@ class ConsoleLogger(Logger):
             self.progress.update(self.task, completed=progress)
 
     def record(self, line: dict[str, Any]) -> None:
-        text = _text(line)
+        losses = [f"{name} {line[f'{name}_loss']:.4f}" for name in ("train", "val") if line[f"{name}_loss"] is not None]
+        mfu = [] if line["mfu"] is None else [f"{line['mfu']:.0%} MFU"]
+        tokens = f"step {line['step']:>6,}", f"{line['tokens'] / 1e6:8.2f} M tokens"
+        text = "  ".join([*tokens, *losses, f"{line['tokens_per_second']:,.0f} tokens/s", *mfu])
         log.info(text)
         if self.progress:
             self.progress.update(self.task, description=text)
@@ -67,14 +52,6 @@ class ConsoleLogger(Logger):
         log.info("%s", summary)
         text = "{status} after {steps:,} steps, {tokens:,} tokens, {train_seconds:.1f} s".format_map(summary)
         if summary.get("final_val_loss") is not None:
-            text += "; validation loss {final_val_loss:.4f} ({final_val_bits_per_byte:.3f} bits per byte)".format_map(
-                summary
-            )
+            losses = "; validation loss {final_val_loss:.4f} ({final_val_bits_per_byte:.3f} bits per byte)"
+            text += losses.format_map(summary)
         self.show("; ".join(filter(None, [text, summary.get("error")])), style="bold")
-
-
-def _text(line: dict[str, Any]) -> str:
-    losses = [f"{name} {line[f'{name}_loss']:.4f}" for name in ("train", "val") if line[f"{name}_loss"] is not None]
-    mfu = [] if line["mfu"] is None else [f"{line['mfu']:.0%} MFU"]
-    tokens = f"step {line['step']:>6,}", f"{line['tokens'] / 1e6:8.2f} M tokens"
-    return "  ".join([*tokens, *losses, f"{line['tokens_per_second']:,.0f} tokens/s", *mfu])

@@ -2,11 +2,12 @@
 
 Group = the sweep (or the run's folder), tags and config = the choices, axes = step, tokens and seconds, summary = final and
 best. W&B's own environment variables (WANDB_MODE, _PROJECT, _ENTITY, _RUN_GROUP, _NAME, _TAGS, _NOTES) win over the config.
-wandb is imported only here and only when used; ramen.logger.guarded deals with what it raises.
+wandb is imported only here and only when used; ramen.logger.base deals with what it raises.
 """
 
 import logging
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,16 +17,7 @@ from ramen.logger.base import Logger
 log = logging.getLogger("ramen")
 AXES = ("step", "tokens", "seconds")
 UNTAGGED = ("logger", "trainer", "debug")  # choices that say nothing of a method
-START_SECONDS = 20  # to wait for the service, less than ramen.logger.guarded's patience
-
-
-def logged_config(config: dict[str, Any], facts: dict[str, Any]) -> dict[str, Any]:
-    """The run's config, nested, and beside it `choice.<group>` and `facts.<name>` (hashes, parameters, FLOPs a token).
-
-    W&B flattens it: `optimizer.lr` is a column. A key that has a dot itself cannot be filtered or grouped by there.
-    """
-    choice = {kind.replace(".", "_"): option for kind, option in facts["choices"].items()}
-    return {**config, "choice": choice, "facts": {key: value for key, value in facts.items() if key != "choices"}}
+START_SECONDS = 20  # to wait for the service, less than ramen.logger.base's patience
 
 
 def group_name(folder: Path, in_sweep: bool) -> str:
@@ -34,30 +26,33 @@ def group_name(folder: Path, in_sweep: bool) -> str:
     return f"{sweep.parent.name}/{sweep.name}"
 
 
+@dataclass(kw_only=True, eq=False)
 class WandB(Logger):
     """Online where the service answers and knows the user, else offline: it then says how to sync."""
 
-    def __init__(
-        self,
-        *,
-        project: str,
-        entity: str | None,
-        group: str | None,
-        mode: Literal["auto", "online", "offline"],
-        tags: list[str],
-    ):
+    project: str
+    entity: str | None
+    group: str | None
+    mode: Literal["auto", "online", "offline"]
+    tags: list[str]
+
+    def __post_init__(self) -> None:
         try:
             import wandb
         except ImportError as error:
-            raise ConfigError(
-                f"logger: wandb cannot be imported: {error}; pip install wandb, or logger=none"
-            ) from error
+            raise ConfigError(f"logger: cannot import wandb: {error}; pip install wandb, or logger=none") from error
         self.wandb = wandb
-        self.project, self.entity, self.group, self.mode, self.tags = project, entity, group, mode, tags
         self.run: Any = None
 
     def start(self, folder: Path, config: dict[str, Any], facts: dict[str, Any]) -> None:
-        choices = [f"{k}={choice}"[:64] for k, choice in facts["choices"].items() if k not in UNTAGGED]
+        choices = facts["choices"]
+        # W&B flattens it: `optimizer.lr` is a column. A key that has a dot itself cannot be filtered or grouped by there.
+        logged = {
+            **config,
+            "choice": {kind.replace(".", "_"): option for kind, option in choices.items()},
+            "facts": {key: value for key, value in facts.items() if key != "choices"},
+        }
+        choice_tags = [f"{kind}={option}"[:64] for kind, option in choices.items() if kind not in UNTAGGED]
         variable = os.environ.get  # wandb reads its variables at its first run alone: a sweep's jobs are one process
         tags = variable("WANDB_TAGS")
         options = {
@@ -66,8 +61,8 @@ class WandB(Logger):
             "group": variable("WANDB_RUN_GROUP") or self.group or group_name(folder, facts["job"] is not None),
             "name": variable("WANDB_NAME") or folder.name,
             "notes": variable("WANDB_NOTES"),
-            "tags": tags.split(",") if tags else [*choices, *self.tags],
-            "config": logged_config(config, facts),
+            "tags": tags.split(",") if tags else [*choice_tags, *self.tags],
+            "config": logged,
             "dir": str(folder),
             "id": facts["run_id"],
             "resume": "allow" if facts["resumed_step"] else None,  # a new run never goes on with another one's curve

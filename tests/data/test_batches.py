@@ -8,9 +8,8 @@ import torch
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from ramen.data import documents
-from ramen.data.batches import IGNORED
-from ramen.data.documents import DocumentBatches, document_starts
+from ramen.data import batches as module
+from ramen.data.batches import IGNORED, DocumentBatches, document_starts
 from ramen.data.text import Text
 from ramen.errors import DataError
 
@@ -252,6 +251,6 @@ def test_validation_is_spread_over_the_split(write):
 
 
 def test_bos_is_found_across_the_blocks_of_the_scan(monkeypatch):
-    monkeypatch.setattr(documents, "SCAN_TOKENS", 7)
+    monkeypatch.setattr(module, "SCAN_TOKENS", 7)
     tokens = np.random.default_rng(0).integers(0, 3, 100).astype(np.uint16)
     assert document_starts(tokens, 1).tolist() == [at for at, token in enumerate(tokens) if token == 1]

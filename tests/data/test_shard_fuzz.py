@@ -6,8 +6,8 @@ import random
 import numpy as np
 import pytest
 
+from ramen.data.batches import DocumentBatches
 from ramen.data.dataset import open_dataset
-from ramen.data.documents import DocumentBatches
 from ramen.data.shard import HEADER_BYTES, open_shard
 from ramen.errors import DataError
 

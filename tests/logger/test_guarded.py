@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 
 from ramen.logger import none
-from ramen.logger.base import Logger
-from ramen.logger.guarded import MOST_WAITING, Guarded
+from ramen.logger.base import MOST_WAITING, Guarded, Logger
 
 METHODS = ("start", "record", "diagnose", "finish")
 
@@ -105,7 +104,7 @@ def test_a_run_ends_as_if_the_service_were_not_there(
     train_small: Callable[..., dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hang: Callable[[], Any],
     method: str, caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr("ramen.logger.guarded.PATIENCE_SECONDS", 0.05)
+    monkeypatch.setattr("ramen.logger.base.PATIENCE_SECONDS", 0.05)
     monkeypatch.setattr(Logger, "remedy", lambda self: "later: planted")
     monkeypatch.setattr("ramen.build.run.NoLogger", type("Another", (), {}))  # so that the planted one is guarded
 

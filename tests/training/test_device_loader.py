@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from ramen.data.batches import Batch, Batches
-from ramen.data.documents import DocumentBatches
+from ramen.data.batches import Batch, Batches, DocumentBatches
 from ramen.errors import DataError
 from ramen.training.device_loader import DeviceLoader
 
