@@ -110,7 +110,7 @@ def _is_text(path: Path) -> bool:
         with path.open("rb") as file:
             head = file.read(LOOK_BYTES)
     except OSError:
-        return True  # told when it is read
+        return True  # reading it will raise a DataError
     try:
         head.decode()
     except UnicodeDecodeError as error:
