@@ -44,21 +44,18 @@ class AdamW(Optimizer):
             if not self.state[p]:
                 self.state[p] = {name: torch.zeros_like(p) for name in (FIRST, SECOND)}
                 self.state[p][STEP] = torch.zeros((), device=p.device)
+        decay, numbers = group["weight_decay"], {key: group[key] for key in ("lr", "beta1", "beta2", "eps")}
         for members in kinds.values():
-            self._step(members, [_as_it_lies(p) for p in members], group)
-
-    def _step(self, params: list[Tensor], gradients: list[Tensor], group: Group) -> None:
-        firsts, seconds, steps = ([self.state[p][name] for p in params] for name in (FIRST, SECOND, STEP))
-        numbers = {key: group[key] for key in ("lr", "beta1", "beta2", "eps")}
-        decay = group["weight_decay"]
-        if group["cautious"] and decay:
-            cautious_adamw(params, gradients, firsts, seconds, steps, decay=decay, **numbers)
-        else:
-            more = dict(fused=True, amsgrad=False, maximize=False, weight_decay=decay)
-            adamw(params, gradients, firsts, seconds, [], steps, **more, **numbers)
+            gradients = [_laid_out_as_parameter(p) for p in members]
+            firsts, seconds, steps = ([self.state[p][name] for p in members] for name in (FIRST, SECOND, STEP))
+            if group["cautious"] and decay:
+                cautious_adamw(members, gradients, firsts, seconds, steps, decay=decay, **numbers)
+            else:
+                more = dict(fused=True, amsgrad=False, maximize=False, weight_decay=decay)
+                adamw(members, gradients, firsts, seconds, [], steps, **more, **numbers)
 
 
-def _as_it_lies(p: Tensor) -> Tensor:
-    """The gradient, in memory as its parameter: torch's fused kernel takes that for granted, and does not look."""
+def _laid_out_as_parameter(p: Tensor) -> Tensor:
+    """The gradient with its parameter's strides: torch's fused kernel assumes them without a check."""
     assert p.grad is not None
     return p.grad if p.grad.stride() == p.stride() else torch.empty_like(p).copy_(p.grad)

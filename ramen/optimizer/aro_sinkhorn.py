@@ -47,13 +47,13 @@ class AROSinkhorn(MatrixOptimizer):
         return {ROTATION: torch.eye(side, dtype=matrices.dtype, device=matrices.device).repeat(len(matrices), 1, 1)}
 
     def begin(self) -> Hashable:
-        self._anew = [group.setdefault(STAGE, group["stage"]) != group["stage"] for group in self.param_groups]
+        self._restarts = [group.setdefault(STAGE, group["stage"]) != group["stage"] for group in self.param_groups]
         for group in self.param_groups:
             group[STAGE] = group["stage"]
-        return super().begin(), *self._anew
+        return super().begin(), *self._restarts
 
     def step_group(self, index: int, params: list[Tensor], group: Group) -> None:
-        if self._anew[index]:
+        if self._restarts[index]:
             for p in group["params"]:
                 rotation = self.state[p].get(ROTATION)
                 if rotation is not None:
@@ -78,17 +78,15 @@ class AROSinkhorn(MatrixOptimizer):
 
     def direction(self, momentum: Tensor, state: State, group: Group) -> Tensor:
         rotation, x = state[ROTATION], _rotated_first(momentum, group)
-        basis = sinkhorn(_without_noise(rotation.mT @ x), steps=group["sinkhorn_steps"])  # the step in the basis
+        turned = rotation.mT @ x  # (N, s, l)
+        # Rows that are rounding errors are left out: f would bring them to the size of the others.
+        size = amax(turned, -1)
+        turned.mul_(size > NOISE * torch.finfo(turned.dtype).eps * size.amax(dim=-2, keepdim=True))
+        basis = sinkhorn(turned, steps=group["sinkhorn_steps"])  # the step in the basis
         step = rotation @ basis if _rotates_rows(momentum, group) else basis.mT @ rotation.mT  # (N, m, n)
         norm = torch.linalg.vector_norm(step, dim=(-2, -1), keepdim=True)
         step.div_(norm.clamp_min_(TINY).div_(group["rms"] * math.sqrt(step[0].numel())))
         return step
-
-
-def _without_noise(x: Tensor) -> Tensor:
-    """R^T M (N, s, l), changed: zeros for rows that are rounding errors, which f would bring to the size of the others."""
-    size = amax(x, -1)
-    return x.mul_(size > NOISE * torch.finfo(x.dtype).eps * size.amax(dim=-2, keepdim=True))
 
 
 def _rotated_first(matrices: Tensor, group: Group) -> Tensor:

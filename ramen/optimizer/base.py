@@ -55,8 +55,8 @@ class Optimizer(torch.optim.Optimizer):
     @classmethod
     def hyperparameters(cls) -> dict[str, Any]:
         """Annotations of the keyword-only arguments of the method's constructor and of its bases', by name."""
-        own = [inspect.signature(vars(owner)["__init__"]) for owner in cls.__mro__ if "__init__" in vars(owner)]
-        arguments = [argument for signature in reversed(own) for argument in signature.parameters.values()]
+        constructors = [vars(owner)["__init__"] for owner in reversed(cls.__mro__) if "__init__" in vars(owner)]
+        arguments = [each for one in constructors for each in inspect.signature(one).parameters.values()]
         return {each.name: each.annotation for each in arguments if each.kind is inspect.Parameter.KEYWORD_ONLY}
 
     def check(self, group: Group) -> None:

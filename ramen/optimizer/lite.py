@@ -53,9 +53,9 @@ class LITE(MatrixOptimizer):
         sharp, flat = group["beta1"], (group["beta2"] - group["beta1"]) * group["beta_ramp"]
         gain = (group["chi"] - 1) * group["chi_ramp"]
         if is_zero(sharp) and is_zero(flat):
-            step, own = _polar(used, group), None
+            step, gradient_step = _polar(used, group), None
         else:  # both polar factors in one call
-            step, own = _polar(torch.cat([used, stack(bank.gradients)]), group).chunk(2)
+            step, gradient_step = _polar(torch.cat([used, stack(bank.gradients)]), group).chunk(2)
         top = self._top(used, step, bank.state[THRESHOLD], group)
         gram = top.mT @ top if top.shape[-2] >= top.shape[-1] else None  # the smaller of two ways to multiply by F
 
@@ -63,13 +63,13 @@ class LITE(MatrixOptimizer):
             left, right = (x, gram) if gram is not None else (x @ top.mT, top)
             return add(into, torch.baddbmm(x, left, right, alpha=-1), factor)
 
-        if own is not None:
-            step = add_flat(add(step, own, sharp), own, flat)
+        if gradient_step is not None:
+            step = add_flat(add(step, gradient_step, sharp), gradient_step, flat)
         decay_target = None
         if not is_zero(gain):
             step = add_flat(step, step, gain)
-            decay_target = stack(bank.params)
-            decay_target = add_flat(decay_target, decay_target, gain)
+            weight = stack(bank.params)
+            decay_target = add_flat(weight, weight, gain)
         self.move(bank, step, group, decay_target=decay_target)
 
     def _top(self, used: Tensor, step: Tensor, threshold: Tensor, group: Group) -> Tensor:

@@ -41,6 +41,7 @@ class Scheduled:
     key: str
     base: float
     curve: Curve | None  # None: the learning rate's, given each step
+    may_be_tensor: bool  # the method takes a tensor on the device in place of a number
 
 
 class Optimizers:
@@ -72,10 +73,6 @@ class Optimizers:
             else:
                 log.warning("trainer.cuda_graphs: %s's step is launched as it is: it is not ramen's own", name)
 
-    def _may_be_tensor(self, scheduled: Scheduled) -> bool:
-        optimizer = self.by_name[scheduled.owner]
-        return isinstance(optimizer, Optimizer) and scheduled.key in optimizer.tensors
-
     def schedule(self, progress: float, lr_multiplier: float) -> dict[str, float]:
         """Set what follows a schedule for this step; return the values of the first group of each optimizer, by name."""
         values = {}
@@ -84,7 +81,7 @@ class Optimizers:
             pinned = self._tensor.is_cuda  # from where a copy does not make the loop wait
             self._tensor.copy_(torch.tensor(self._numbers, pin_memory=pinned), non_blocking=True)
         for index, (s, number) in enumerate(zip(self.scheduled, self._numbers, strict=True)):
-            value = number if self._tensor is None or not self._may_be_tensor(s) else self._tensor[index]
+            value = self._tensor[index] if s.may_be_tensor and self._tensor is not None else number
             self.by_name[s.owner].param_groups[s.group][s.key] = value
             if s.group == 0:
                 values[s.key if s.owner == "optimizer" else f"{s.owner}_{s.key}"] = number
@@ -117,13 +114,14 @@ class Optimizers:
             built.load_state_dict(state[name])
 
 
-def _scheduled(name: str, built: torch.optim.Optimizer, curves: dict[str, Curve]) -> Iterator[Scheduled]:
+def _scheduled(name: str, built: Optimizer | ExternalOptimizer, curves: dict[str, Curve]) -> Iterator[Scheduled]:
+    tensors = built.tensors if isinstance(built, Optimizer) else ()
     for index, group in enumerate(built.param_groups):
         if "lr" in group:
-            yield Scheduled(name, index, "lr", float(group["lr"]), None)
+            yield Scheduled(name, index, "lr", float(group["lr"]), None, "lr" in tensors)
         for key, curve in curves.items():
             if key not in group:
                 raise ValueError(f"{name}.{key}_schedule: {type(built).__name__} has no hyperparameter {key}")
             if not isinstance(group[key], int | float) or isinstance(group[key], bool):
                 raise ValueError(f"{name}.{key}_schedule: only a number can follow a schedule, got {group[key]!r}")
-            yield Scheduled(name, index, key, float(group[key]), curve)
+            yield Scheduled(name, index, key, float(group[key]), curve, key in tensors)

@@ -60,9 +60,12 @@ class SOAPMuon(Muon):
 
     def update(self, bank: Bank, group: Group) -> None:
         gradient, state = stack(bank.gradients), bank.state
-        gradient.div_(_unit(gradient, state[UNIT]))
+        # In units of the largest entry of the first gradient that was not zero.
+        state[UNIT].copy_(torch.where(state[UNIT] > 0, state[UNIT], amax(gradient, (-2, -1)).flatten()))
+        unit = state[UNIT].clamp_min(_tiny(gradient))[:, None, None]
+        gradient.div_(unit)
         used = self.accumulate(bank, group)
-        step = self._precondition(used / state[UNIT].clamp_min(_tiny(used))[:, None, None], state, group)
+        step = self._precondition(used / unit, state, group)
         if bank.fresh is not None:  # they have no bases yet
             state[SECOND_MOMENT].masked_fill_(bank.fresh, 0.0)
             step = torch.where(bank.fresh, used, step)
@@ -86,7 +89,7 @@ class SOAPMuon(Muon):
 
 
 def _turn(x: Tensor, state: State, group: Group, back: bool = False) -> Tensor:
-    """x in the eigenbases, or back."""
+    """x in the eigenbases; `back`: x out of them."""
     for axis, side in _sides(x, group):
         basis = state[f"{side}_basis"].to(x.dtype)
         basis = basis if back else basis.mT  # rows: Q^T X or Q X; columns: X Q or X Q^T
@@ -114,18 +117,11 @@ def _eigenvectors(mean: Tensor) -> Tensor:
     return orthonormal_factor(torch.where(known, vectors.flip(-1), eye))
 
 
-def _unit(gradient: Tensor, unit: Tensor) -> Tensor:
-    """The largest sizes (N, 1, 1) in the first gradients that were not zero, kept in `unit` (N); above zero."""
-    unit.copy_(torch.where(unit > 0, unit, amax(gradient, (-2, -1)).flatten()))
-    return unit.clamp_min(_tiny(unit))[:, None, None]
-
-
 def _tiny(x: Tensor) -> float:
     return torch.finfo(x.dtype).tiny
 
 
 def _refreshes(group: Group) -> bool:
-    """Whether the step begun turns the bases."""
     return bool(group[STEP] % group["refresh_steps"] == 0)
 
 

@@ -43,9 +43,12 @@ class Spectron(MatrixOptimizer):
 
     def check(self, group: Group) -> None:
         super().check(group)
-        group[PAIRS] = _factor_pairs(group["params"])  # by place: declarations are lost when parameters are copied
-        paired = {place for pair in group[PAIRS] for place in pair}
-        alone = {tuple(p.shape) for place, p in enumerate(group["params"]) if place not in paired}
+        # The declared (left, right) pairs, by index: declarations are lost when parameters are copied.
+        indices = {id(p): index for index, p in enumerate(group["params"])}
+        partners = [id(vars(p).get("right_factor")) for p in group["params"]]
+        group[PAIRS] = [(index, indices[partner]) for index, partner in enumerate(partners) if partner in indices]
+        paired = {index for pair in group[PAIRS] for index in pair}
+        alone = {tuple(p.shape) for index, p in enumerate(group["params"]) if index not in paired}
         if alone:
             shapes = ", ".join(map(str, sorted(alone)))
             raise ValueError(
@@ -86,10 +89,3 @@ def _step_scale(a: Tensor, b: Tensor, state: State, group: Group) -> Tensor:
     squares, vectors = spectral_norm(_grams(a, b), state[POWER], steps=group["power_steps"])  # (N, 2), (N, 2, r)
     state[POWER].copy_(vectors)
     return squares.sqrt_().sum(dim=1).add_(1).reciprocal_()[:, None, None]
-
-
-def _factor_pairs(parameters: list[Tensor]) -> list[tuple[int, int]]:
-    """Where the declared (left, right) pairs are, of which both are among the parameters."""
-    places = {id(p): place for place, p in enumerate(parameters)}
-    partners = [id(vars(p).get("right_factor")) for p in parameters]
-    return [(place, places[partner]) for place, partner in enumerate(partners) if partner in places]

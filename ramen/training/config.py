@@ -47,7 +47,6 @@ class Budget:
     seconds: float | None
 
     def done(self, p: Progress) -> bool:
-        """True once a budget is used up."""
         return self.behind(p) >= 1
 
     def behind(self, p: Progress) -> float:
@@ -140,7 +139,6 @@ class TrainerConfig:
         return tokens // self.sequence_length
 
     def with_micro_rows(self, rows: int) -> "TrainerConfig":
-        """The same with so many rows in memory at a time."""
         return replace(self, micro_batch_tokens=rows * self.sequence_length)
 
     def rows(self, multiplier: float) -> int:

@@ -50,11 +50,9 @@ class DeviceLoader:
         return replace(batch, tokens=tokens, targets=targets)
 
     def state_dict(self) -> dict[str, int]:
-        """The position behind what was taken."""
         return self._state
 
     def load_state_dict(self, state: Mapping[str, int]) -> None:
-        """Continue exactly where `state` was taken."""
         self.close()
         self._batches.load_state_dict(state)
         self._state, self.epoch = self._batches.state_dict(), self._batches.epoch

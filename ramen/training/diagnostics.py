@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
+from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from ramen.ops.bank import upcast
@@ -31,16 +32,12 @@ def off() -> None:
 class Diagnostics:
     """Copies weights around the steps that are due, and measures what changed."""
 
-    def __init__(self, *, every_steps: int, by: list[Cut], power_steps: int):
-        for key, value in (("every_steps", every_steps), ("power_steps", power_steps)):
-            if value < 1:
-                raise ValueError(f"{key}: must be >= 1, got {value}")
+    def __init__(self, *, every_steps: PositiveInt, by: list[Cut], power_steps: PositiveInt):
         if not by or len(set(by)) < len(by):
             raise ValueError(f"by: must name cuts, each once, got {by}; allowed are role, layer, kind, parameter")
         self.every_steps, self.by, self.power_steps = every_steps, by, power_steps
         self._weights: dict[int, list[Tensor]] = {}  # step -> the weights before it
         self._watched: list[tuple[str, ParamGroup, nn.Parameter]] = []
-        self._write: Callable[[dict[str, Any]], None] = lambda line: None
 
     def watch(self, groups: Iterable[ParamGroup], write: Callable[[dict[str, Any]], None]) -> None:
         """Measure the parameters of these groups; `write` is given one flat line a measured step."""
@@ -49,13 +46,13 @@ class Diagnostics:
 
     @torch.no_grad()
     def before(self, step: int) -> None:
-        """To be called before step number `step` (the first is 1) changes a weight."""
+        """Copy the weights if they are needed, before step number `step` (the first is 1) changes them."""
         if self._due(step) or self._due(step + 1):
             self._weights[step] = [p.clone() for _, _, p in self._watched]
 
     @torch.no_grad()
     def after(self, step: int) -> float:
-        """To be called after it, while the gradients are there. Returns the seconds it took."""
+        """Measure a step that is due, while its gradients are there; returns the seconds it took."""
         seconds = 0.0
         if self._due(step):
             if self._watched[0][2].is_cuda:
@@ -107,28 +104,30 @@ def _measure(
     sums = torch.stack([torch.vdot(a.flatten(), b.flatten()) for a, b in pairs]).tolist()
     spectra: dict[str, Tensor] = {}
     for key, x in (("update", update), ("weight", weight)) if p.ndim >= 2 else ():
-        gram = _gram(x)  # (N, s, s)
+        x = x.reshape(-1, *x.shape[-2:])
+        gram = x.mT @ x if x.shape[-2] >= x.shape[-1] else x @ x.mT  # of the short side (N, s, s)
         square = gram.diagonal(dim1=-2, dim2=-1).sum(dim=-1)  # squared Frobenius norms (N,)
         gram = gram / square.clamp_min(torch.finfo(gram.dtype).tiny)[:, None, None]
-        top, _ = spectral_norm(
-            gram, start_vector(gram), steps=power_steps
-        )  # largest squared singular values, of norm 1
+        # The largest squared singular values of matrices of norm 1.
+        top, _ = spectral_norm(gram, start_vector(gram), steps=power_steps)
         spectra[f"{key}_spectral_norm"] = (square * top).sqrt()[top > 0]
         spectra[f"{key}_stable_rank"] = top[top > 0].reciprocal()
         if key == "update" and group.to == "optimizer":  # zero if all singular values are equal
             spread = gram.shape[-1] * gram.square().sum(dim=(-2, -1)) - 1
             spectra["orthogonality_error"] = spread.clamp_min(0).sqrt()[top > 0]
-    values = {key: value.tolist() for key, value in spectra.items()}
-    return Measured(_labels(name, group), p.numel(), sums, values)
+    block, stem = BLOCK.match(name), name.removesuffix(".weight")
+    labels = {"role": group.role, "kind": BLOCK.sub("", stem), "parameter": stem}
+    labels |= {"layer": block[1]} if block else {}
+    return Measured(labels, p.numel(), sums, {key: value.tolist() for key, value in spectra.items()})
 
 
 def _line(measured: list[Measured], by: Iterable[Cut]) -> dict[str, float]:
-    """`<cut>/<where>/<measure>` -> value; a measure without a value (the angle of no update) is left out."""
+    """`<cut>/<label>/<measure>` -> value; a measure without a value (the angle of no update) is left out."""
     flat: dict[str, float] = {}
     for cut in by:
-        for where in dict.fromkeys(m.labels[cut] for m in measured if cut in m.labels):
-            chosen = [m for m in measured if m.labels.get(cut) == where]
-            flat |= {f"{cut}/{where}/{name}": value for name, value in _figures(chosen).items()}
+        for label in dict.fromkeys(m.labels[cut] for m in measured if cut in m.labels):
+            chosen = [m for m in measured if m.labels.get(cut) == label]
+            flat |= {f"{cut}/{label}/{name}": value for name, value in _figures(chosen).items()}
     return flat
 
 
@@ -147,15 +146,3 @@ def _figures(chosen: list[Measured]) -> dict[str, float]:
         values = [value for m in chosen for value in m.spectra.get(name, ())]
         figures |= {name: sum(values) / len(values)} if values else {}
     return figures
-
-
-def _labels(name: str, group: ParamGroup) -> dict[str, str]:
-    block, stem = BLOCK.match(name), name.removesuffix(".weight")
-    labels = {"role": group.role, "kind": BLOCK.sub("", stem), "parameter": stem}
-    return labels | ({"layer": block[1]} if block else {})
-
-
-def _gram(x: Tensor) -> Tensor:
-    """The Gram matrices (N, s, s) of the short side of x (..., m, n)."""
-    x = x.reshape(-1, *x.shape[-2:])
-    return x.mT @ x if x.shape[-2] >= x.shape[-1] else x @ x.mT

@@ -30,7 +30,7 @@ from ramen.training.gradient_accumulator import GradientAccumulator
 from ramen.training.nonfinite import NonFiniteGuard, broken_weights
 from ramen.training.phases import RunPhases, RunSchedules
 from ramen.training.profiling import profiler
-from ramen.training.stop import StopSignal
+from ramen.training.stop import catch_stop_signals
 
 FEW_STEPS, UNSETTLED = 50, 1.0  # before so many steps, a loss that has risen by so many nats may yet fall
 Ending = tuple[Status, str | None]  # and the reason
@@ -105,7 +105,7 @@ class Trainer:
             self.step_seconds = (self.clock() - started) * micro_batches
 
     def _try(self, rows: int) -> None:
-        """Differentiate rows of nothing, and forget it."""
+        """Differentiate rows of nothing, and drop the gradients."""
         tokens = torch.zeros((rows, self.config.sequence_length), dtype=torch.long, device=self.setup.device)
         try:
             # Were targets the same tensor, a graph would rely on it.
@@ -115,11 +115,11 @@ class Trainer:
             self.setup.model.zero_grad()
 
     def train(self) -> Ending:
-        """Run to the end of the budget, a divergence, `stop_after_steps` or a signal; returns which, and the reason."""
+        """Run to the end of the budget, a divergence, `stop_after_steps` or a signal; returns the status and its reason."""
         self.warm_up()
         p, ending = self.progress, None
         profiling = profiler(self.setup.folder, self.config.profile_steps)
-        with StopSignal() as stop, contextlib.closing(self.loader), profiling as profile:
+        with catch_stop_signals() as signals, contextlib.closing(self.loader), profiling as profile:
             while ending is None and not self.budget.done(p):
                 started = self.clock()
                 result = self._step()
@@ -129,7 +129,7 @@ class Trainer:
                 if profile:
                     profile.step()
                 self.setup.logger.advance(self.budget.middle(p, 0))
-                ending = self._after(result, stop.requested)
+                ending = self._after(result, signals[-1] if signals else None)
             status, reason = ending or self._finished()
             wanted = status == "stopped" or (status == "finished" and self.config.checkpoint_at_end)
             if wanted and self.saved_step != p.step:
@@ -182,10 +182,10 @@ class Trainer:
                 return "diverged", problem
         reached = config.stop_after_steps is not None and p.step >= config.stop_after_steps
         save = self._due(config.checkpoint_every_steps) or (best and config.keep_best)
-        if (save or signal or reached or last) and (
-            problem := self.guard.problem() or broken_weights(self.setup.model)
-        ):
-            return "diverged", f"{problem}, seen at step {p.step}"
+        if save or signal or reached or last:
+            problem = self.guard.problem() or broken_weights(self.setup.model)
+            if problem:
+                return "diverged", f"{problem}, seen at step {p.step}"
         if save:
             self.save()
         if (signal or reached) and not last:
@@ -216,55 +216,46 @@ class Trainer:
 
     def _record(self, result: StepResult, val_loss: float | None) -> None:
         setup, p = self.setup, self.progress
-        train_loss = self.loss_sum.item() / p.counted if p.counted else None  # None: every step was skipped
-        seconds = p.seconds - p.recorded_seconds
-        tokens, flops = p.tokens - p.recorded_tokens, p.flops - p.recorded_flops
-        peak = machine.peak_rate(setup.device)
+        p.train_loss = self.loss_sum.item() / p.counted if p.counted else None  # None: every step was skipped
+        seconds, peak = p.seconds - p.recorded_seconds, machine.peak_rate(setup.device)
         record = MetricsRecord(
             step=p.step,
             tokens=p.tokens,
             epoch=self.loader.epoch,
             seconds=p.seconds,
-            train_loss=train_loss,
+            train_loss=p.train_loss,
             val_loss=val_loss,
             val_bits_per_byte=None if val_loss is None else bits_per_byte(val_loss, setup.bytes_per_token),
             grad_norm=result.norm.item(),
             skipped_steps=p.skipped_steps,
             batch_tokens=result.batch_tokens,
-            tokens_per_second=tokens / seconds if seconds > 0 else 0.0,
-            mfu=None if peak is None else flops / seconds / peak if seconds > 0 else 0.0,
+            tokens_per_second=(p.tokens - p.recorded_tokens) / seconds if seconds > 0 else 0.0,
+            mfu=None if peak is None else (p.flops - p.recorded_flops) / seconds / peak if seconds > 0 else 0.0,
             peak_memory=setup.memory.bytes(),
             hyperparameters=result.hyperparameters,
         )
         setup.logger.record(record.as_line())
         self.loss_sum.zero_()
-        p.train_loss = train_loss
         p.records += 1
         p.counted, p.recorded_tokens, p.recorded_flops, p.recorded_seconds = 0, p.tokens, p.flops, p.seconds
 
     def _validate(self) -> bool:
         """Evaluate the weights of this step; returns True if they are the best so far."""
-        p, started = self.progress, self.clock()
+        p, started, best_before = self.progress, self.clock(), self.progress.best_val_loss
         with self._evaluation_weights():
             p.val_loss, p.evaluated_step = self._evaluate(), p.step
         p.evaluation_seconds += self.clock() - started
-        best = p.val_loss < p.best_val_loss
-        p.best_val_loss = min(p.best_val_loss, p.val_loss)
-        return best
+        p.best_val_loss = min(best_before, p.val_loss)
+        return p.val_loss < best_before
 
     def _evaluate(self, rows: int | None = None) -> float:
-        """Validation loss; with `rows` that of the first rows alone."""
-        model, validation = self.setup.model, self.setup.validation
-        model.eval()
+        """Validation loss, of the first `rows` alone if given."""
+        setup = self.setup
+        tokens, targets = setup.validation.tokens[:rows], setup.validation.targets[:rows]
+        setup.model.eval()
         with self.gradients.autocast():
-            loss = evaluate(
-                self.loss,
-                validation.tokens[:rows],
-                validation.targets[:rows],
-                self.config.micro_rows,
-                self.setup.device,
-            )
-        model.train()
+            loss = evaluate(self.loss, tokens, targets, self.config.micro_rows, setup.device)
+        setup.model.train()
         return loss
 
     @contextlib.contextmanager
@@ -299,14 +290,13 @@ class Trainer:
             torch.cuda.synchronize(self.setup.device)
 
     def save(self) -> Path:
-        """Write a checkpoint of this step."""
-        p, config, setup = self.progress, self.config, self.setup
-        val_loss = p.val_loss if p.evaluated_step == p.step else None
+        p, config, setup, state = self.progress, self.config, self.setup, self.state_dict()
         self.saved_step = p.step
-        keep = {"keep": config.keep_checkpoints, "keep_best": config.keep_best}
-        state = self.state_dict()
         with self._evaluation_weights() as state["weights_to_train"]:
-            return checkpoint.save(setup.folder, p.step, setup.model, state, **keep, val_loss=val_loss)  # type: ignore[arg-type]
+            return checkpoint.save(
+                setup.folder, p.step, setup.model, state, keep=config.keep_checkpoints, keep_best=config.keep_best,
+                val_loss=p.val_loss if p.evaluated_step == p.step else None,
+            )  # fmt: skip
 
     def resume(self, path: Path) -> None:
         """Continue from a checkpoint. ConfigError tells what differs from its computation, or which budget it has passed."""
@@ -341,7 +331,6 @@ class Trainer:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from `state_dict()`."""
         self.setup.optimizers.load_state_dict(state["optimizers"])
         with torch.no_grad():
             for p, weight in zip(self.parameters, state["weights_to_train"] or self.parameters, strict=True):

@@ -22,7 +22,7 @@ class NonFiniteGuard:
         self.first_bad = torch.full((), math.inf, device=device)
 
     def should_step(self, step: int, loss: Tensor, norm: Tensor) -> bool:
-        """True if the optimizers may use the gradients of this step; `stop` says so without looking, and remembers the step."""
+        """True if the optimizers may use this step's gradients; `stop` says so without looking, and remembers the step."""
         if self.policy == "skip":
             return math.isfinite((loss + norm).item())
         bad_step = torch.where(torch.isfinite(loss + norm), math.inf, float(step))
@@ -30,15 +30,15 @@ class NonFiniteGuard:
         return True
 
     def problem(self) -> str | None:
-        """The first step whose loss or gradient was not finite, in words; reads the device."""
+        """A message that names the first step whose loss or gradient was not finite; reads the device."""
         first = self.first_bad.item()
         return None if math.isinf(first) else f"loss or gradient norm was not finite at step {first:.0f}"
 
 
 def broken_weights(model: nn.Module) -> str | None:
-    """The parameters that are not finite, in words; one read from the device for all of them."""
-    named = list(model.named_parameters())
-    if torch.stack([value.detach().isfinite().all() for _, value in named]).all().item():
-        return None
-    bad = [name for name, value in named if not value.detach().isfinite().all().item()]
-    return f"weights are not finite: {', '.join(bad[:3])}{f' and {len(bad) - 3} more' if len(bad) > 3 else ''}"
+    """A message that names parameters that are not finite; one read from the device for all of them."""
+    names, values = zip(*model.named_parameters(), strict=True)
+    finite = torch.stack([value.detach().isfinite().all() for value in values]).tolist()
+    bad = [name for name, is_finite in zip(names, finite, strict=True) if not is_finite]
+    more = f" and {len(bad) - 3} more" if len(bad) > 3 else ""
+    return f"weights are not finite: {', '.join(bad[:3])}{more}" if bad else None

@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.profiler import ProfilerActivity, profile, schedule
+from torch.profiler import profile, schedule
 
-TRACE, TABLE = "trace.json", "profile.txt"
 BEFORE = 2  # steps: one that pays for what comes first, and one that warms the profiler up
 
 
@@ -20,14 +19,10 @@ def profiler(folder: Path, steps: int | None) -> AbstractContextManager[Any]:
         return nullcontext()
 
     def write(finished: Any) -> None:
-        finished.export_chrome_trace(str(folder / TRACE))
+        finished.export_chrome_trace(str(folder / "trace.json"))
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        (folder / TABLE).write_text(
-            finished.key_averages().table(sort_by=f"self_{device}_time_total", row_limit=40) + "\n"
-        )
+        table = finished.key_averages().table(sort_by=f"self_{device}_time_total", row_limit=40)
+        (folder / "profile.txt").write_text(f"{table}\n")
 
-    activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * torch.cuda.is_available()
-    steps_to_profile = schedule(wait=BEFORE - 1, warmup=1, active=steps, repeat=1)
-    return profile(
-        activities=activities, schedule=steps_to_profile, on_trace_ready=write, profile_memory=True, acc_events=True
-    )
+    active = schedule(wait=BEFORE - 1, warmup=1, active=steps, repeat=1)
+    return profile(schedule=active, on_trace_ready=write, profile_memory=True, acc_events=True)

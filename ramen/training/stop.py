@@ -5,31 +5,28 @@ SIGTERM comes from a shutdown or a scheduler, SIGHUP from a closed terminal, SIG
 
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
-from typing import Any
 
 STOP_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")  # as a summary names them
 
 
-class StopSignal:
-    """A context in which the first of these signals only sets `requested`, its name. Ignored ones (nohup) stay ignored."""
+@contextmanager
+def catch_stop_signals() -> Iterator[list[str]]:
+    """Within, these signals only add their name to the list. Ignored ones (nohup) stay ignored."""
+    received: list[str] = []
 
-    def __init__(self) -> None:
-        self.requested: str | None = None
-        self._before: dict[signal.Signals, Any] = {}
-
-    def __enter__(self) -> "StopSignal":
-        if threading.current_thread() is threading.main_thread():  # elsewhere Python allows no handlers
-            for number in signal.Signals:
-                if number.name in STOP_SIGNALS and signal.getsignal(number) is not signal.SIG_IGN:
-                    self._before[number] = signal.signal(number, self._handle)
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.requested and number == signal.SIGINT:
+    def receive(number: int, frame: FrameType | None) -> None:
+        if received and number == signal.SIGINT:
             raise KeyboardInterrupt
-        self.requested = signal.Signals(number).name
+        received.append(signal.Signals(number).name)
+
+    is_main = threading.current_thread() is threading.main_thread()  # elsewhere Python allows no handlers
+    caught = [s for s in signal.Signals if is_main and s.name in STOP_SIGNALS and signal.getsignal(s) != signal.SIG_IGN]
+    before = {number: signal.signal(number, receive) for number in caught}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ramen.build.objects import build_section
+from ramen.config.check import check
 from ramen.errors import ConfigError
 from ramen.optimizer.optimizers import ParamGroup
 from ramen.training.diagnostics import Diagnostics
@@ -186,12 +187,14 @@ def test_their_time_is_not_trainings(train: Train, monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize(
     ("word", "message"),
     [
-        ("every_steps=0", r"^diagnostics.every_steps: must be >= 1, got 0"),
-        ("power_steps=-1", r"^diagnostics.power_steps: must be >= 1, got -1"),
+        ("every_steps=0", r"^diagnostics.every_steps: input should be greater than 0, got 0"),
+        ("power_steps=-1", r"^diagnostics.power_steps: input should be greater than 0, got -1"),
         ("by=[]", r"^diagnostics.by: must name cuts"),
         ("by=[role,role]", r"^diagnostics.by: must name cuts"),
     ],
 )
 def test_refuses_what_is_out_of_range(compose: Callable[..., dict[str, Any]], word: str, message: str) -> None:
+    config = compose("diagnostics=on", f"diagnostics.{word}")
     with pytest.raises(ConfigError, match=message):
-        build_section(compose("diagnostics=on", f"diagnostics.{word}"), "diagnostics")
+        check(config)
+        build_section(config, "diagnostics")

@@ -72,8 +72,8 @@ class GradientGraphs:
         if key not in self._graphs:
             self._graphs[key] = self._record(*(each.clone() for each in inputs))
         recorded = self._graphs[key]
-        for memory, given in zip(recorded.inputs, inputs, strict=True):
-            memory.copy_(given)
+        for memory, value in zip(recorded.inputs, inputs, strict=True):
+            memory.copy_(value)
         recorded.replay()
         for parameter, gradient in recorded.gradients.items():
             parameter.grad = gradient
@@ -149,8 +149,8 @@ class GraphedStep:
     def _numbers(self) -> list[tuple[str, float]]:
         """Hyperparameters that are numbers; the method's own counts are part of what `begin` returns, where they matter."""
         pairs = [pair for group in self.optimizer.param_groups for pair in group.items()]
-        own = self.optimizer.group_state
-        return [(key, value) for key, value in pairs if key not in own and isinstance(value, int | float)]
+        counts = self.optimizer.group_state
+        return [(key, value) for key, value in pairs if key not in counts and isinstance(value, int | float)]
 
     def _gradients(self) -> list[tuple[int, int]]:
         """Parameters that have a gradient, and where it lies."""
