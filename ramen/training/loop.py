@@ -123,7 +123,8 @@ class Trainer:
             while ending is None and not self.budget.done(p):
                 started = self.clock()
                 result = self._step()
-                if self._record_due() or self.budget.seconds is not None:  # someone will read the clock
+                reads_clock = self._due(self.config.record_every_steps, self.config.evaluate_every_steps)
+                if reads_clock or self.budget.seconds is not None:
                     self._synchronize()
                 p.seconds += self.clock() - started
                 if profile:
@@ -176,7 +177,7 @@ class Trainer:
         p, config, last = self.progress, self.config, self.budget.done(self.progress)
         evaluated = last or self._due(config.evaluate_every_steps)
         best = evaluated and self._validate()
-        if self._record_due() or evaluated or p.skipped_steps > config.most_skipped_steps:
+        if evaluated or self._due(config.record_every_steps) or p.skipped_steps > config.most_skipped_steps:
             self._record(result, p.val_loss if evaluated else None)
             if problem := self._divergence():
                 return "diverged", problem
@@ -278,11 +279,8 @@ class Trainer:
                 for p, weight in zip(self.parameters, weights, strict=True):  # bit for bit
                     p.copy_(weight)
 
-    def _due(self, every: int | None) -> bool:
-        return every is not None and self.progress.step % every == 0
-
-    def _record_due(self) -> bool:
-        return self._due(self.config.record_every_steps) or self._due(self.config.evaluate_every_steps)
+    def _due(self, *intervals: int | None) -> bool:
+        return any(every is not None and self.progress.step % every == 0 for every in intervals)
 
     def _synchronize(self) -> None:
         """Let the clock see the device's work."""
@@ -290,7 +288,17 @@ class Trainer:
             torch.cuda.synchronize(self.setup.device)
 
     def save(self) -> Path:
-        p, config, setup, state = self.progress, self.config, self.setup, self.state_dict()
+        p, config, setup = self.progress, self.config, self.setup
+        state: dict[str, Any] = {
+            "identity": setup.identity,
+            "progress": vars(p),
+            "budget": vars(self.budget),
+            "loss_sum": self.loss_sum.item(),
+            "optimizers": setup.optimizers.state_dict(),
+            "batches": self.loader.state_dict(),
+            "phases": self.phases.state_dict(),
+            "diagnostics": setup.diagnostics.state_dict() if setup.diagnostics else {},
+        }
         self.saved_step = p.step
         with self._evaluation_weights() as state["weights_to_train"]:
             return checkpoint.save(
@@ -310,27 +318,14 @@ class Trainer:
             raise ConfigError(*differs)
         checkpoint.load_weights(path, self.setup.model)
         try:
-            self.load_state_dict(state)
+            self._load(state)
             passed = self.budget.passed(self.progress, state.get("budget", {}), path)
         except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
             raise DataError(f"{path}: is not a state of this run: {type(error).__name__}: {error}") from error
         if passed:
             raise ConfigError(*passed)
 
-    def state_dict(self) -> dict[str, Any]:
-        """All but the weights that are evaluated."""
-        return {
-            "identity": self.setup.identity,
-            "progress": vars(self.progress),
-            "budget": vars(self.budget),
-            "loss_sum": self.loss_sum.item(),
-            "optimizers": self.setup.optimizers.state_dict(),
-            "batches": self.loader.state_dict(),
-            "phases": self.phases.state_dict(),
-            "diagnostics": self.setup.diagnostics.state_dict() if self.setup.diagnostics else {},
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def _load(self, state: dict[str, Any]) -> None:
         self.setup.optimizers.load_state_dict(state["optimizers"])
         with torch.no_grad():
             for p, weight in zip(self.parameters, state["weights_to_train"] or self.parameters, strict=True):
