@@ -1,4 +1,4 @@
-"""What ramen's optimizers share: checked groups, a step in two parts, and for matrices momentum, scaling, decay, hyperball, banks.
+"""Base of ramen's optimizers: checked groups, a step in two parts; for matrices momentum, scaling, decay, hyperball, banks.
 
 Parameters are matrices (m, n) or banks of independent matrices (N, m, n). All matrices of one shape in a group are stacked into one
 bank, so that a method is a batched tensor function called once a shape. State lives in banks too; `state[p]` holds views of them.

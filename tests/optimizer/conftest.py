@@ -1,4 +1,4 @@
-"""What the tests of single optimizers share: matrices with known spectra, and one way to build and run a method."""
+"""Fixtures of the tests of single optimizers: matrices with known spectra, and one way to build and run a method."""
 
 from collections.abc import Callable
 from typing import Any

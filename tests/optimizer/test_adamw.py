@@ -11,17 +11,17 @@ from ramen.kernels import plain_torch
 
 @pytest.mark.parametrize("weight_decay", [0.0, 0.3])
 def test_plain_is_torch_adamw(build, random, weight_decay):
-    mine, theirs = (nn.Parameter(random(2, 6, 4)) for _ in range(2))
-    ours = build("adamw", [mine], lr=0.01, weight_decay=weight_decay, cautious=False)
+    parameter, reference_parameter = (nn.Parameter(random(2, 6, 4)) for _ in range(2))
+    ours = build("adamw", [parameter], lr=0.01, weight_decay=weight_decay, cautious=False)
     reference = torch.optim.AdamW(
-        [theirs], lr=0.01, betas=(0.9, 0.95), eps=1e-8, weight_decay=weight_decay, fused=False
+        [reference_parameter], lr=0.01, betas=(0.9, 0.95), eps=1e-8, weight_decay=weight_decay, fused=False
     )
     for step in range(6):
-        mine.grad = random(2, 6, 4, seed=step)
-        theirs.grad = mine.grad.clone()
+        parameter.grad = random(2, 6, 4, seed=step)
+        reference_parameter.grad = parameter.grad.clone()
         ours.step()
         reference.step()
-    torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(parameter, reference_parameter, rtol=1e-5, atol=1e-7)
 
 
 @pytest.mark.parametrize("by", [nullcontext, plain_torch])
@@ -84,12 +84,12 @@ def test_takes_vectors_and_scalars(build):
 
 @pytest.mark.parametrize("cautious", [True, False])
 def test_gradients_may_lie_otherwise_in_memory(build, random, cautious):
-    given, plain = (nn.Parameter(random(5, 3)) for _ in range(2))
-    optimizers = [build("adamw", [p], weight_decay=0.3, cautious=cautious) for p in (given, plain)]
+    strided, plain = (nn.Parameter(random(5, 3)) for _ in range(2))
+    optimizers = [build("adamw", [p], weight_decay=0.3, cautious=cautious) for p in (strided, plain)]
     for step in range(3):
         plain.grad = random(5, 3, seed=step)
-        given.grad = mismatched_strides = plain.grad.T.contiguous().T
+        strided.grad = mismatched_strides = plain.grad.T.contiguous().T
         for optimizer in optimizers:
             optimizer.step()
-        assert given.grad is mismatched_strides and torch.equal(mismatched_strides, plain.grad)
-    assert torch.equal(given, plain)
+        assert strided.grad is mismatched_strides and torch.equal(mismatched_strides, plain.grad)
+    assert torch.equal(strided, plain)

@@ -137,9 +137,9 @@ def test_a_stage_is_remembered_by_a_checkpoint(build, random):
     resumed = build("aro_sinkhorn", [p], lr=0.0)
     resumed.load_state_dict(optimizer.state_dict())
     resumed.param_groups[0]["stage"] = 2.0
-    for held in (optimizer, resumed):
+    for each in (optimizer, resumed):
         p.grad = random(4, 6, seed=5)
-        held.step()
+        each.step()
     assert torch.equal(optimizer.state[p]["rotation"], resumed.state[p]["rotation"])
 
 

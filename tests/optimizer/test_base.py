@@ -81,8 +81,8 @@ def test_cautious_decay_is_where_step_and_weight_agree(track, random, name):
     assert agree.any() and not agree.all()
     torch.testing.assert_close(cautious[~agree], free[~agree], rtol=0, atol=0)
     torch.testing.assert_close(cautious[agree], (free - 0.05 * 0.5 * start)[agree], rtol=1e-5, atol=1e-6)
-    kept = agree & (free * start > 0) & (cautious * start > 0)
-    assert (cautious[kept].abs() <= free[kept].abs()).all()
+    same_sign = agree & (free * start > 0) & (cautious * start > 0)
+    assert (cautious[same_sign].abs() <= free[same_sign].abs()).all()
 
 
 def test_cautious_mask_is_of_the_direction_not_the_gradient(track):
@@ -151,13 +151,13 @@ def test_banks_follow_the_parameters_that_have_gradients(build, random, monkeypa
     monkeypatch.setattr(NorMuon, "cpu_bank_elements", elements)
     together = [nn.Parameter(random(6, 4, seed=k)) for k in range(4)]
     alone = [nn.Parameter(p.detach().clone()) for p in together]
-    shared, own = build("normuon", together), [build("normuon", [p]) for p in alone]
+    shared, single = build("normuon", together), [build("normuon", [p]) for p in alone]
     present = [(0, 1, 2, 3), (0, 2), (2, 3), (0, 1, 2, 3), (1,), (1, 2, 3), (0, 1, 2, 3)]
     for step, who in enumerate(present):
         for k in range(4):
             together[k].grad = random(6, 4, seed=10 * step + k) if k in who else None
             alone[k].grad = None if together[k].grad is None else together[k].grad.clone()
-            own[k].step()
+            single[k].step()
         shared.step()
         for p, q in zip(together, alone, strict=True):
             torch.testing.assert_close(p, q, rtol=1e-4, atol=1e-6)
@@ -187,12 +187,14 @@ def test_state_is_what_the_pages_say(build, random):
             optimizer = build(name, [p], **changes)
             p.grad = random(2, m, n, seed=1)
             optimizer.step()
-            held = [value for key, value in optimizer.state[p].items() if key != "step"]  # adamw's count
-            assert sum(value.numel() for value in held) == 2 * size(m, n), (name, changes)
+            values_of_state = [value for key, value in optimizer.state[p].items() if key != "step"]  # adamw's count
+            assert sum(value.numel() for value in values_of_state) == 2 * size(m, n), (name, changes)
             doubled = sum(
-                value.numel() for value in held if value.dtype == torch.float64
+                value.numel() for value in values_of_state if value.dtype == torch.float64
             )  # soap_muon's bases and means
-            assert sum(value.untyped_storage().nbytes() for value in held) == 4 * (2 * size(m, n) + doubled), (
+            assert sum(value.untyped_storage().nbytes() for value in values_of_state) == 4 * (
+                2 * size(m, n) + doubled
+            ), (
                 name,
                 changes,
             )
@@ -267,9 +269,9 @@ def test_a_group_s_own_value_is_what_steps(build, random, name):
 
     group = build(name, [nn.Parameter(random(9, 5))]).param_groups[0]
     for key in sorted(set(group) - {"params", "stage"}):
-        own = group[key]
-        number = own + 1 if isinstance(own, int) else None if isinstance(own, str) else own / 2 + 0.01
-        other = not own if isinstance(own, bool) else OTHER.get(key, number)
+        value = group[key]
+        number = value + 1 if isinstance(value, int) else None if isinstance(value, str) else value / 2 + 0.01
+        other = not value if isinstance(value, bool) else OTHER.get(key, number)
         assert torch.equal(moved({}, key, other), moved({key: other})), key
 
 

@@ -104,10 +104,10 @@ def test_step_is_the_formula(track, build, random, relative, shape, gains):
         assert relative(value, w) < 1e-4
 
 
-@pytest.mark.parametrize(("ratio", "kept", "over"), [(0.2, 6, False), (0.17, 6, True), (0.99, 31, True)])
-def test_rank_that_is_steered_for(build, orthogonal, ratio, kept, over):
+@pytest.mark.parametrize(("ratio", "strong", "over"), [(0.2, 6, False), (0.17, 6, True), (0.99, 31, True)])
+def test_rank_that_is_steered_for(build, orthogonal, ratio, strong, over):
     """k = int(32 ratio) + 1, but not all: 7, 6 and 31. A direction at the threshold is half kept, and counts a quarter."""
-    used, _, _ = spectrum(orthogonal, 40, 32, ([3.0] * kept + [1.0] + [0.1] * 25)[:32])
+    used, _, _ = spectrum(orthogonal, 40, 32, ([3.0] * strong + [1.0] + [0.1] * 25)[:32])
     optimizer = build("lite", [nn.Parameter(torch.zeros(40, 32, dtype=torch.float64))], ratio=ratio)
     threshold = torch.tensor([1 / used.norm().item()], dtype=torch.float64)
     step, before = polar_express(used[None], steps=6, dtype=torch.float64), threshold.clone()

@@ -12,11 +12,11 @@ SHAPES = [(48, 12), (12, 48), (20, 20)]
 def test_is_torch_muon(build, random, relative, shape, adjust):
     """With its polynomial, its types and plain decay; only the order of bf16 roundings differs."""
     start = random(*shape)
-    mine, theirs = nn.Parameter(start.clone()), nn.Parameter(start.clone())
+    parameter, reference_parameter = nn.Parameter(start.clone()), nn.Parameter(start.clone())
     scaling = "spectral" if adjust == "original" else "rms"
     ours = build(
         "muon",
-        [mine],
+        [parameter],
         lr=0.05,
         weight_decay=0.2,
         cautious=False,
@@ -24,18 +24,21 @@ def test_is_torch_muon(build, random, relative, shape, adjust):
         iteration_dtype="bfloat16",
         scaling=scaling,
     )
-    reference = torch.optim.Muon([theirs], lr=0.05, weight_decay=0.2, momentum=0.95, nesterov=True, adjust_lr_fn=adjust)
+    options = dict(lr=0.05, weight_decay=0.2, momentum=0.95, nesterov=True, adjust_lr_fn=adjust)
+    reference = torch.optim.Muon([reference_parameter], **options)
     for step in range(5):
-        before = theirs.detach().clone()
+        before = reference_parameter.detach().clone()
         with torch.no_grad():
-            mine.copy_(theirs)
-        mine.grad = random(*shape, seed=step)
-        theirs.grad = mine.grad.clone()
+            parameter.copy_(reference_parameter)
+        parameter.grad = random(*shape, seed=step)
+        reference_parameter.grad = parameter.grad.clone()
         ours.step()
         reference.step()
         decayed = before * (1 - 0.05 * 0.2)
-        assert relative(mine - decayed, theirs - decayed) < 0.04
-    torch.testing.assert_close(ours.state[mine]["momentum"], reference.state[theirs]["momentum_buffer"])
+        assert relative(parameter - decayed, reference_parameter - decayed) < 0.04
+    torch.testing.assert_close(
+        ours.state[parameter]["momentum"], reference.state[reference_parameter]["momentum_buffer"]
+    )
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

@@ -61,12 +61,12 @@ def test_second_moment_against_float64(build, random):
 
 
 def test_long_axis_has_a_number_for_each_slice_of_the_longer_side(build, track, random):
-    for shape, kept in (((12, 5), (12, 1)), ((5, 12), (1, 12)), ((6, 6), (6, 1))):
+    for shape, state_shape in (((12, 5), (12, 1)), ((5, 12), (1, 12)), ((6, 6), (6, 1))):
         p = nn.Parameter(torch.zeros(shape))
         optimizer = build("normuon", [p], axis="long")
         p.grad = random(*shape)
         optimizer.step()
-        assert optimizer.state[p]["second_moment"].shape == kept
+        assert optimizer.state[p]["second_moment"].shape == state_shape
     step = track("normuon", torch.zeros(5, 12), [random(5, 12)], axis="long", lr=1.0)[0]
     columns = step.norm(dim=0)
     assert (columns.max() / columns.min()).item() == pytest.approx(1.0, rel=1e-4)

@@ -163,12 +163,12 @@ def test_the_first_step_is_muons(track, random):
 def test_a_matrix_that_joins_later_starts_as_one_from_the_start(build, random, relative):
     """Its first step is Muon's and its first bases its own, whatever its neighbours in the bank are at."""
     together, alone = [nn.Parameter(torch.zeros(6, 4)) for _ in range(2)], nn.Parameter(torch.zeros(6, 4))
-    shared, own = build("soap_muon", together), build("soap_muon", [alone])
+    shared, single = build("soap_muon", together), build("soap_muon", [alone])
     for step in range(6):
         together[0].grad = random(6, 4, seed=50 + step)
         if step >= 2:
             together[1].grad, alone.grad = random(6, 4, seed=step), random(6, 4, seed=step)
-            own.step()
+            single.step()
         shared.step()
         assert not alone.any() or relative(together[1], alone) < 1e-5
     assert math.isfinite(together[0].norm().item())

@@ -17,7 +17,7 @@ from ramen.training.compilation import choose_compile_mode, configure_compiler, 
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Graphs are found as for the compiler, and then run as they are: a compiler takes tens of seconds."""
     real = torch.compile
-    monkeypatch.setattr(torch, "compile", lambda *given, **more: real(*given, **more, backend="eager"))
+    monkeypatch.setattr(torch, "compile", lambda *args, **more: real(*args, **more, backend="eager"))
     torch._dynamo.reset()
     yield
     torch._dynamo.reset()
@@ -45,7 +45,7 @@ def test_jobs_share_graphs_and_layers_share_those_of_blocks(
 ) -> None:
     """Whatever a later job's weights, a training and an evaluation graph serve it; deeper models need no more of a block's."""
     tokens = rows((5, 27), (32,))
-    found = []
+    results = []
     for job, layers in enumerate((2, 2, 3)):
         model = build_gpt(f"model.layers={layers}", seed=job, noise=0.1)
         with torch.no_grad():
@@ -54,21 +54,21 @@ def test_jobs_share_graphs_and_layers_share_those_of_blocks(
         value = loss(tokens, tokens)
         value.backward()
         torch.testing.assert_close(value, expected)
-        found.append(graphs() - before)
-    assert found == ([1, 0, 1] if how == "on" else [1, 0, 0])
+        results.append(graphs() - before)
+    assert results == ([1, 0, 1] if how == "on" else [1, 0, 0])
 
 
 @pytest.mark.parametrize("how", ["on", "regional"])
 def test_recomputing_inside_a_compiled_model_gives_its_gradients(
     quick: None, build_gpt: Callable[..., Any], rows: Callable[..., torch.Tensor], how: Any
 ) -> None:
-    tokens, found = rows((5, 27)), []
+    tokens, results = rows((5, 27)), []
     for recompute in (False, True):
         model = build_gpt(noise=0.1)
         loss_function(model, how, recompute)(tokens, tokens).backward()
-        found.append({name: p.grad for name, p in model.named_parameters()})
-    for name, expected in found[0].items():
-        torch.testing.assert_close(found[1][name], expected)
+        results.append({name: p.grad for name, p in model.named_parameters()})
+    for name, expected in results[0].items():
+        torch.testing.assert_close(results[1][name], expected)
 
 
 def test_every_phase_is_compiled_before_the_clock(quick: None, make_trainer: Callable[..., Any]) -> None:

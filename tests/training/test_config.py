@@ -23,16 +23,23 @@ def test_without_a_budget_the_default_one_holds_and_with_one_it_does_not(plan: C
 
 
 def test_all_problems_are_told_at_once_with_their_keys(compose: Callable[..., dict[str, Any]]) -> None:
-    words = ("trainer.steps=0", "trainer.grad_clip=-1.0", "trainer.prefetch_batches=-1", "trainer.keep_checkpoints=0")
-    with pytest.raises(ConfigError) as told:
-        check(compose(*words))
-    assert {f"{problem.split(':')[0]}" for problem in told.value.problems} == {word.split("=")[0] for word in words}
+    overrides = (
+        "trainer.steps=0",
+        "trainer.grad_clip=-1.0",
+        "trainer.prefetch_batches=-1",
+        "trainer.keep_checkpoints=0",
+    )
+    with pytest.raises(ConfigError) as raised:
+        check(compose(*overrides))
+    assert {f"{problem.split(':')[0]}" for problem in raised.value.problems} == {
+        word.split("=")[0] for word in overrides
+    }
 
 
 def test_a_batch_has_at_least_a_row(plan: Callable[..., TrainerConfig]) -> None:
-    with pytest.raises(ConfigError) as told:
+    with pytest.raises(ConfigError) as raised:
         plan(batch_tokens=100, micro_batch_tokens=255)
-    wrong = {problem.split(":")[0] for problem in told.value.problems}
+    wrong = {problem.split(":")[0] for problem in raised.value.problems}
     assert wrong == {"trainer.batch_tokens", "trainer.micro_batch_tokens"}
 
 

@@ -30,7 +30,7 @@ def test_without_a_gpu_they_are_refused(train: Train) -> None:
 def test_a_recorded_run_is_the_eager_one_bit_for_bit(train: Train, weights: Any, more: tuple[str, ...]) -> None:
     """Over several micro-batches a step, stages of the batch, and a scalar that rests."""
     stages = ("schedule@batch_schedule=stepped", "trainer.micro_batch_tokens=128", "stream=modded")
-    words = ("device=cuda", "attention.backend=sdpa", *stages, "trainer.freeze_scalar_steps=1", *more)
+    overrides = ("device=cuda", "attention.backend=sdpa", *stages, "trainer.freeze_scalar_steps=1", *more)
     for name, graphs in (("eager", "false"), ("recorded", "true")):
-        assert train(name, *words, f"trainer.cuda_graphs={graphs}")["status"] == "finished"
+        assert train(name, *overrides, f"trainer.cuda_graphs={graphs}")["status"] == "finished"
     torch.testing.assert_close(weights("recorded"), weights("eager"), rtol=0, atol=0)

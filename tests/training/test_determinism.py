@@ -1,4 +1,4 @@
-"""What the same command gives twice (the same bits) and what may change how a step is cut (the same data, nearly the same loss)."""
+"""The same command twice gives the same bits; a step cut otherwise the same data and nearly the same loss."""
 
 import random
 from collections.abc import Callable

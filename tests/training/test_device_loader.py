@@ -50,12 +50,12 @@ class Broken:
     def __init__(self, good: Batches, at: int, error: BaseException):
         self.good, self.at, self.error = good, at, error
         self.state_dict, self.load_state_dict, self.epoch = good.state_dict, good.load_state_dict, 0
-        self.made = 0
+        self.taken = 0
 
     def take(self, rows: int) -> Batch:
-        if self.made >= self.at:
+        if self.taken >= self.at:
             raise self.error
-        self.made += 1
+        self.taken += 1
         return self.good.take(rows)
 
 
@@ -99,11 +99,11 @@ def test_the_thread_stays_ahead_by_no_more_than_the_depth(batches: Callable[[], 
     ahead = DeviceLoader(counted, CPU, 2)  # type: ignore[arg-type]
     ahead.take(1)
     for _ in range(1000):
-        if counted.made == 3:
+        if counted.taken == 3:
             break
         threading.Event().wait(0.01)
     ahead.close()
-    assert counted.made == 3  # one taken, two ahead
+    assert counted.taken == 3  # one taken, two ahead
 
 
 def test_closing_ends_the_thread_and_taking_goes_on_behind_what_was_taken(batches: Callable[[], Batches]) -> None:

@@ -37,10 +37,10 @@ def watched(by: list[Any], shapes: dict[str, tuple[int, ...]], **more: Any) -> t
         for k, (name, p) in enumerate(zip(shapes, params, strict=True))
         for role, to in [("matrix", "optimizer") if k == 0 else ("scalar" if p.ndim < 2 else "head", "auxiliary")]
     ]
-    made: list[Any] = []
+    written: list[Any] = []
     diagnostics = Diagnostics(**({"every_steps": 2, "by": by, "power_steps": 200} | more))
-    diagnostics.watch(groups, made.append)  # type: ignore[arg-type]
-    return diagnostics, params, made
+    diagnostics.watch(groups, written.append)  # type: ignore[arg-type]
+    return diagnostics, params, written
 
 
 def walk(diagnostics: Diagnostics, params: list[Any], updates: list[list[Tensor]], first: int = 1) -> None:
@@ -57,14 +57,14 @@ def walk(diagnostics: Diagnostics, params: list[Any], updates: list[list[Tensor]
 @pytest.mark.parametrize("shape", [(24, 7), (7, 24), (9, 9), (3, 12, 5), (1, 4, 6)])
 @pytest.mark.parametrize("scale", [1.0, 1e-6, 1e6])
 def test_the_figures_are_those_of_an_svd(shape: tuple[int, ...], scale: float) -> None:
-    diagnostics, (p,), told = watched(["parameter"], {"blocks.0.mlp.up.weight": shape})
+    diagnostics, (p,), written = watched(["parameter"], {"blocks.0.mlp.up.weight": shape})
     start = scale * random(*shape, seed=5)
     with torch.no_grad():
         p.copy_(start)
     updates = [0.1 * scale * random(*shape, seed=k) for k in (6, 7)]
     walk(diagnostics, [p], [[u] for u in updates])
-    (line,) = told
-    found = {key.removeprefix("parameter/blocks.0.mlp.up/"): value for key, value in line.items()}
+    (line,) = written
+    figures = {key.removeprefix("parameter/blocks.0.mlp.up/"): value for key, value in line.items()}
     before = (start + updates[0]).double()
     update, last, gradient = (
         (start + updates[0] + updates[1]).double() - before,
@@ -88,14 +88,14 @@ def test_the_figures_are_those_of_an_svd(shape: tuple[int, ...], scale: float) -
         "weight_stable_rank": (w.square().sum(-1) / w[..., 0] ** 2).mean().item(),
         "orthogonality_error": (s**2 / (s**2).mean(-1, keepdim=True) - 1).square().mean(-1).sqrt().mean().item(),
     }
-    assert found == pytest.approx(expected, rel=2e-3)
+    assert figures == pytest.approx(expected, rel=2e-3)
 
 
 def test_parameters_are_taken_together_by_every_cut() -> None:
     shapes = {"blocks.0.mlp.up.weight": (4, 6), "blocks.1.mlp.up.weight": (4, 6), "head.weight": (5, 3), "gain": (7,)}
-    diagnostics, params, told = watched(["role", "layer", "kind", "parameter"], shapes, every_steps=1)
+    diagnostics, params, written = watched(["role", "layer", "kind", "parameter"], shapes, every_steps=1)
     walk(diagnostics, params, [[0.1 * random(*p.shape, seed=k) for k, p in enumerate(params)]])
-    (line,) = told
+    (line,) = written
     places = {key.rpartition("/")[0] for key in line} - {""}
     assert places == {
         "role/matrix", "role/head", "role/scalar", "layer/0", "layer/1", "kind/mlp.up", "kind/head", "kind/gain",
@@ -112,20 +112,20 @@ def test_parameters_are_taken_together_by_every_cut() -> None:
 
 
 def test_what_has_no_value_is_left_out() -> None:
-    diagnostics, params, told = watched(["role"], {"w": (4, 3)})
+    diagnostics, params, written = watched(["role"], {"w": (4, 3)})
     with torch.no_grad():
         params[0].zero_()
     walk(diagnostics, params, [[torch.zeros(4, 3)]] * 2)
-    assert told == [{"step": 2, "role/matrix/update_rms": 0.0}]
+    assert written == [{"step": 2, "role/matrix/update_rms": 0.0}]
 
 
 def test_an_orthogonal_update_is_told() -> None:
-    diagnostics, params, told = watched(["role"], {"w": (2, 8, 5)})
+    diagnostics, params, written = watched(["role"], {"w": (2, 8, 5)})
     q = torch.linalg.qr(random(2, 8, 5, seed=3)).Q
     walk(diagnostics, params, [[torch.zeros_like(q)], [0.02 * q]])
-    assert told[0]["role/matrix/orthogonality_error"] < 1e-3
-    assert told[0]["role/matrix/update_spectral_norm"] == pytest.approx(0.02, rel=1e-3)
-    assert told[0]["role/matrix/update_stable_rank"] == pytest.approx(5, rel=1e-3)
+    assert written[0]["role/matrix/orthogonality_error"] < 1e-3
+    assert written[0]["role/matrix/update_spectral_norm"] == pytest.approx(0.02, rel=1e-3)
+    assert written[0]["role/matrix/update_stable_rank"] == pytest.approx(5, rel=1e-3)
 
 
 class Counter(TorchDispatchMode):
@@ -137,24 +137,24 @@ class Counter(TorchDispatchMode):
 
 
 def test_nothing_is_computed_between_measures() -> None:
-    diagnostics, params, told = watched(["role"], {"w": (4, 3)}, every_steps=10)
+    diagnostics, params, written = watched(["role"], {"w": (4, 3)}, every_steps=10)
     with Counter() as counter:
         for step in range(1, 9):
             diagnostics.before(step)
             assert diagnostics.after(step) == 0.0
-    assert counter.count == 0 and told == []
+    assert counter.count == 0 and written == []
     walk(diagnostics, params, [[torch.ones(4, 3)]], first=9)
     assert diagnostics.state_dict()["weights"].keys() == {9}
     walk(diagnostics, params, [[torch.ones(4, 3)]], first=10)
-    assert len(told) == 1 and diagnostics.state_dict() == {"weights": {}}
+    assert len(written) == 1 and diagnostics.state_dict() == {"weights": {}}
 
 
 @pytest.mark.parametrize("more", [("optimizer=lite",), ("optimizer=adamw", "mlp=nff")])
 def test_trajectories_are_equal_bit_by_bit(
     train: Train, assert_bitwise: Any, tmp_path: Path, more: tuple[str, ...]
 ) -> None:
-    for name, words in (("off", ()), ("on", ON)):
-        train(name, *more, *words)
+    for name, overrides in (("off", ()), ("on", ON)):
+        train(name, *more, *overrides)
     assert_bitwise("off", "on")
     assert not (tmp_path / "off" / "diagnostics.jsonl").exists()
     assert [line["step"] for line in lines(tmp_path / "on")] == [3, 6]

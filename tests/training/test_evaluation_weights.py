@@ -15,13 +15,13 @@ pytest.importorskip("pytorch_optimizer")
 METHODS = ["ScheduleFreeAdamW", "SPlus"]
 
 
-def words(method: str) -> tuple[str, ...]:
+def overrides(method: str) -> tuple[str, ...]:
     return "optimizer=lion", f"optimizer._target_=pytorch_optimizer.{method}", "trainer.steps=4"
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_what_is_saved_is_what_was_evaluated(make_trainer: Any, tmp_path: Path, method: str) -> None:
-    trainer, other = make_trainer("run", *words(method)), make_trainer("other", *words(method))
+    trainer, other = make_trainer("run", *overrides(method)), make_trainer("other", *overrides(method))
     trainer.train()
     path = checkpoint.latest(tmp_path / "run")
     checkpoint.load_weights(path, other.setup.model)
@@ -36,9 +36,9 @@ def test_what_is_saved_is_what_was_evaluated(make_trainer: Any, tmp_path: Path, 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_neither_evaluations_nor_a_resume_change_the_run(make_trainer: Any, tmp_path: Path, method: str) -> None:
-    whole = make_trainer("whole", *words(method))
-    often = make_trainer("parts", *words(method), "trainer.evaluate_every_steps=1", "trainer.stop_after_steps=3")
-    resumed = make_trainer("parts", *words(method))
+    whole = make_trainer("whole", *overrides(method))
+    often = make_trainer("parts", *overrides(method), "trainer.evaluate_every_steps=1", "trainer.stop_after_steps=3")
+    resumed = make_trainer("parts", *overrides(method))
     whole.train(), often.train()
     resumed.resume(checkpoint.latest(tmp_path / "parts"))
     resumed.train()

@@ -25,33 +25,33 @@ def test_gradients_are_of_the_mean_over_counted_targets(
     (loss / counted).backward()
     expected = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
     model.zero_grad()
-    found = GradientAccumulator(model, micro_rows, torch.float32, CPU)(Batch(tokens, targets, counted))
-    torch.testing.assert_close(found, loss.detach())
+    total = GradientAccumulator(model, micro_rows, torch.float32, CPU)(Batch(tokens, targets, counted))
+    torch.testing.assert_close(total, loss.detach())
     torch.testing.assert_close({name: p.grad for name, p in model.named_parameters() if name in expected}, expected)
 
 
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
 def test_products_are_in_the_precision_asked_for(precision: torch.dtype) -> None:
     weight = torch.ones(2, 2, requires_grad=True)
-    made = []
+    types = []
 
     def loss(tokens: Tensor, targets: Tensor, documents: int | None) -> Tensor:
-        made.append((weight @ weight).dtype)
+        types.append((weight @ weight).dtype)
         return (weight @ weight).float().sum()
 
     row = torch.zeros((1, 2), dtype=torch.long)
     GradientAccumulator(loss, 1, precision, CPU)(Batch(row, row, 2))
-    assert made == [precision] and weight.grad is not None and weight.grad.dtype == torch.float32
+    assert types == [precision] and weight.grad is not None and weight.grad.dtype == torch.float32
 
 
 def test_micro_batches_are_told_how_many_documents_they_have(rows: Callable[..., Tensor]) -> None:
-    weight, told = torch.ones((), requires_grad=True), []
+    weight, calls = torch.ones((), requires_grad=True), []
 
     def loss(tokens: Tensor, targets: Tensor, documents: int | None) -> Tensor:
-        told.append((len(tokens), documents))
+        calls.append((len(tokens), documents))
         return weight * 1
 
     tokens = rows((4, 8), (12,), (5, 5, 2))
     for documents in ((2, 1, 3), None):
         GradientAccumulator(loss, 2, torch.float32, CPU)(Batch(tokens, tokens, 36, documents))
-    assert told == [(2, 3), (1, 3), (2, None), (1, None)]
+    assert calls == [(2, 3), (1, 3), (2, None), (1, None)]

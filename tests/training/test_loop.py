@@ -41,11 +41,11 @@ def test_resumed_equals_uninterrupted_bitwise(train: Train, assert_bitwise: Any,
 
 def test_records_are_made_when_due_and_at_the_end(train: Train, records: Any) -> None:
     train("run", "trainer.steps=7", "trainer.record_every_steps=3", "trainer.evaluate_every_steps=4")
-    made = records("run")
-    assert [record["step"] for record in made] == [3, 4, 6, 7]
-    assert [record["val_loss"] is not None for record in made] == [False, True, False, True]
-    assert all(record["tokens"] == 256 * record["step"] for record in made)
-    assert all(math.isfinite(record["train_loss"]) and record["grad_norm"] > 0 for record in made)
+    lines = records("run")
+    assert [record["step"] for record in lines] == [3, 4, 6, 7]
+    assert [record["val_loss"] is not None for record in lines] == [False, True, False, True]
+    assert all(record["tokens"] == 256 * record["step"] for record in lines)
+    assert all(math.isfinite(record["train_loss"]) and record["grad_norm"] > 0 for record in lines)
 
 
 def test_a_record_is_of_all_the_steps_since_the_one_before(train: Train, records: Any) -> None:
@@ -67,9 +67,9 @@ def test_the_clock_of_training_sees_steps_alone(
         nonlocal now
         now += seconds
 
-    def slow(*words: str) -> Trainer:
+    def slow(*overrides: str) -> Trainer:
         often = ("trainer.evaluate_every_steps=3", "trainer.checkpoint_every_steps=1")
-        trainer = make_trainer("run", *often, *words, clock=lambda: now)
+        trainer = make_trainer("run", *often, *overrides, clock=lambda: now)
         parts = math.ceil(len(trainer.setup.validation.tokens) / trainer.config.micro_rows)
         model = trainer.setup.model
         model.register_forward_hook(lambda model, batch, loss: take(1.0 if model.training else 60 / parts))
@@ -118,9 +118,9 @@ def test_mfu_and_flops_follow_the_windows(make_trainer: Any, monkeypatch: pytest
 
 def test_phases_change_at_the_same_step_under_every_budget(train: Train, records: Any) -> None:
     """At what was trained: two of four steps, half of the tokens."""
-    words = ("schedule@batch_schedule=stepped", "batch_schedule={values: [1.0, 2.0], boundaries: [0.5]}")
-    train("steps", *words, "trainer.steps=4", "trainer.record_every_steps=1")
-    train("tokens", *words, "trainer.steps=null", "trainer.tokens=1024", "trainer.record_every_steps=1")
+    overrides = ("schedule@batch_schedule=stepped", "batch_schedule={values: [1.0, 2.0], boundaries: [0.5]}")
+    train("steps", *overrides, "trainer.steps=4", "trainer.record_every_steps=1")
+    train("tokens", *overrides, "trainer.steps=null", "trainer.tokens=1024", "trainer.record_every_steps=1")
     assert [line["batch_tokens"] for line in records("steps")] == [256, 256, 512, 512]
     assert [line["batch_tokens"] for line in records("tokens")] == [256, 256, 512]
 
@@ -142,12 +142,12 @@ def test_schedules_appear_in_the_records_as_set(train: Train, records: Any) -> N
         "schedule.warmup_fraction=0.25",
         "schedule.cooldown_fraction=0.5",
     )
-    made = records("run")
-    assert [record["lr"] / 0.02 for record in made] == pytest.approx([0.5, 1.0, 0.75, 0.25])
-    assert [record["auxiliary_lr"] / made[1]["auxiliary_lr"] for record in made] == pytest.approx(
+    lines = records("run")
+    assert [record["lr"] / 0.02 for record in lines] == pytest.approx([0.5, 1.0, 0.75, 0.25])
+    assert [record["auxiliary_lr"] / lines[1]["auxiliary_lr"] for record in lines] == pytest.approx(
         [0.5, 1.0, 0.75, 0.25]
     )
-    assert made[1]["momentum"] == pytest.approx(0.95)
+    assert lines[1]["momentum"] == pytest.approx(0.95)
 
 
 def test_the_batch_schedule_grows_the_batch_by_whole_micro_batches(train: Train, records: Any) -> None:
@@ -235,9 +235,9 @@ def test_a_run_of_a_few_steps_may_end_above_its_beginning(make_trainer: Any, ste
 
 def test_resuming_another_computation_names_what_differs(train: Train) -> None:
     train("run", "trainer.stop_after_steps=4")
-    with pytest.raises(ConfigError) as told:
+    with pytest.raises(ConfigError) as raised:
         train("run", "resume=here", "optimizer.lr=0.5", "seed=9")
-    assert [problem.split(":")[0] for problem in told.value.problems] == ["optimizer.lr", "seed"]
+    assert [problem.split(":")[0] for problem in raised.value.problems] == ["optimizer.lr", "seed"]
 
 
 def test_a_longer_budget_may_continue_a_finished_run(train: Train, records: Any) -> None:

@@ -1,4 +1,4 @@
-"""What is not finite: a run stops before it writes it down, or leaves the step out and counts it."""
+"""A loss or gradient that is not finite: the run stops before it is saved, or skips and counts the step."""
 
 import math
 from collections.abc import Callable
@@ -64,8 +64,8 @@ def same(left: Any, right: Any) -> bool:
 def test_a_run_stops_with_the_step_and_keeps_its_last_good_checkpoint(
     make_trainer: Any, weights: Any, tmp_path: Path, fault: str, clip: str
 ) -> None:
-    words = ("trainer.checkpoint_every_steps=1", "trainer.record_every_steps=4", f"trainer.grad_clip={clip}")
-    trainer = plant(make_trainer("run", *words), fault, 5)
+    overrides = ("trainer.checkpoint_every_steps=1", "trainer.record_every_steps=4", f"trainer.grad_clip={clip}")
+    trainer = plant(make_trainer("run", *overrides), fault, 5)
     status, reason = trainer.train()
     assert (status, trainer.progress.step) == ("diverged", 5)
     assert "loss or gradient norm was not finite at step 5" in reason
@@ -128,20 +128,20 @@ def test_a_mean_loss_is_of_the_steps_that_counted(make_trainer: Any) -> None:
 
 
 def test_too_many_skipped_steps_are_a_divergence(make_trainer: Any) -> None:
-    words, steps = (SKIP, "trainer.record_every_steps=8"), (2, 4, 5)
-    trainer = plant(make_trainer("run", *words, "trainer.most_skipped_steps=2"), "infinite gradient", *steps)
+    overrides, steps = (SKIP, "trainer.record_every_steps=8"), (2, 4, 5)
+    trainer = plant(make_trainer("run", *overrides, "trainer.most_skipped_steps=2"), "infinite gradient", *steps)
     status, reason = trainer.train()
     assert (status, trainer.progress.step, trainer.progress.skipped_steps) == ("diverged", 5, 3)
     assert "in 3 steps, the last of them step 5; allowed are trainer.most_skipped_steps=2" in reason
-    bounded = plant(make_trainer("bounded", *words, "trainer.most_skipped_steps=3"), "infinite gradient", *steps)
+    bounded = plant(make_trainer("bounded", *overrides, "trainer.most_skipped_steps=3"), "infinite gradient", *steps)
     assert bounded.train() == ("finished", None)
 
 
 def test_a_resumed_run_with_skipped_steps_is_the_uninterrupted_one(
     make_trainer: Any, weights: Any, tmp_path: Path
 ) -> None:
-    def trainer(name: str, *words: str) -> Trainer:
-        return plant(make_trainer(name, SKIP, *words), "nan gradient", 3, 6)
+    def trainer(name: str, *overrides: str) -> Trainer:
+        return plant(make_trainer(name, SKIP, *overrides), "nan gradient", 3, 6)
 
     whole, first, second = trainer("whole"), trainer("parts", "trainer.stop_after_steps=5"), trainer("parts")
     whole.train(), first.train()

@@ -41,14 +41,14 @@ def test_resumed_in_any_stage_equals_uninterrupted_bitwise(
 
 def test_records_show_every_change(train: Train, records: Any) -> None:
     train("run", *EVERYTHING, "schedule=constant")
-    made = records("run")
-    lengths = [(int(r["long_window_tokens"]), int(r["short_window_tokens"])) for r in made]
+    lines = records("run")
+    lengths = [(int(r["long_window_tokens"]), int(r["short_window_tokens"])) for r in lines]
     assert lengths[0] == (16, 4) and lengths[-1] == (64, 8) and (32, 4) in lengths and sorted(lengths) == lengths
-    split = [r["embedding_split"] for r in made]
+    split = [r["embedding_split"] for r in lines]
     assert split == sorted(split) and {0, 1} == set(split)
-    ratio = made[-1]["lr"] / made[0]["lr"]
-    assert ratio == pytest.approx(2**0.5) and made[-1]["batch_tokens"] == 2 * made[0]["batch_tokens"]
-    assert made[0]["scalars_frozen"] == 0 and 1 in [r["scalars_frozen"] for r in made]
+    ratio = lines[-1]["lr"] / lines[0]["lr"]
+    assert ratio == pytest.approx(2**0.5) and lines[-1]["batch_tokens"] == 2 * lines[0]["batch_tokens"]
+    assert lines[0]["scalars_frozen"] == 0 and 1 in [r["scalars_frozen"] for r in lines]
 
 
 def test_scalars_of_a_run_rest_in_the_steps_that_say_so(train: Train, records: Any, tmp_path: Path) -> None:
@@ -106,10 +106,10 @@ def test_the_split_copies_the_optimizers_state(compose: Any, build_gpt: Any, row
     phases.optimizers.step()
     phases.model.zero_grad()
     phases.start_phase(0.5)
-    held = phases.optimizers.by_name["auxiliary"].state
-    assert held[embedding.weight].keys() == held[embedding.head_weight].keys() != set()
-    for key, value in held[embedding.weight].items():
-        copied = held[embedding.head_weight][key]
+    state = phases.optimizers.by_name["auxiliary"].state
+    assert state[embedding.weight].keys() == state[embedding.head_weight].keys() != set()
+    for key, value in state[embedding.weight].items():
+        copied = state[embedding.head_weight][key]
         assert torch.equal(copied, value) and copied.data_ptr() != value.data_ptr()
     # With the same gradient both move alike; the head's learning rate is the table's, not scheduled twice.
     for value in (embedding.weight, embedding.head_weight):

@@ -45,19 +45,19 @@ class Tape(TorchDispatchMode):
     def replay(self) -> None:
         with torch.no_grad():
             for function, args, kwargs, out in self.lines:
-                held = {t.untyped_storage().data_ptr() for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)}
-                made = function(*args, **kwargs)
-                for old, new in zip(tree_leaves(out), tree_leaves(made), strict=True):
-                    if isinstance(old, Tensor) and old.untyped_storage().data_ptr() not in held:
+                memory = {t.untyped_storage().data_ptr() for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)}
+                results = tree_leaves(function(*args, **kwargs))
+                for old, new in zip(tree_leaves(out), results, strict=True):
+                    if isinstance(old, Tensor) and old.untyped_storage().data_ptr() not in memory:
                         old.copy_(new)
 
 
 @pytest.fixture
 def build(compose) -> Callable[..., tuple[Optimizers, list[nn.Parameter]]]:
-    """build(*words): the optimizers of a config, and the matrices, table and gain they step."""
+    """build(*overrides): the optimizers of a config, and the matrices, table and gain they step."""
 
-    def make(*words: str) -> tuple[Optimizers, list[nn.Parameter]]:
-        config = compose(*words)
+    def make(*overrides: str) -> tuple[Optimizers, list[nn.Parameter]]:
+        config = compose(*overrides)
         draw = torch.Generator().manual_seed(0)
         shapes = SHAPES
         if config["optimizer"]["_target_"].endswith("Spectron"):
@@ -72,25 +72,25 @@ def build(compose) -> Callable[..., tuple[Optimizers, list[nn.Parameter]]]:
             ParamGroup("matrix", "optimizer", ("m",) * len(matrices), tuple(matrices), config["optimizer"]["lr"], 0.3)
         ]
         groups += [ParamGroup("embedding", "auxiliary", ("o",) * 2, tuple(others), lr, 0.3)]
-        made = build_optimizers(config, groups)
-        made.place(torch.device("cpu"))
-        return made, matrices + others
+        optimizers = build_optimizers(config, groups)
+        optimizers.place(torch.device("cpu"))
+        return optimizers, matrices + others
 
     return make
 
 
-def tensors(made: Optimizers, params: list[nn.Parameter]) -> list[Tensor]:
-    """What a step may change: parameters and state, each memory once."""
-    state = [t for built in made.by_name.values() for held in built.state.values() for t in held.values()]
+def tensors(optimizers: Optimizers, params: list[nn.Parameter]) -> list[Tensor]:
+    """Parameters and state, which a step may change; each memory once."""
+    state = [t for built in optimizers.by_name.values() for values in built.state.values() for t in values.values()]
     return [p.detach() for p in params] + state
 
 
-def taped(made: Optimizers, params: list[nn.Parameter]) -> Callable[[Callable[[], None]], Replay]:
+def taped(optimizers: Optimizers, params: list[nn.Parameter]) -> Callable[[Callable[[], None]], Replay]:
     """A capture, by a tape."""
-    return lambda launch: Tape(launch, tensors(made, params)).replay
+    return lambda launch: Tape(launch, tensors(optimizers, params)).replay
 
 
-def train(made: Optimizers, params: list[nn.Parameter], steps: int, rests: range = range(0)) -> list[Tensor]:
+def train(optimizers: Optimizers, params: list[nn.Parameter], steps: int, rests: range = range(0)) -> list[Tensor]:
     """Steps under schedules, with gradients where they always are; in `rests` some matrices and the gain have none.
 
     The last matrix is one of two of a shape, so that banks are stacked anew.
@@ -103,8 +103,8 @@ def train(made: Optimizers, params: list[nn.Parameter], steps: int, rests: range
             for index, (p, gradient) in enumerate(zip(params, memory, strict=True)):
                 gradient.copy_(torch.randn(p.shape, generator=draw))
                 p.grad = None if step in rests and index in resting else gradient
-            made.schedule((step + 0.5) / steps, 1 - step / (2 * steps))
-            made.step()
+            optimizers.schedule((step + 0.5) / steps, 1 - step / (2 * steps))
+            optimizers.step()
     return [p.detach().clone() for p in params]
 
 
@@ -113,21 +113,21 @@ def train(made: Optimizers, params: list[nn.Parameter], steps: int, rests: range
 def test_a_recorded_run_is_the_eager_one_bit_for_bit(build, name, more) -> None:
     if name == "adamw" and more[:1] == ("hyperball=true",):
         more = ("beta1=0.8",)
-    words = (f"optimizer={name}", *(f"optimizer.{word}" for word in more))
+    overrides = (f"optimizer={name}", *(f"optimizer.{word}" for word in more))
     if name == "aro_sinkhorn":
-        words += ("+schedule@optimizer.stage_schedule=stepped",)
+        overrides += ("+schedule@optimizer.stage_schedule=stepped",)
     if name == "soap_muon":
-        words += ("optimizer.refresh_steps=3",)
-    expected = train(*build(*words), 16, rests=range(6, 8))
-    made, params = build(*words)
+        overrides += ("optimizer.refresh_steps=3",)
+    expected = train(*build(*overrides), 16, rests=range(6, 8))
+    optimizers, params = build(*overrides)
     tapes: list[Tape] = []
 
     def record(launch: Callable[[], None]) -> Callable[[], None]:
-        tapes.append(Tape(launch, tensors(made, params)))
+        tapes.append(Tape(launch, tensors(optimizers, params)))
         return tapes[-1].replay
 
-    made.use_cuda_graphs(lambda optimizer: GraphedStep(optimizer, record))
-    got = train(made, params, 16, rests=range(6, 8))
+    optimizers.use_cuda_graphs(lambda optimizer: GraphedStep(optimizer, record))
+    got = train(optimizers, params, 16, rests=range(6, 8))
     assert len(tapes) >= 2  # one for each optimizer
     for a, b in zip(got, expected, strict=True):
         assert torch.equal(a, b)
@@ -143,83 +143,89 @@ def test_a_recorded_run_is_the_eager_one_bit_for_bit(build, name, more) -> None:
 )
 def test_a_scheduled_number_is_not_held_for_ever(build, name, word) -> None:
     """One that the method cannot take as a tensor: steps are replayed only while it stays."""
-    words = (f"optimizer={name}", word)
-    expected = train(*build(*words), 16)
-    made, params = build(*words)
-    made.use_cuda_graphs(lambda optimizer: GraphedStep(optimizer, taped(made, params)))
-    for a, b in zip(train(made, params, 16), expected, strict=True):
+    overrides = (f"optimizer={name}", word)
+    expected = train(*build(*overrides), 16)
+    optimizers, params = build(*overrides)
+    optimizers.use_cuda_graphs(lambda optimizer: GraphedStep(optimizer, taped(optimizers, params)))
+    for a, b in zip(train(optimizers, params, 16), expected, strict=True):
         assert torch.equal(a, b)
 
 
 def test_the_tape_finds_a_number_that_is_baked_in(build, monkeypatch) -> None:
     """Were steps replayed whatever their numbers, the runs would part: the tests above can fail."""
-    words = ("optimizer=contra_muon", "+schedule@optimizer.contra_schedule=linear")
-    expected = train(*build(*words), 8)
+    overrides = ("optimizer=contra_muon", "+schedule@optimizer.contra_schedule=linear")
+    expected = train(*build(*overrides), 8)
     monkeypatch.setattr(ContraMuon, "group_state", frozenset({"contra"}))
-    made, params = build(*words)
-    made.use_cuda_graphs(lambda optimizer: GraphedStep(optimizer, taped(made, params)))
-    assert not torch.equal(train(made, params, 8)[0], expected[0])
+    optimizers, params = build(*overrides)
+    optimizers.use_cuda_graphs(lambda optimizer: GraphedStep(optimizer, taped(optimizers, params)))
+    assert not torch.equal(train(optimizers, params, 8)[0], expected[0])
 
 
 def test_tensors_and_numbers_give_the_same_step(build) -> None:
     for name in OURS:
-        made, params = build(f"optimizer={name}")
+        optimizers, params = build(f"optimizer={name}")
         numbers, others = build(f"optimizer={name}")
         numbers._tensor = None
-        for a, b in zip(train(made, params, 5), train(numbers, others, 5), strict=True):
+        for a, b in zip(train(optimizers, params, 5), train(numbers, others, 5), strict=True):
             torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
 
 
 def test_a_checkpoint_holds_numbers(build) -> None:
-    made, params = build("optimizer=lite")
-    train(made, params, 2)
-    held = [
-        value for state in made.state_dict().values() for group in state["param_groups"] for value in group.values()
+    optimizers, params = build("optimizer=lite")
+    train(optimizers, params, 2)
+    values = [
+        value
+        for state in optimizers.state_dict().values()
+        for group in state["param_groups"]
+        for value in group.values()
     ]
-    assert not any(isinstance(value, Tensor) for value in held)
-    assert isinstance(made.by_name["optimizer"].param_groups[0]["chi_ramp"], Tensor)
+    assert not any(isinstance(value, Tensor) for value in values)
+    assert isinstance(optimizers.by_name["optimizer"].param_groups[0]["chi_ramp"], Tensor)
     resumed, _ = build("optimizer=lite")
-    resumed.load_state_dict(made.state_dict())
-    assert resumed.by_name["optimizer"].param_groups[0]["lr"] == made.state_dict()["optimizer"]["param_groups"][0]["lr"]
+    resumed.load_state_dict(optimizers.state_dict())
+    assert (
+        resumed.by_name["optimizer"].param_groups[0]["lr"]
+        == optimizers.state_dict()["optimizer"]["param_groups"][0]["lr"]
+    )
 
 
 def test_what_cannot_be_recorded_is_launched_and_told(build, caplog) -> None:
     expected = train(*build("optimizer=muon"), 4)
-    made, params = build("optimizer=muon")
+    optimizers, params = build("optimizer=muon")
 
     def refuse(launch: Callable[[], None]) -> Callable[[], None]:
         raise RuntimeError("operation not permitted when stream is capturing\nand more")
 
     with caplog.at_level(logging.WARNING, logger="ramen"):
-        made.use_cuda_graphs(lambda optimizer: GraphedStep(optimizer, refuse))
-        got = train(made, params, 4)
+        optimizers.use_cuda_graphs(lambda optimizer: GraphedStep(optimizer, refuse))
+        got = train(optimizers, params, 4)
     assert all(torch.equal(a, b) for a, b in zip(got, expected, strict=True))
     assert "Muon's step cannot be captured (operation not permitted when stream is capturing)" in caplog.text
 
 
 def test_memory_is_no_reason_to_go_on(build) -> None:
-    made, params = build("optimizer=muon")
+    optimizers, params = build("optimizer=muon")
 
     def refuse(launch: Callable[[], None]) -> Callable[[], None]:
         raise torch.OutOfMemoryError("no memory")
 
-    made.use_cuda_graphs(lambda optimizer: GraphedStep(optimizer, refuse))
+    optimizers.use_cuda_graphs(lambda optimizer: GraphedStep(optimizer, refuse))
     with pytest.raises(torch.OutOfMemoryError):
-        train(made, params, 4)
+        train(optimizers, params, 4)
 
 
 def test_an_optimizer_from_elsewhere_is_launched_and_told(build, caplog) -> None:
     with caplog.at_level(logging.WARNING, logger="ramen"):
-        made, params = build(f"optimizer={FOREIGN}")
-        made.use_cuda_graphs(lambda optimizer: GraphedStep(optimizer, lambda launch: launch))
+        optimizers, params = build(f"optimizer={FOREIGN}")
+        optimizers.use_cuda_graphs(lambda optimizer: GraphedStep(optimizer, lambda launch: launch))
         before = params[0].detach().clone()
-        train(made, params, 3)
+        train(optimizers, params, 3)
     assert "optimizer's step is launched as it is: it is not ramen's own" in caplog.text
     assert not torch.equal(before, params[0])
 
 
-class Told:
-    """An optimizer of two groups that tells what it was asked to do."""
+class Recorder:
+    """An optimizer of two groups that lists what it was asked to do."""
 
     group_state = frozenset()
 
@@ -240,9 +246,9 @@ class Told:
 
 
 @pytest.fixture
-def told() -> tuple[Told, GraphedStep]:
+def recorder() -> tuple[Recorder, GraphedStep]:
     """An optimizer whose steps, of gradients where they stay, are replayed by now."""
-    optimizer = Told()
+    optimizer = Recorder()
     recorded = GraphedStep(optimizer, optimizer.record)
     for p in optimizer.params:
         p.grad = torch.ones(2)
@@ -253,25 +259,25 @@ def told() -> tuple[Told, GraphedStep]:
     return optimizer, recorded
 
 
-def test_each_kind_is_recorded_once(told) -> None:
+def test_each_kind_is_recorded_once(recorder) -> None:
     """The second time it comes twice in a row, at the earliest; one that comes back is replayed at once."""
-    optimizer, recorded = told
+    optimizer, recorded = recorder
     for optimizer.kind in "bcbba":
         recorded()
     assert optimizer.did == ["launched"] * 3 + ["recorded", "replayed", "replayed"]
 
 
 @pytest.mark.parametrize("place", [0, 1])
-def test_gradients_elsewhere_in_memory_are_not_replayed(told, place) -> None:
-    """Whichever group has them, and though the tensor or the memory is the one of before."""
-    optimizer, recorded = told
+def test_gradients_elsewhere_in_memory_are_not_replayed(recorder, place) -> None:
+    """In any group, and though the tensor or the memory is the one of before."""
+    optimizer, recorded = recorder
     first, p = optimizer.params[0].grad, optimizer.params[place]
     p.grad = p.grad.view(2)
     recorded()
     assert optimizer.did == ["replayed"]  # another tensor, where it was
-    p.grad.data = kept = torch.ones(2)
+    p.grad.data = memory = torch.ones(2)
     recorded()
-    assert optimizer.did == ["replayed", "launched"] and p.grad.data_ptr() == kept.data_ptr()
+    assert optimizer.did == ["replayed", "launched"] and p.grad.data_ptr() == memory.data_ptr()
     optimizer.did.clear()
     for having, other in (optimizer.params, optimizer.params[::-1]):
         having.grad, other.grad = first, None
