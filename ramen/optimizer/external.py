@@ -79,13 +79,8 @@ class ExternalOptimizer(torch.optim.Optimizer):
         self._pull()
         return loss
 
-    @property
-    def switches_weights(self) -> bool:
-        """True if the weights to evaluate are not those to train."""
-        return isinstance(self.inner, SwitchesWeights)
-
     def eval(self) -> None:
-        """Put the weights to evaluate into the parameters, of a method that switches them."""
+        """Put the weights to evaluate into the parameters, if the method is a SwitchesWeights."""
         self.inner.eval()
         self._pull()
 

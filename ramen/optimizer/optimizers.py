@@ -1,4 +1,4 @@
-"""The optimizers of a run, stepped as one, and the hyperparameters that follow a schedule."""
+"""The optimizers of a run: their groups of parameters, their steps, and the hyperparameters that follow a schedule."""
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from ramen.optimizer.base import Optimizer
-from ramen.optimizer.external import ExternalOptimizer
+from ramen.optimizer.external import ExternalOptimizer, SwitchesWeights
 
 log = logging.getLogger("ramen")
 Curve = Callable[[float], float]  # progress -> multiplier
@@ -53,6 +53,8 @@ class Optimizers:
     def __init__(self, by_name: Mapping[str, Optimizer | ExternalOptimizer], curves: dict[str, dict[str, Curve]]):
         """`curves`: of each optimizer's hyperparameters that follow a schedule. ValueError where that cannot be."""
         self.by_name = by_name
+        external = [each for each in by_name.values() if isinstance(each, ExternalOptimizer)]
+        self.switching = [each for each in external if isinstance(each.inner, SwitchesWeights)]
         self.scheduled = [s for name in by_name for s in _scheduled(name, by_name[name], curves.get(name, {}))]
         self._numbers: list[float] = []  # present values of what is scheduled
         self._tensor: torch.Tensor | None = None  # the same on the device
@@ -90,12 +92,6 @@ class Optimizers:
     def step(self) -> None:
         for step in self._steps.values():
             step()
-
-    @property
-    def switching(self) -> list[ExternalOptimizer]:
-        """The optimizers that evaluate other weights than they train."""
-        external = [each for each in self.by_name.values() if isinstance(each, ExternalOptimizer)]
-        return [each for each in external if each.switches_weights]
 
     def copy_state(self, source: torch.Tensor, target: torch.Tensor) -> None:
         """Give `target` a copy of the state that `source` has in the optimizer of both."""
