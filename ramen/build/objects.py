@@ -16,9 +16,9 @@ from ramen.config.check import schedules, without_schedules
 from ramen.config.kinds import PARTS
 from ramen.config.registry import build, factory
 from ramen.errors import ConfigError
+from ramen.kernels.attention import choose
 from ramen.nn.contracts import ComponentFactories
 from ramen.nn.gpt import DataSpec, Windows
-from ramen.ops.attention import choose
 from ramen.optimizer.base import Optimizer
 from ramen.optimizer.external import ExternalOptimizer
 from ramen.optimizer.optimizers import Curve, Optimizers, ParamGroup

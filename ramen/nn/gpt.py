@@ -1,8 +1,9 @@
-"""A GPT: embedding, blocks, final norm, head. It is given factories for its parts and knows no method by name.
+"""A GPT: embedding, blocks of attention and MLP, final norm, head. It is given factories for its parts and knows none by name.
 
 Source: Radford et al. 2019 (GPT-2), with RMS norms without gain, no biases and the components of the config.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -10,12 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ramen.nn.block import Block, BlockInputs, RunBlock, run
 from ramen.nn.contracts import (
     Attention,
     ComponentFactories,
     Embedding,
     Position,
+    Residual,
     RestoresWeights,
     Stream,
     ValueEmbedding,
@@ -44,6 +45,51 @@ class DataSpec:
     def opens(self, tokens: Tensor) -> Tensor:
         """(B, T) ids -> (B, T) bool, True where a document opens."""
         return tokens == self.bos if self.document_mask else torch.zeros_like(tokens, dtype=torch.bool)
+
+
+@dataclass(frozen=True)
+class BlockInputs:
+    """What every layer is given beside the stream."""
+
+    mask: DocumentMask
+    position: Position
+    value_embedding: ValueEmbedding
+    value_rows: tuple[Tensor, ...]  # what the value embedding has read of the tokens
+
+
+class Block(nn.Module):
+    """Up to two sublayers; each has a connection of its own and reads the stream at RMS 1. Attention may be left out."""
+
+    def __init__(self, factories: ComponentFactories, layer: int, layers: int, dim: int, heads: int, turning: int):
+        super().__init__()
+        self.layer, linear = layer, partial(factories.make, "linear")
+        self.attention: Attention | None = None
+        self.attention_residual: Residual | None = None
+        attention = factories.make("attention", dim, heads, linear, layer, layers, turning)
+        if attention.kind != "N":
+            self.attention, self.attention_residual = attention, factories.make("residual", dim, 2 * layer)
+        self.mlp: nn.Module = factories.make("mlp", dim, linear)
+        self.mlp_residual: Residual = factories.make("residual", dim, 2 * layer + 1)
+
+    def forward(self, h: Tensor, inputs: BlockInputs) -> Tensor:
+        attention, connection = self.attention, self.attention_residual
+        if attention is not None and connection is not None:
+
+            def attend(x: Tensor) -> Tensor:
+                x = rms_norm(x)
+                value = inputs.value_embedding(self.layer, inputs.value_rows, x)
+                return attention(x, inputs.position, inputs.mask, value)
+
+            h = connection.connect(h, attend)
+        return self.mlp_residual.connect(h, lambda x: self.mlp(rms_norm(x)))
+
+
+RunBlock = Callable[[Block, Tensor, BlockInputs], Tensor]
+
+
+def run(block: Block, h: Tensor, inputs: BlockInputs) -> Tensor:
+    """The stream after a block."""
+    return block(h, inputs)
 
 
 class GPT(Component):
@@ -76,31 +122,20 @@ class GPT(Component):
         self.embedding: Embedding = factories.make("embedding", data.vocabulary, dim)
         self.stream: Stream = factories.make("stream", dim, layers)
         self.position: Position = factories.make("position", dim // heads, data.sequence_length)
-        self.blocks: Any = nn.ModuleList(self._block(factories, layer, layers, dim, heads) for layer in range(layers))
+        shared = layers, dim, heads, self.position.turning
+        self.blocks: Any = nn.ModuleList(Block(factories, layer, *shared) for layer in range(layers))
         attending = tuple(block.layer for block in self.blocks if block.attention is not None)
         self.value_embedding: ValueEmbedding = factories.make("value_embedding", data.vocabulary, dim, heads, attending)
         windows = {attention.kind: attention.window for attention in self.attentions}
         self.register_buffer("saved_windows", torch.zeros(2, dtype=torch.long, device="cpu"))
         self.saved_windows: Tensor
         self.begin((windows.get("L"), windows.get("S")))
-        self.register_load_state_dict_post_hook(_restore_windows)
+        self.register_load_state_dict_post_hook(GPT._restore_windows)
 
     @property
     def attentions(self) -> list[Attention]:
         """Of the layers that have one."""
         return [block.attention for block in self.blocks if block.attention is not None]
-
-    def _block(self, factories: ComponentFactories, layer: int, layers: int, dim: int, heads: int) -> Block:
-        linear = partial(factories.make, "linear")
-        attention = factories.make("attention", dim, heads, linear, layer, layers, self.position.turning)
-        attends = attention.kind != "N"
-        return Block(
-            layer,
-            attention if attends else None,
-            factories.make("residual", dim, 2 * layer) if attends else None,
-            factories.make("mlp", dim, linear),
-            factories.make("residual", dim, 2 * layer + 1),
-        )
 
     def hidden(self, tokens: Tensor, documents: int | None = None, run_block: RunBlock = run) -> Tensor:
         """(B, T) token ids, of so many documents, -> (B, T, D) normalised outputs of the last block."""
@@ -176,16 +211,14 @@ class GPT(Component):
             self.position.rescale(old, new)
         self.set_windows(windows)
 
+    def _restore_windows(self, keys: Any) -> None:
+        if self.saved_windows.any():
+            long, short = self.saved_windows.tolist()
+            self.set_windows((long or None, short or None))
+
     @torch.no_grad()
     def after_step(self) -> None:
         """Let every part restore the properties of its weights."""
         for module in self.modules():
             if isinstance(module, RestoresWeights) and module is not self:
                 module.after_step()
-
-
-def _restore_windows(module: nn.Module, keys: Any) -> None:
-    assert isinstance(module, GPT)
-    if module.saved_windows.any():
-        long, short = module.saved_windows.tolist()
-        module.set_windows((long or None, short or None))

@@ -3,68 +3,25 @@
     softmax(scale q k^T + mask) v,  mask: causal, same document, within the window (ramen/ops/document_mask.py)
 
 Computed here by torch's own attention with a dense mask (`sdpa`), on any device and in any number type. Other backends of exactly
-the same condition register themselves under a name (ramen/kernels/cpu/attention.py, ramen/kernels/cuda/attention.py):
-kernel  one C kernel forward and one backward on the CPU
-flex    FlexAttention on CUDA, compiled
-varlen  torch's variable-length flash attention on CUDA, in half precision
+the same condition are in ramen/kernels/attention.py.
 """
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensor
 from torch.nn import functional as F
 
 from ramen.device import compute_dtype
 from ramen.ops.document_mask import DocumentMask
-from ramen.ops.operation import twins
+from ramen.ops.operation import operation
 from ramen.ops.rms_norm import rms_norm
 
 Backend = Literal["auto", "kernel", "sdpa", "flex", "varlen"]
-NEEDS = {
-    "kernel": "the CPU, float32 or bfloat16, a C compiler, and RAMEN_KERNELS not off",
-    "flex": "a CUDA device, for torch has no backward pass for it on others, and heads of 16 dimensions or more",
-    "varlen": "a CUDA device, precision=bf16, compile=off and heads of a multiple of 8 dimensions up to 256",
-}
 
 
-class DenseAttention:
-    """The backend `sdpa`, and the base of the others."""
-
-    automatic_uncompiled = True  # whether `auto` takes it where nothing is compiled
-
-    @staticmethod
-    def serves(device: torch.device, dtype: torch.dtype, width: int, compiling: bool) -> bool:
-        """Whether it can work on heads of so many dimensions."""
-        return True
-
-    @staticmethod
-    def takes(tensor: Tensor) -> bool:
-        """Whether it can work on a tensor of this class."""
-        return True
-
-    @staticmethod
-    def prepare(mask: DocumentMask, window: int | None, dtype: torch.dtype) -> None:
-        """Let the mask compute what `attend` will ask it for."""
-        mask.additive(window, dtype)
-
-    @staticmethod
-    def attend(q: Tensor, k: Tensor, v: Tensor, mask: DocumentMask, window: int | None, scale: float) -> Tensor:
-        """(B, T, H, K) each -> (B, T, H, K)."""
-        q, k, v = (x.transpose(1, 2) for x in (q, k, v))  # (B, H, T, K)
-        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask.additive(window, q.dtype), scale=scale)
-        return y.transpose(1, 2)
-
-    @staticmethod
-    def attend_merged(
-        qkv: Tensor, position: Any, mask: DocumentMask, window: int | None, scale: float, qk_norm: bool
-    ) -> Tensor:
-        """The whole of `attention` (B, T, 3, H, K) -> (B, T, H, K), without its options; NotImplemented if it cannot."""
-        return NotImplemented
-
-
+@operation
 def attention(
     qkv: Tensor,
     position: Callable[[Tensor], Tensor],
@@ -85,11 +42,6 @@ def attention(
     ValueError when `backend` cannot serve tensors like these.
     """
     scale *= getattr(position, "gain", 1.0)
-    chosen = _serve(backend, qkv, torch.compiler.is_compiling())
-    if key_offset is None and value is None and not paired:
-        y = chosen.attend_merged(qkv, position, mask, window, scale, qk_norm)
-        if y is not NotImplemented:
-            return y
     qk, v = qkv.split((2, 1), dim=2)  # split, for its backward pass is one concatenation
     qk = position(rms_norm(qk) if qk_norm else qk)  # (B, T, 2, H, K)
     q, k = qk.unbind(2)
@@ -100,14 +52,24 @@ def attention(
         v = v + value.to(v.dtype)
     if paired:
         q, k, v = (z.reshape(z.shape[0], 2 * z.shape[1], -1, z.shape[3]) for z in (q, k, v))  # (B, 2 T, H / 2, K)
-        mask, window = _in_pairs(mask, window)
-    y = chosen.attend(q, k, v, mask, window, scale)
-    return y.reshape(qkv.shape[:2] + qkv.shape[3:]) if paired else y
+        mask, window = in_pairs(mask, window)
+    return attend(q, k, v, mask, window, scale, backend).reshape(qkv.shape[:2] + qkv.shape[3:])
 
 
-REGISTERED = twins(attention)
+@operation
+def attend(
+    q: Tensor, k: Tensor, v: Tensor, mask: DocumentMask, window: int | None, scale: float, backend: Backend
+) -> Tensor:
+    """softmax(scale q k^T + mask) v of (B, T, H, K) each -> (B, T, H, K)."""
+    if backend not in ("auto", "sdpa"):
+        raise ValueError(f"backend: {backend} is one of ramen.kernels, which are off; allowed here are auto, sdpa")
+    q, k, v = (x.transpose(1, 2) for x in (q, k, v))  # (B, H, T, K)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask.additive(window, q.dtype), scale=scale).transpose(
+        1, 2
+    )
 
 
+@operation
 def prepare(
     x: Tensor, mask: DocumentMask, width: int, *, window: int | None, paired: bool, backend: Backend, compiling: bool
 ) -> None:
@@ -115,45 +77,13 @@ def prepare(
 
     `width` is a head's.
     """
-    dtype = compute_dtype(x)
-    like = x.new_empty((0, width), dtype=dtype)
-    if paired:
-        mask, window = _in_pairs(mask, window)
-    _serve(backend, like, compiling or torch.compiler.is_compiling()).prepare(mask, window, dtype)
+    mask, window = in_pairs(mask, window) if paired else (mask, window)
+    mask.additive(window, compute_dtype(x))
 
 
-def _in_pairs(mask: DocumentMask, window: int | None) -> tuple[DocumentMask, int | None]:
+def in_pairs(mask: DocumentMask, window: int | None) -> tuple[DocumentMask, int | None]:
     """For two heads in one softmax: 2 w - 1 places reach the w-th token back from both heads, and no further."""
     return mask.paired(), window and 2 * window - 1
-
-
-def backends() -> dict[str, type[DenseAttention]]:
-    """Every backend in this process by name, in the order in which `auto` tries them."""
-    return {**REGISTERED, "sdpa": DenseAttention}
-
-
-def choose(asked: Backend, device: torch.device, dtype: torch.dtype, width: int, compiling: bool) -> str:
-    """The backend that serves heads of `width`; ValueError when the one asked for cannot, with what it needs."""
-    able = {name: each for name, each in backends().items() if each.serves(device, dtype, width, compiling)}
-    if asked == "auto":
-        return next(name for name, each in able.items() if compiling or each.automatic_uncompiled)
-    if asked not in able:
-        raise ValueError(f"backend: {asked} needs {NEEDS[asked]}; allowed here are {', '.join(['auto', *able])}")
-    return asked
-
-
-def _serve(asked: Backend, qkv: Tensor, compiling: bool) -> type[DenseAttention]:
-    """The backend for qkv (..., K)."""
-    if asked in ("flex", "varlen") and isinstance(qkv, FakeTensor) and qkv.device.type == "cpu":
-        asked = "auto"  # in a dry run, where the CPU stands for a GPU: its kernel saves what they save for the backward pass
-    chosen = backends()[choose(asked, qkv.device, qkv.dtype, qkv.shape[-1], compiling)]
-    if chosen.takes(qkv):
-        return chosen
-    if asked != "auto":
-        raise ValueError(
-            f"backend: {asked} takes ordinary tensors, got {type(qkv).__name__}; allowed here are auto, sdpa"
-        )
-    return DenseAttention
 
 
 def exclude_self(y: Tensor, v: Tensor, share: Tensor) -> Tensor:

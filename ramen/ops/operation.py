@@ -47,7 +47,7 @@ def operation(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def twin(of: Callable[..., Any], place: str = ANY) -> Callable[[Function], Function]:
-    """Register what is decorated as the twin of an operation on a type of device, or under another name (ramen.ops.attention)."""
+    """Register what is decorated as the twin of an operation on a type of device, or under a name (ramen.kernels.attention)."""
 
     def register(function: Function) -> Function:
         twins(of)[place] = function

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from ramen.device import cache_folder
 from ramen.errors import ConfigError
-from ramen.nn.block import run
+from ramen.nn.gpt import run
 
 log = logging.getLogger("ramen")
 CompileMode = Literal["on", "off", "regional"]

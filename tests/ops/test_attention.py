@@ -10,8 +10,9 @@ from torch.nn import functional as F
 from torch.nn.attention import flex_attention, varlen
 
 from ramen.kernels import plain_torch, status
+from ramen.kernels.attention import backends
 from ramen.kernels.cuda import attention as module  # which registers its backends
-from ramen.ops.attention import attention, backends
+from ramen.ops.attention import attention
 from ramen.ops.document_mask import DocumentMask
 from ramen.ops.rotary import rotate, rotation_table
 
@@ -171,10 +172,17 @@ def test_a_row_longer_than_the_table_is_refused(dtype):
 def test_a_kernel_that_is_not_there_is_no_other_backend():
     qkv, _, mask = inputs(1, 9, 1, 4, 1)
     settings = dict(window=None, scale=0.3, qk_norm=True)
+    with (
+        plain_torch("kernel"),
+        pytest.raises(
+            ValueError, match=r"backend: kernel needs the CPU, .* a C compiler, .*; allowed here are auto, sdpa"
+        ),
+    ):
+        attention(qkv, Rotation(4, 9), mask, **settings, backend="kernel")
     with plain_torch():
         assert attention(qkv, Rotation(4, 9), mask, **settings).isfinite().all()
         with pytest.raises(
-            ValueError, match=r"backend: kernel needs the CPU, .* a C compiler, .*; allowed here are auto, sdpa"
+            ValueError, match=r"backend: kernel is one of ramen.kernels, .* allowed here are auto, sdpa"
         ):
             attention(qkv, Rotation(4, 9), mask, **settings, backend="kernel")
 

@@ -11,15 +11,16 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from ramen.kernels.attention import DenseAttention
 from ramen.kernels.compiler import opaque
 from ramen.kernels.cpu.library import exist, kernels, serves
-from ramen.ops.attention import DenseAttention, attention
+from ramen.ops.attention import attend
 from ramen.ops.document_mask import DocumentMask
 from ramen.ops.operation import twin
 from ramen.ops.rotary import positions
 
 
-@twin(attention, "kernel")
+@twin(attend, "kernel")
 class KernelAttention(DenseAttention):
     """attention.c."""
 

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ramen.ops.attention import DenseAttention, attention
+from ramen.kernels.attention import DenseAttention
+from ramen.ops.attention import attend
 from ramen.ops.document_mask import DocumentMask
 from ramen.ops.operation import twin
 
@@ -19,7 +20,7 @@ BLOCK = 128  # tokens of a side of a block, FlexAttention's own
 HALF = (torch.bfloat16, torch.float16)
 
 
-@twin(attention, "varlen")
+@twin(attend, "varlen")
 class VarlenAttention(DenseAttention):
     """torch.nn.attention.varlen."""
 
@@ -42,7 +43,7 @@ class VarlenAttention(DenseAttention):
         return call(*flat, ends, ends, longest, longest, scale=scale, window_size=sees).view(q.shape)
 
 
-@twin(attention, "flex")
+@twin(attend, "flex")
 class FlexAttention(DenseAttention):
     """torch.nn.attention.flex_attention."""
 

@@ -10,7 +10,7 @@ checkpoint and the memory estimate know them.
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ramen.nn.embedding.base import TableEmbedding
 from ramen.nn.parameter import normal, parameter
@@ -19,6 +19,8 @@ from ramen.nn.parameter import normal, parameter
 class Split(TableEmbedding):
     """Two tables (V padded, D) of which the first serves both uses until the split."""
 
+    saved_is_split: Tensor
+
     def __init__(self, vocabulary: int, dim: int, *, init_std: float, split_at: float, **base: Any):
         super().__init__(vocabulary, dim, init_std=init_std, **base)
         if not 0 < split_at < 1:
@@ -26,8 +28,7 @@ class Split(TableEmbedding):
         self.split_at = split_at
         self.head_weight = parameter(tuple(self.weight.shape), normal(init_std), "head")
         self.register_buffer("saved_is_split", torch.zeros((), dtype=torch.bool, device="cpu"))
-        self.saved_is_split: Tensor
-        self.register_load_state_dict_post_hook(_loaded)
+        self.register_load_state_dict_post_hook(Split._loaded)
 
     def head(self) -> Tensor:
         return self.head_weight if self.is_split else self.weight
@@ -39,7 +40,5 @@ class Split(TableEmbedding):
         self.is_split = True
         return self.weight, self.head_weight
 
-
-def _loaded(module: nn.Module, keys: Any) -> None:
-    assert isinstance(module, Split)
-    module.is_split = bool(module.saved_is_split)
+    def _loaded(self, keys: Any) -> None:
+        self.is_split = bool(self.saved_is_split)

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ramen.errors import ConfigError
 from ramen.nn.position.half_rope import HalfRoPE
@@ -49,7 +49,7 @@ class YaRN(HalfRoPE):
         self.slow, self.fast, self.sharpening = slow_turns, fast_turns, sharpening
         self.register_buffer("frequencies", self.unscaled.clone())
         self.register_buffer("saved_gain", torch.ones((), dtype=torch.float64, device="cpu"))
-        self.register_load_state_dict_post_hook(_loaded)
+        self.register_load_state_dict_post_hook(YaRN._loaded)
 
     def check_windows(self, windows: Sequence[int | None]) -> None:
         if self.original is None and len(set(windows)) == 1:
@@ -83,8 +83,6 @@ class YaRN(HalfRoPE):
         """Make the table anew from the frequencies."""
         self.table.copy_(rotation_table(self.frequencies, self.table.shape[0]))
 
-
-def _loaded(module: nn.Module, keys: Any) -> None:
-    assert isinstance(module, YaRN)
-    module.gain = module.saved_gain.item()
-    module.turn()
+    def _loaded(self, keys: Any) -> None:
+        self.gain = self.saved_gain.item()
+        self.turn()

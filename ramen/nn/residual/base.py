@@ -15,10 +15,11 @@ from torch import Tensor
 
 from ramen.nn.contracts import Branch, Residual
 from ramen.nn.parameter import constant, fixed, parameter
-from ramen.ops.checks import check_one_of
+from ramen.ops.bank import upcast
 from ramen.ops.streams import normed_linear, read_and_mix, write
 
 Init = Literal["paper", "identity"]
+OFF_DIAGONAL = -8.0  # logit: a doubly stochastic mix starts with exp(-8) = 3e-4 off its diagonal
 SCALE = 0.01  # of the dynamic part of a weight at the start, in all papers
 
 
@@ -35,7 +36,7 @@ class Streams(Residual):
         """Of h (N, slots, width): read (N, fractions, slots), mix - I (N, slots, slots), write (N, slots); N or 1."""
 
     def open(self, x: Tensor) -> Tensor:  # (B, T, D) -> (B, T, S, D)
-        x = x.float() if x.dtype.itemsize < 4 else x
+        x = upcast(x)
         return x.unsqueeze(-2).expand(*x.shape[:-1], self.streams, x.shape[-1]).contiguous()
 
     def connect(self, h: Tensor, branch: Branch) -> Tensor:  # (B, T, S, D) -> (B, T, S, D)
@@ -63,7 +64,6 @@ class Manifold(Streams):
 
     def __init__(self, dim: int, sublayer: int, streams: int, mix_bias: Tensor, *, dynamic: bool, init: Init):
         super().__init__(dim, sublayer, streams, 1)
-        check_one_of("paper", "identity", init=init)
         own = torch.arange(streams) == sublayer % streams
         reading = writing = 2.0 * own - 1
         if init == "identity":

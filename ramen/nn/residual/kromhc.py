@@ -10,23 +10,23 @@ not depend on the token (dynamic: false) and init identity are options.
 In the first sublayer all streams are equal, so H_res moves nothing there; in the last one the mean does not see it.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
-from ramen.nn.residual.base import Init, Manifold
+from ramen.nn.residual.base import OFF_DIAGONAL, Manifold
 from ramen.ops.doubly_stochastic import kronecker
-
-OFF_DIAGONAL = -8.0  # logit of 1 - p: every factor starts with 3e-4 off its diagonal
 
 
 class KromHC(Manifold):
     """A connection with H_res = U_1 (x) ... (x) U_K."""
 
-    def __init__(self, dim: int, sublayer: int, *, streams: int, dynamic: bool, init: Init):
+    def __init__(self, dim: int, sublayer: int, *, streams: int, **base: Any):
         if streams < 2 or streams & (streams - 1):
             raise ValueError(f"streams must be a power of two >= 2, got {streams}")
         start = torch.tensor([0.0, OFF_DIAGONAL]).repeat(streams.bit_length() - 1, 1)  # (K, 2)
-        super().__init__(dim, sublayer, streams, start, dynamic=dynamic, init=init)
+        super().__init__(dim, sublayer, streams, start, **base)
 
     def mix(self, logits: Tensor) -> Tensor:
         pairs = torch.softmax(logits.unflatten(-1, (-1, 2)), dim=-1)  # (N, K, 2): p, 1 - p

@@ -13,17 +13,16 @@ In the first sublayer all streams are equal, so H_res moves nothing there; in th
 """
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from ramen.nn.residual.base import Init, Manifold, eye_like
-from ramen.ops.checks import COUNTS, check_one_of, check_range
+from ramen.nn.residual.base import OFF_DIAGONAL, Manifold, eye_like
+from ramen.ops.checks import COUNTS, check_range
 from ramen.ops.doubly_stochastic import orthostochastic, sinkhorn_knopp
 
 Projection = Literal["sinkhorn", "orthostochastic"]
-OFF_DIAGONAL = -8.0  # logit: H_res starts with exp(-8) = 3e-4 off its diagonal
 
 
 class MHC(Manifold):
@@ -38,19 +37,16 @@ class MHC(Manifold):
         projection: Projection,
         iterations: int,
         identity_mix: float | None,
-        dynamic: bool,
-        init: Init,
+        **base: Any,
     ):
         check_range("[2, inf)", streams=streams)
         check_range(COUNTS, iterations=iterations)
-        check_one_of("sinkhorn", "orthostochastic", projection=projection)
-        if identity_mix is not None and not 0 < identity_mix < 1:
-            raise ValueError(f"identity_mix must be in (0, 1) or null, got {identity_mix}")
+        check_range("(0, 1) or null", identity_mix=identity_mix)
         start = _start(streams, projection, near_identity=identity_mix is None).flatten()
         if identity_mix is not None:  # a is the sigmoid of a logit of its own, behind those of H
             start = torch.cat((start, torch.tensor([math.log(identity_mix / (1 - identity_mix))])))
-        super().__init__(dim, sublayer, streams, start, dynamic=dynamic, init=init)
-        self.project = sinkhorn_knopp if projection == "sinkhorn" else orthostochastic
+        super().__init__(dim, sublayer, streams, start, **base)
+        self.project = {"sinkhorn": sinkhorn_knopp, "orthostochastic": orthostochastic}[projection]
         self.iterations = iterations
 
     def mix(self, logits: Tensor) -> Tensor:

@@ -4,9 +4,10 @@ import pytest
 import torch
 
 from ramen.errors import ConfigError
+from ramen.kernels import attention as kernels
+from ramen.kernels.attention import DenseAttention, choose
 from ramen.kernels.cuda.attention import FlexAttention, VarlenAttention, block_mask, boundaries
-from ramen.ops import attention as ops
-from ramen.ops.attention import DenseAttention, attention, choose, offset_keys
+from ramen.ops.attention import attention, offset_keys
 from ramen.ops.document_mask import DocumentMask
 
 LONG_SHORT = (
@@ -283,7 +284,7 @@ def test_masks_are_made_before_the_layers(build_gpt, rows, monkeypatch, backend,
         return once(mask, key, lambda: computed.append(key) or compute())
 
     monkeypatch.setattr(DocumentMask, "once", noting)
-    monkeypatch.setattr(ops, "choose", lambda *given: told.append(given[-1]) or backend)
+    monkeypatch.setattr(kernels, "choose", lambda *given: told.append(given[-1]) or backend)
     monkeypatch.setattr(VarlenAttention, "attend", lambda q, k, v, mask, *more: v + boundaries(mask)[0])
     words = "attention.pattern=LSN", "attention.short_window_tokens=4", "attention.paired_layers=[0,4]"
     model, at = build_gpt("model.layers=5", *words), []
