@@ -58,7 +58,7 @@ class AROSinkhorn(MatrixOptimizer):
                 rotation = self.state[p].get(ROTATION)
                 if rotation is not None:
                     rotation.zero_().diagonal(dim1=-2, dim2=-1).fill_(1.0)
-        banks = list(self.banks(index, params, group))
+        banks = list(self.banks(params, group))
         momenta = [self.accumulate(bank, group) for bank in banks]
         self._rotate([bank.state[ROTATION] for bank in banks], momenta, group)
         for bank, momentum in zip(banks, momenta, strict=True):

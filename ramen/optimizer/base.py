@@ -36,7 +36,6 @@ IterationType = Literal["auto", "bfloat16", "float32"]
 MOMENTUM, RADIUS = "momentum", "radius"
 Group = dict[str, Any]  # one of torch's param_groups
 State = dict[str, Tensor]
-Initial = Callable[[Tensor, Group], State]
 # Keys of a group that are no hyperparameters: torch's own, those of its schedules, and a name.
 OF_TORCH = frozenset(
     {"params", "param_names", "name", "initial_lr", "max_lr", "min_lr", "max_momentum", "base_momentum"}
@@ -163,7 +162,7 @@ class MatrixOptimizer(Optimizer):
         self, params: Any, *, lr: NotNegative, momentum: Fraction, nesterov: bool, weight_decay: NotNegative, cautious: bool,
         decay_lr_power: Literal[1, 2], hyperball: bool, **method: Any,
     ):  # fmt: skip
-        self._banks: dict[tuple[Any, ...], Bank] = {}
+        self._banks: dict[tuple[int, ...], Bank] = {}  # by the ids of their parameters
         self._stacked = 0  # banks made so far
         super().__init__(params, dict(
             lr=lr, momentum=momentum, nesterov=nesterov, weight_decay=weight_decay, cautious=cautious,
@@ -222,28 +221,26 @@ class MatrixOptimizer(Optimizer):
         return self._stacked, len(self._banks)
 
     def step_group(self, index: int, params: list[Tensor], group: Group) -> None:
-        for bank in self.banks(index, params, group):
+        for bank in self.banks(params, group):
             self.update(bank, group)
 
-    def banks(self, index: int, params: list[Tensor], group: Group) -> Iterator[Bank]:
+    def banks(self, params: list[Tensor], group: Group) -> Iterator[Bank]:
         """These parameters of a group, in banks."""
         kinds: dict[tuple[Any, ...], list[Tensor]] = {}
         for p in params:
-            kinds.setdefault((index, p.shape[-2:], p.dtype, p.device), []).append(p)
-        for key, members in kinds.items():
+            kinds.setdefault((p.shape[-2:], p.dtype, p.device), []).append(p)
+        for members in kinds.values():
             size = self.cpu_bank_elements // members[0].numel() if members[0].device.type == "cpu" else len(members)
             for start in range(0, len(members), max(1, size)):
-                yield self.bank((*key, start), members[start : start + max(1, size)], group)
+                yield self.bank(members[start : start + max(1, size)], group)
 
-    def bank(
-        self, key: tuple[Any, ...], params: Sequence[Tensor], group: Group, initial: Initial | None = None
-    ) -> Bank:
-        """The bank of these parameters with their state (`initial`'s), kept under `key` while the parameters are the same."""
-        known = self._banks.get(key)
-        if known is not None and [*map(id, known.params)] == [*map(id, params)]:
-            return known
-        ids = set(map(id, params))  # a bank that shares a parameter with the new one would be out of date
-        self._banks = {k: b for k, b in self._banks.items() if ids.isdisjoint(map(id, b.params))}
+    def bank(self, params: Sequence[Tensor], group: Group, initial: Callable[..., State] | None = None) -> Bank:
+        """The bank of these parameters with their state, made once; its first state is `initial`'s or `initial_state`'s."""
+        key = tuple(map(id, params))
+        if key in self._banks:
+            return self._banks[key]
+        # A bank that shares a parameter with the new one would be out of date.
+        self._banks = {other: bank for other, bank in self._banks.items() if set(other).isdisjoint(key)}
         bank, weight = Bank(tuple(params)), stack(params)
         is_fresh = [MOMENTUM not in self.state.get(p, {}) for p in params]
         if any(is_fresh):

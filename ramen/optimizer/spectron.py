@@ -60,13 +60,13 @@ class Spectron(MatrixOptimizer):
         for left, right in ((group["params"][i], group["params"][j]) for i, j in group[PAIRS]):
             if left.grad is None or right.grad is None:  # a pair steps when both its factors have a gradient
                 continue
-            key = (index, left.shape[-2:], right.shape[-2:], left.dtype, left.device)
+            key = (left.shape[-2:], right.shape[-2:], left.dtype, left.device)
             kinds.setdefault(key, []).append((left, right))
-        for key, pairs in kinds.items():
+        for pairs in kinds.values():
             lefts, rights = zip(*pairs, strict=True)
-            right_bank = self.bank((*key, "right"), rights, group)
+            right_bank = self.bank(rights, group)
             b = stack(rights)
-            left_bank = self.bank((*key, "left"), lefts, group, partial(_power_vectors, b))
+            left_bank = self.bank(lefts, group, partial(_power_vectors, b))
             step_scale = _step_scale(stack(lefts), b, left_bank.state, group)
             left_step = orthogonalise(self.accumulate(left_bank, group), group)
             right_step = orthogonalise(self.accumulate(right_bank, group), group)

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ramen.device import cache_folder
 from ramen.errors import ConfigError
@@ -35,15 +35,14 @@ def choose_compile_mode(choice: Literal["auto", "on", "off", "regional"], device
     return choice
 
 
-def loss_function(model: nn.Module, mode: CompileMode, recompute: bool) -> Callable[..., Tensor]:
+def loss_function(model: Any, mode: CompileMode, recompute: bool) -> Callable[..., Tensor]:
     """The model's loss as a function of tokens, targets and, if known, the number of documents."""
-    gpt: Any = model
     run_block: Callable[..., Tensor] = run
     if mode != "off":
         configure_compiler()
     if mode == "regional":
         run_block = torch.compile(run, dynamic=False, fullgraph=True)
-    for attention in gpt.attentions:
+    for attention in model.attentions:
         attention.compiled = mode == "regional"
     if recompute:
         from torch.utils.checkpoint import checkpoint

@@ -58,11 +58,10 @@ class Diagnostics:
             if self._watched[0][2].is_cuda:
                 torch.cuda.synchronize(self._watched[0][2].device)  # the step's own time is not ours
             started = time.perf_counter()
-            before, older = self._weights[step], self._weights.get(step - 1)
-            measured = [
-                _measure(*watched, before[k], None if older is None else older[k], self.power_steps)
-                for k, watched in enumerate(self._watched)
-            ]
+            before = self._weights[step]
+            older = self._weights.get(step - 1, before)  # without them the last update counts as zero
+            weights = zip(self._watched, before, older, strict=True)
+            measured = [_measure(*watched, w, last, self.power_steps) for watched, w, last in weights]
             self._write({"step": step} | _line(measured, self.by))
             seconds = time.perf_counter() - started
         self._weights = {k: weights for k, weights in self._weights.items() if k == step and self._due(step + 1)}
@@ -93,13 +92,13 @@ class Measured:
 
 
 def _measure(
-    name: str, group: ParamGroup, p: nn.Parameter, before: Tensor, older: Tensor | None, power_steps: int
+    name: str, group: ParamGroup, p: nn.Parameter, before: Tensor, older: Tensor, power_steps: int
 ) -> Measured:
     """`before` and `older` are the weights before this step and before the one that came before it."""
     weight = upcast(before)
     update = upcast(p) - weight
     gradient = torch.zeros_like(update) if p.grad is None else upcast(p.grad)
-    last = torch.zeros_like(update) if older is None else weight - upcast(older)
+    last = weight - upcast(older)
     pairs = [(x, x) for x in (update, weight, gradient, last)] + [(update, gradient), (update, last)]
     sums = torch.stack([torch.vdot(a.flatten(), b.flatten()) for a, b in pairs]).tolist()
     spectra: dict[str, Tensor] = {}

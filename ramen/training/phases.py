@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from ramen.nn.gpt import Windows
 from ramen.nn.parameter import named_roles
@@ -32,9 +32,8 @@ class RunSchedules:
 class RunPhases:
     """Moves the model of a run from phase to phase."""
 
-    def __init__(self, model: nn.Module, optimizers: Optimizers, schedules: RunSchedules, config: TrainerConfig):
-        self.model: Any = model
-        self.optimizers, self.schedules, self.config = optimizers, schedules, config
+    def __init__(self, model: Any, optimizers: Optimizers, schedules: RunSchedules, config: TrainerConfig):
+        self.model, self.optimizers, self.schedules, self.config = model, optimizers, schedules, config
         self.scalars: list[Tensor] = [p for _, p, role in named_roles(model) if role == "scalar"]
         self.last: list[Any] | None = None  # rows and windows of the step before
         self.frozen_steps = 0  # for so many steps to come, this one included, scalars stay as they are
