@@ -171,12 +171,11 @@ class MatrixOptimizer(Optimizer):
 
     def check(self, group: Group) -> None:
         super().check(group)
-        for p in group["params"]:
-            if p.ndim not in (2, 3):
-                raise ValueError(
-                    f"{type(self).__name__} takes matrices (m, n) and banks of them (N, m, n), got a parameter of shape "
-                    f"{tuple(p.shape)}; what is no matrix belongs to another optimizer, or into two axes"
-                )
+        if wrong := [tuple(p.shape) for p in group["params"] if p.ndim not in (2, 3)]:
+            raise ValueError(
+                f"{type(self).__name__} takes matrices (m, n) and banks of them (N, m, n), got a parameter of shape {wrong[0]}; "
+                "give any other to another optimizer, or reshape it to two axes"
+            )
         for p in group["params"][:1]:
             warm(p, nesterov=group["nesterov"], decay=group["weight_decay"], cautious=group["cautious"])
 

@@ -44,15 +44,11 @@ class ExternalOptimizer(torch.optim.Optimizer):
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         super().add_param_group(param_group)
-        for p in param_group["params"]:
-            if p.ndim > 3:
-                self.param_groups.pop()
-                raise ValueError(
-                    f"allowed are matrices and banks of them (N, m, n), got a parameter of shape {tuple(p.shape)}"
-                )
-        leaves = {p: [nn.Parameter(matrix) for matrix in _matrices(p.detach())] for p in param_group["params"]}
-        self._leaves |= leaves
-        group = {**param_group, "params": [leaf for of_one in leaves.values() for leaf in of_one]}
+        if wrong := [tuple(p.shape) for p in param_group["params"] if p.ndim > 3]:
+            self.param_groups.pop()
+            raise ValueError(f"allowed are matrices and banks of them (N, m, n), got a parameter of shape {wrong[0]}")
+        self._leaves |= {p: [nn.Parameter(m) for m in _matrices(p.detach())] for p in param_group["params"]}
+        group = {**param_group, "params": [leaf for p in param_group["params"] for leaf in self._leaves[p]]}
         if self.inner is None:
             self._waiting.append(group)
         else:
