@@ -1,11 +1,10 @@
-"""Batches on the device. For CUDA a thread makes them ahead in pinned memory, from where a copy does not make the loop wait.
+"""Batches on the device. For CUDA a thread prepares them ahead in pinned memory, from which a copy does not block the loop.
 
-On a CPU the batch is a thousandth of a step or less (docs/performance.md), and a thread would take its core.
+On a CPU a batch takes a thousandth of a step or less (docs/performance.md), and a thread would take its core.
 
-The thread reads the same rows in the same order, and a batch travels with the position behind it: `state_dict` is that of
-the batches taken, never of those made ahead. A take of another size than the one before (a stage of a batch schedule)
-sends the thread back to that position. An error is raised by the take that would have met it without the thread, so a run
-that ends before a damaged shard ends well. Neither the depth nor the thread's pace changes what is taken.
+A batch travels with the position behind it: `state_dict` is that of the batches taken, never of those prepared ahead. A take of
+another size than the one before (a phase of a batch schedule) sends the thread back to that position. An error is raised by the
+take that would have met it without the thread, so a run that ends before a damaged shard ends well.
 """
 
 from collections import deque

@@ -6,6 +6,7 @@ Differs from the source: scalars are frozen for exactly the steps asked for; the
 """
 
 import copy
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -75,16 +76,15 @@ class RunPhases:
         """The rows of every phase from here on, with the model's graph as it will be there; as before at the end."""
         model, embedding = self.model, self.model.embedding
         windows, position, was_split = model.windows, copy.deepcopy(model.position.state_dict()), embedding.is_split
+        split_at = math.inf if embedding.split_at is None else embedding.split_at
         seen = set()
         try:
             if self.last is None:
                 model.begin(self.schedules.windows(behind))
-            split_at = [] if embedding.split_at is None else [embedding.split_at]
-            points = sorted({behind, *(point for point in [*self.schedules.points, *split_at] if point > behind)})
-            for point in points:
+            later = [point for point in (*self.schedules.points, split_at) if behind < point < math.inf]
+            for point in sorted({behind, *later}):
                 model.move_windows(self.schedules.windows(point))  # in the run's order, which a position may depend on
-                if split_at:
-                    embedding.is_split = was_split or point >= split_at[0]
+                embedding.is_split = was_split or point >= split_at
                 key = self._rows(point), self.graph_key()
                 if key not in seen:
                     seen.add(key)
@@ -92,8 +92,7 @@ class RunPhases:
         finally:
             model.set_windows(windows)
             model.position.load_state_dict(position)
-            if embedding.split_at is not None:
-                embedding.is_split = was_split
+            embedding.is_split = was_split
 
     def _rows(self, behind: float) -> int:
         return self.config.rows(self.schedules.batch(behind))
