@@ -112,8 +112,7 @@ def _run(method: int, lr: int, seed: int, loss: float) -> Run:
     numbers = {METRIC: 100 + float(loss), "tokens": 1e6, "steps": 100.0, "parameters": 1e6}
     return Run(
         folder=Path(f"{method}-{lr}-{seed}"), seed=seed, status="finished", reason="", in_sweep=True, config=config,
-        choices={"optimizer": f"method{method}"}, summary=numbers, facts={}, data_hash="d", commit="c", device="d",
-        precision="float32", curve=curve,
+        choices={"optimizer": f"method{method}"}, summary=numbers, facts={}, curve=curve,
     )  # fmt: skip
 
 

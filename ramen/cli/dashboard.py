@@ -16,8 +16,7 @@ from typing import Any
 from ramen.errors import ConfigError, DataError, RamenError, one_line, printable
 from ramen.logger.wandb import group_name
 from ramen.report.grouping import default_by, group, parse_by, setting_keys
-from ramen.runs.find import read_runs
-from ramen.runs.read import Run
+from ramen.runs.read import Run, read_runs
 
 AXES = {"Step": "step", "tokens": "tokens of training", "seconds": "seconds of training alone"}
 MOST_RUNS = 200  # drawn in a panel

@@ -88,6 +88,7 @@ HARMLESS = (  # settings that change speed and memory, and results to rounding
     "allow_targets",
 )  # fmt: skip
 NOT_ONE_RUN = ("changed files", "budget.", "code_hash")  # doubts that leave a run without a result
+SHOWN = {"data_hash": 12, "git_commit": 10}  # characters
 OF_THE_TOKENS = ("long_documents", "shard_tokens", "batching")  # not of the text
 
 
@@ -139,8 +140,6 @@ def _facts(methods: list[Method], by: list[str], by_cost: bool, timed: bool) -> 
 
 def _fact(name: str, run: Run) -> str | None:
     """A fact of a run in words; None if it is not known."""
-    if name == "data_hash":
-        return run.data_hash and run.data_hash[:12]
     if name == "corpus":  # as the config names it: by another tokenizer the same text has another hash
         keys = sorted(key for key in run.config if key.startswith("data.") and matters(key) and key not in OF_FACTS)
         return json.dumps({key: run.value(key) for key in keys if key.removeprefix("data.") not in OF_THE_TOKENS})
@@ -149,14 +148,12 @@ def _fact(name: str, run: Run) -> str | None:
         return f"bpe of {run.value('data.bpe_vocabulary')}" if tokenizer == "bpe" else tokenizer and str(tokenizer)
     if name == "optimizer.weight_decay":
         return ("cautious" if run.value("optimizer.cautious") else "plain") if run.value(name) else None
-    if name == "git_commit":
-        return run.commit and run.commit[:10]
     if name == "tokens" and _is_timed(run):
         return f"{run.value('trainer.seconds')} s"
     if math.isfinite(n := run.metric(name)):
         return f"{n:,.0f}"
-    if run.fact(name) or name in ("device", "threads"):  # whose configs only ask
-        return run.fact(name)
+    if run.facts.get(name) or name in ("data_hash", "device", "threads"):  # whose configs only ask
+        return run.facts[name][: SHOWN.get(name)] if name in run.facts else None
     return value_text(run.value(name)) if name in (*run.config, *run.choices) else None
 
 
@@ -186,7 +183,7 @@ def _within(methods: list[Method], of_speed: Gravity) -> Iterator[Finding]:
     code, speed, skipped = {}, {}, {}
     for method in methods:
         label, runs = method.label, _runs([method])
-        if len({run.fact("code_hash") or run.fact("git_diff") for run in runs}) > 1:
+        if len({run.facts.get("code_hash") or run.facts.get("git_diff") for run in runs}) > 1:
             code[label] = "several"
         rates = [rate for run in runs if (rate := run.metric("tokens_per_second")) > 0]
         if rates and max(rates) > STEADY * min(rates):

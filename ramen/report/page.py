@@ -59,26 +59,22 @@ def setup(methods: list[Method], command: str) -> list[str]:
     """What was run: model, budget, data, code, date, machine, and the command of this report."""
     runs = [run for method in methods for run in method.chosen_runs.values()] or methods[0].runs
 
-    def shared(*texts: str) -> str:
+    def shared(name: str, length: int | None = None) -> str:
+        texts = []
+        for run in runs:
+            number = run.metric(name)
+            config = value_text(run.value(name)) if name in run.config else "unknown"
+            texts.append(large(number) if math.isfinite(number) else run.facts.get(name, config)[:length])
         return listed(list(dict.fromkeys(texts)), 3)
 
-    def value(key: str) -> str:
-        return shared(*(value_text(run.value(key)) for run in runs))
-
-    def number(name: str) -> str:
-        return shared(*(large(run.metric(name)) for run in runs))
-
-    def fact(name: str) -> str:
-        return shared(*(run.fact(name) or "unknown" for run in runs))
-
-    dates = [date for run in runs if (date := run.fact("started"))]
+    dates = [date for run in runs if (date := run.facts.get("started"))]
     return [
-        f"Model: {value('model.layers')} layers of width {value('model.dim')}, {number('parameters')} parameters",
-        f"Budget: {number('tokens')} training tokens in {number('steps')} steps",
-        f"Data: {shared(*map(_data, runs))}",
-        f"Code: commit {shared(*((run.commit or 'unknown')[:10] for run in runs))}",
+        f"Model: {shared('model.layers')} layers of width {shared('model.dim')}, {shared('parameters')} parameters",
+        f"Budget: {shared('tokens')} training tokens in {shared('steps')} steps",
+        f"Data: {listed(list(dict.fromkeys(map(_data, runs))), 3)}",
+        f"Code: commit {shared('git_commit', 10)}",
         f"Date: {' to '.join(dict.fromkeys([min(dates), max(dates)])) if dates else 'not recorded'}",
-        f"Machine: {fact('device')}; {fact('threads')} threads, torch {fact('versions.torch')}",
+        f"Machine: {shared('device')}; {shared('threads')} threads, torch {shared('versions.torch')}",
         f"Command: {command}",
     ]
 
@@ -137,4 +133,4 @@ def _embedded(picture: Path) -> str:
 
 def _data(run: Run) -> str:
     name = run.choices.get("data") or run.value("data._target_") or "unknown"
-    return f"{name} ({run.data_hash[:12]})" if run.data_hash else str(name)
+    return f"{name} ({run.facts['data_hash'][:12]})" if "data_hash" in run.facts else str(name)

@@ -15,8 +15,7 @@ from ramen.report.fairness import tokenizers_differ, unfairness
 from ramen.report.formatting import cell_of_csv, one_line
 from ramen.report.grouping import default_by, find_baseline, group, parse_by, suggestion
 from ramen.report.method import LOSS, LR, PER_BYTE, LrCurve, Method, lr_curves
-from ramen.runs.find import read_runs
-from ramen.runs.read import Run
+from ramen.runs.read import Run, read_runs
 
 Folder = str | os.PathLike[str]
 

@@ -58,36 +58,45 @@ def spread(values: Iterable[float]) -> Spread:
 def difference(values: Mapping[Any, float], baseline: Mapping[Any, float], luck: float = 0.0) -> Difference:
     """Mean of `values` minus mean of `baseline`: paired over common seeds if there are two or more, else Welch.
 
-    `luck`: the true difference may be higher (if positive) or lower by as much, see `luck_of_choice`.
+    `luck`: the true difference may be higher (if positive) or lower by as much, see `luck_of_choice`. Without noise beyond
+    rounding there is no p, unless the means are equal.
     """
     common = [seed for seed in values if seed in baseline]
-    if len(common) >= 2:
-        a, b = (np.array([side[seed] for seed in common], dtype=float) for side in (values, baseline))
-        return _t_test("paired", a, b, luck)
-    a, b = (np.array(list(side.values()), dtype=float) for side in (values, baseline))
-    if len(a) >= 2 and len(b) >= 2:
-        return _t_test("Welch", a, b, luck)
-    if common:  # one pair: a difference without any uncertainty
-        return Difference(values[common[0]] - baseline[common[0]], n=1)
-    return Difference(float(a.mean() - b.mean()) if len(a) and len(b) else NAN, n=min(len(a), len(b)))
+    if len(common) == 1 < min(len(values), len(baseline)):
+        common = []
+    a, b = (np.array([side[seed] for seed in common or side], dtype=float) for side in (values, baseline))
+    n = min(len(a), len(b))
+    mean = float((a - b).mean() if common else a.mean() - b.mean()) if n else NAN
+    if n < 2:  # a difference without any uncertainty
+        return Difference(mean, n=n)
+    sd = float((a - b).std(ddof=1)) if common else math.sqrt(a.var(ddof=1) + b.var(ddof=1))
+    test = "paired" if common else "Welch"
+    if sd <= 1e-13 * max(np.abs(a).max(), np.abs(b).max()):
+        return Difference(mean, 1.0, n, test, sd) if mean == 0 else Difference(mean, NAN, n)
+
+    def tested(shift: float) -> Any:
+        with warnings.catch_warnings(action="ignore", category=RuntimeWarning):  # one side may have no spread
+            return stats.ttest_rel(a + shift, b) if common else stats.ttest_ind(a + shift, b, equal_var=False)
+
+    result = tested(0.0)
+    shift = max(luck, 0.0) if mean < 0 else min(luck, 0.0)  # towards no difference
+    p = float(result.pvalue) if shift == 0 else float(tested(shift).pvalue) if abs(shift) < abs(mean) else 1.0
+    return Difference(mean, p, n, test, sd, luck, result)
 
 
 def ratio(values: Mapping[Any, float], baseline: Mapping[Any, float]) -> tuple[float, float, float]:
     """Geometric mean of values / baseline and its interval: `difference` of the logarithms; all must be positive."""
     logs, base = ({seed: math.log(v) for seed, v in side.items()} for side in (values, baseline))
-    found = difference(logs, base)
-    low, high = found.interval()
-    return math.exp(found.mean), math.exp(low), math.exp(high)
+    gap = difference(logs, base)
+    low, high = map(math.exp, gap.interval())
+    return math.exp(gap.mean), low, high
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
     """Holm's step-down correction, in the order given; NaN stays NaN and does not count as a test."""
-    tested = sorted((p, i) for i, p in enumerate(p_values) if not math.isnan(p))
-    adjusted, running = [NAN] * len(p_values), 0.0
-    for rank, (p, i) in enumerate(tested):
-        running = max(running, min(1.0, (len(tested) - rank) * p))
-        adjusted[i] = running
-    return adjusted
+    tested = pd.Series(p_values, dtype=float).dropna().sort_values(kind="stable")
+    adjusted = (tested * np.arange(len(tested), 0, -1)).clip(upper=1.0).cummax()
+    return adjusted.reindex(range(len(p_values))).tolist()
 
 
 def luck_of_choice(chosen: Mapping[Any, float], others: Sequence[Mapping[Any, float]]) -> float:
@@ -119,21 +128,3 @@ def seeds_needed(difference: float, sd: float, comparisons: int = 1, power: floa
     while n <= 1000 and stats.nct.sf(stats.t.isf(tail, n - 1), n - 1, effect * math.sqrt(n)) < power:
         n += 1
     return n
-
-
-def _t_test(test: str, a: np.ndarray, b: np.ndarray, luck: float) -> Difference:
-    """A paired or Welch's t-test. Without noise beyond rounding nothing can be said, unless the means are equal."""
-    gaps = a - b if test == "paired" else np.array([a.mean() - b.mean()])
-    n, mean = min(len(a), len(b)), float(gaps.mean())
-    sd = float(gaps.std(ddof=1)) if test == "paired" else math.sqrt(a.var(ddof=1) + b.var(ddof=1))
-    if sd <= 1e-13 * max(np.abs(a).max(), np.abs(b).max()):
-        return Difference(mean, 1.0, n, test, sd) if mean == 0 else Difference(mean, NAN, n)
-
-    def tested(shift: float) -> Any:
-        with warnings.catch_warnings(action="ignore", category=RuntimeWarning):  # one side may have no spread
-            return stats.ttest_rel(a + shift, b) if test == "paired" else stats.ttest_ind(a + shift, b, equal_var=False)
-
-    result = tested(0.0)
-    shift = max(luck, 0.0) if mean < 0 else min(luck, 0.0)  # towards no difference
-    p = float(result.pvalue) if shift == 0 else float(tested(shift).pvalue) if abs(shift) < abs(mean) else 1.0
-    return Difference(mean, p, n, test, sd, luck, result)

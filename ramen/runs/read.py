@@ -1,21 +1,23 @@
-"""One run folder as one record: what was asked for, how it ended, and its curve."""
+"""Find run folders at any depth, and read each as one record: what was asked for, how it ended, and its curve."""
 
 import contextlib
 import json
 import math
+import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ramen.config.check import flatten
-from ramen.errors import DataError
-from ramen.runs.folder import METRICS, SUMMARY, RunFolder
+from ramen.errors import DataError, RamenError, printable
+from ramen.runs.folder import CONFIG, METRICS, SUMMARY, RunFolder
 from ramen.runs.metrics import Curve, number, read_metrics
 
 Value = str | int | float | bool | None
 STATUSES = ("finished", "stopped", "diverged", "failed", "unfinished")
+NEVER_RUNS = {"checkpoint", "checkpoints", "wandb"}  # large, or full of foreign files named like ours
 OF_ONE_RUN = (  # what a run keeps when it goes on, or it is no run of one program on one machine
     "budget.steps", "budget.tokens", "budget.seconds", "code_hash", "device", "threads", "attention_backend", "kernels",
     "versions.torch",
@@ -35,11 +37,7 @@ class Run:
     in_sweep: bool
     config: dict[str, Value]
     summary: dict[str, float]
-    facts: dict[str, Value]  # all fields of environment and summary, flat
-    data_hash: str | None
-    commit: str | None
-    device: str | None
-    precision: str | None  # that `auto` became
+    facts: dict[str, str]  # all known fields of summary and environment, flat, as text
     curve: Curve
     warnings: list[str] = field(default_factory=list)
     doubts: dict[str, str] = field(default_factory=dict)  # why its numbers may not be those of a fresh, unchanged run
@@ -51,17 +49,8 @@ class Run:
         parts = [f"{k.removeprefix(f'{key}.')}: {v}" for k, v in self.config.items() if k.startswith(f"{key}.")]
         return f"{{{', '.join(parts)}}}" if parts else default
 
-    def fact(self, name: str) -> str | None:
-        """A field of the summary, or else of the environment, as text; dotted below a mapping."""
-        return None if self.facts.get(name) is None else str(self.facts[name])
-
     def metric(self, name: str) -> float:
         return self.summary.get(name, math.nan)
-
-    @property
-    def place(self) -> str:
-        """The folder, to be written down."""
-        return _writable(str(self.folder))
 
     @property
     def pairing(self) -> int | str:
@@ -69,20 +58,87 @@ class Run:
         return self.seed if self.seed is not None else str(self.folder)
 
 
+def read_runs(folders: Iterable[Path]) -> tuple[list[Run], list[str]]:
+    """The runs below `folders`, each once and sorted, and warnings on what only resembles a run or is damaged.
+
+    DataError if a folder given does not exist, or if no run can be read.
+    """
+    run_folders, warnings = discover(folders)
+    runs = []
+    for folder in run_folders:
+        try:
+            runs.append(read_run(folder))
+        except (RamenError, OSError, ValueError) as error:
+            warnings.append(f"{folder}: skipped, {error}")
+    if not runs:
+        raise DataError("no readable run:\n  " + "\n  ".join(warnings[:10]))
+    return runs, [*warnings, *(line for run in runs for line in run.warnings)]
+
+
+def discover(folders: Iterable[Path]) -> tuple[list[Path], list[str]]:
+    """Run folders below `folders`, each once and sorted, and one warning for each folder that only resembles a run.
+
+    Errors: DataError if a folder given does not exist, or if there is no run at all.
+    """
+    folders = list(folders)
+    runs: dict[Path, Path] = {}
+    warnings: list[str] = []
+
+    def unreadable(error: OSError) -> None:
+        warnings.append(f"{error.filename}: skipped, {error.strerror}")
+
+    for top in folders:
+        if not top.is_dir():
+            raise DataError(f"{top}: no such folder; give run folders, or folders that hold runs at any depth")
+        before = len(runs)
+        for path, names, files in os.walk(top, onerror=unreadable):
+            names[:] = sorted(name for name in names if name not in NEVER_RUNS and not name.startswith("."))
+            folder = Path(path)
+            if CONFIG in files and (METRICS in files or SUMMARY in files):
+                runs.setdefault(folder.resolve(), folder)
+            elif CONFIG in files:
+                warnings.append(f"{folder}: skipped, has {CONFIG} but neither {METRICS} nor {SUMMARY}")
+            elif METRICS in files:
+                warnings.append(f"{folder}: skipped, has {METRICS} but no {CONFIG}")
+        if len(runs) == before and len(folders) > 1:
+            warnings.append(f"{top}: holds no run that is not already counted")
+    if not runs:
+        places = ", ".join(map(str, folders)) or "no folder"
+        seen = "".join(f"\n  {line}" for line in warnings[:5])
+        raise DataError(f"{places}: no runs found; a run is a folder with {CONFIG} and {METRICS} or {SUMMARY}{seen}")
+    return sorted(runs.values()), warnings
+
+
 def read_run(folder: Path) -> Run:
     """Read one run folder. DataError if its config cannot be read."""
     files = RunFolder(folder)
     warnings: list[str] = []
-    config = _with_rate({key: _canonical(value) for key, value in flatten(files.config()).items()})
-    summary, environment = (_or_nothing(read, warnings) for read in (files.summary, files.environment))
+
+    def tolerant(read: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        try:
+            return read()
+        except DataError as error:
+            warnings.append(f"{error}; treated as missing")
+            return {}
+
+    config = {key: _canonical(value) for key, value in flatten(files.config()).items()}
+    lr, scale = config.get("optimizer.lr"), number(config.get("routing.matrix.lr_scale", 1))
+    if config.get("routing.matrix.to") == "optimizer" and math.isfinite(number(lr) * scale):
+        # As the matrices get it: a grid of routing.matrix.lr_scale is a grid of learning rates.
+        config |= {"optimizer.lr": _canonical(float(f"{number(lr) * scale:.12g}")), "routing.matrix.lr_scale": 1}
+    summary, environment = tolerant(files.summary), tolerant(files.environment)
     curve = read_metrics(folder / METRICS)
     if curve.bad_lines:
         warnings.append(f"{folder}: {curve.bad_lines} unreadable lines of {METRICS} ignored")
     numbers = {key: n for key, value in summary.items() if not math.isnan(n := number(value))}
-    warnings += _disagreement(folder, numbers, curve)
+    steps, losses = curve.series("step", "val_loss")
+    final = numbers.get("final_val_loss", math.nan)
+    if len(steps) and steps[-1] == numbers.get("steps") and abs(final - losses[-1]) > 1e-3 * abs(losses[-1]):
+        warnings.append(f"{folder}: {SUMMARY} says final_val_loss {final:.4f}, {METRICS} ends with {losses[-1]:.4f}")
     doubts: dict[str, str] = {}
     with contextlib.suppress(DataError):  # which is a warning already
         doubts = _doubts(files)
+    choices = summary.get("choices") or environment.get("choices") or {}
     status, reason = _status(summary, curve)
     seed = summary.get("seed", config.get("seed"))
     return Run(
@@ -90,33 +146,15 @@ def read_run(folder: Path) -> Run:
         seed=seed if type(seed) is int and abs(seed) < 2**63 else None,
         status=status,
         reason=reason,
-        choices={
-            k: v for k, v in (summary.get("choices") or environment.get("choices") or {}).items() if v is not None
-        },
+        choices={kind: option for kind, option in choices.items() if option is not None},
         in_sweep=(summary or environment).get("job") is not None,
         config=config,
         summary=numbers,
-        facts={key: _canonical(value) for key, value in flatten({**environment, **summary}).items()},
-        data_hash=_text(summary.get("data_hash")),
-        commit=_text(environment.get("git_commit")),
-        device=_text(environment.get("device")),
-        precision=_text(environment.get("precision")),
+        facts={k: printable(v) for k, v in flatten({**environment, **summary}).items() if v is not None},
         curve=curve,
         warnings=warnings,
         doubts=doubts,
     )
-
-
-def _with_rate(config: dict[str, Value]) -> dict[str, Value]:
-    """optimizer.lr as the matrices get it: a grid of routing.matrix.lr_scale is a grid of learning rates."""
-    lr, scale = config.get("optimizer.lr"), config.get("routing.matrix.lr_scale", 1)
-    if (
-        config.get("routing.matrix.to") == "optimizer"
-        and isinstance(lr, int | float)
-        and isinstance(scale, int | float)
-    ):
-        config |= {"optimizer.lr": _canonical(float(f"{lr * scale:.12g}")), "routing.matrix.lr_scale": 1}
-    return config
 
 
 def _doubts(files: RunFolder) -> dict[str, str]:
@@ -134,18 +172,10 @@ def _doubts(files: RunFolder) -> dict[str, str]:
     return doubts
 
 
-def _or_nothing(read: Callable[[], dict[str, Any]], warnings: list[str]) -> dict[str, Any]:
-    try:
-        return read()
-    except DataError as error:
-        warnings.append(f"{error}; treated as missing")
-        return {}
-
-
 def _canonical(value: Any) -> Value:
     """1.0 and 1 are one value, `1e-3` is a number, a list is its text."""
     if isinstance(value, str):
-        return _canonical(float(value)) if _EXPONENT.fullmatch(value) else _writable(value)
+        return _canonical(float(value)) if _EXPONENT.fullmatch(value) else printable(value)
     if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
         return int(value)
     if value is None or isinstance(value, bool | int | float):
@@ -157,28 +187,9 @@ def _status(summary: dict[str, Any], curve: Curve) -> tuple[str, str]:
     last = f"last record at step {int(curve.step[-1])}" if len(curve.step) else "no record"
     if not summary:
         return "unfinished", f"no {SUMMARY}: still running or killed; {last}"
-    status, error = summary.get("status"), _text(summary.get("error"))
+    status, error = summary.get("status"), " ".join(printable(summary.get("error") or "").split())
     if status == "finished":
         return "finished", ""
     if status in STATUSES:
         return str(status), error or f"no reason recorded; {last}"
     return "unfinished", f"{SUMMARY} has status {status!r}, not one of {', '.join(STATUSES[:4])}; {last}"
-
-
-def _disagreement(folder: Path, numbers: dict[str, float], curve: Curve) -> list[str]:
-    steps, losses = curve.series("step", "val_loss")
-    final = numbers.get("final_val_loss", math.nan)
-    if not len(steps) or steps[-1] != numbers.get("steps") or not math.isfinite(final):
-        return []
-    if abs(final - losses[-1]) <= 1e-3 * abs(losses[-1]):
-        return []
-    return [f"{folder}: {SUMMARY} says final_val_loss {final:.4f}, {METRICS} ends with {losses[-1]:.4f}"]
-
-
-def _text(value: Any) -> str | None:
-    return _writable(" ".join(str(value).split())) if value not in (None, "") else None
-
-
-def _writable(text: str) -> str:
-    """As UTF-8 can have it: the name of a folder may be of another encoding, and an error may quote it."""
-    return text.encode(errors="backslashreplace").decode()

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from ramen.report.grouping import group
-from ramen.runs.find import read_runs
+from ramen.runs.read import read_runs
 
 CONFIG: dict[str, Any] = {
     "seed": 0,

@@ -3,8 +3,7 @@
 import pytest
 
 from ramen.errors import DataError
-from ramen.runs.find import discover
-from ramen.runs.read import read_run
+from ramen.runs.read import discover, read_run
 
 
 def test_runs_are_found_at_any_depth_and_once(tmp_path, write_run):
@@ -38,7 +37,7 @@ def test_sound_run(tmp_path, write_run):
     run = read_run(write_run(tmp_path / "r", "bam", lr=0.02, seed=7, final=3.25))
     assert (run.seed, run.status, run.metric("final_val_loss"), run.reason) == (7, "finished", 3.25, "")
     assert (run.value("optimizer"), run.value("optimizer.lr"), run.value("model.layers")) == ("bam", 0.02, 4)
-    assert (run.commit, run.device, run.warnings) == ("a" * 40, "Planted GPU", [])
+    assert (run.facts["git_commit"], run.facts["device"], run.warnings) == ("a" * 40, "Planted GPU", [])
 
 
 def test_exponents_and_whole_floats_are_numbers(tmp_path, write_run):
