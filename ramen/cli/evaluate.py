@@ -35,5 +35,5 @@ def main(arguments: Sequence[str]) -> int:
         print(f"{result.on}, step {result.step}: {losses}")
         print(f"over {result.tokens:,} tokens of {result.bytes_per_token:.3f} bytes")
     if options.save:
-        RunFolder(options.run_folder).evaluated(asdict(result))
+        RunFolder(options.run_folder).append(EVALUATIONS, asdict(result))
     return 0

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ramen.data.shard import ShardRecord, open_shard, read_record, reading
 from ramen.data.tokenizer import REMEDY, TOKENIZER, Tokenizer, load_tokenizer
 from ramen.errors import DataError, one_line
-from ramen.runs.atomic import read_json, sha256_of, write_atomically
+from ramen.runs.atomic import read_value, sha256_of, write_atomically
 
 MANIFEST = "manifest.json"
 THREADS = 4
@@ -45,7 +45,7 @@ class ShardIndex:
         self.shards: dict[str, tuple[list[int], ShardRecord]] = {}  # name -> state and record
         self.problem: str | None = None
         try:
-            stored = Manifest.model_validate(read_json(self.path))
+            stored = Manifest.model_validate(read_value(self.path))
             if stored.sha256 != (actual := sha256_of(stored.model_dump(exclude={"sha256"}))):
                 raise ValueError(f"sha256 {actual} where {stored.sha256} is stated: it was changed")
             if wrong := [name for name, (_, record) in stored.shards.items() if name != record.file]:

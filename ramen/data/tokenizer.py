@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from ramen.data.shard import LARGEST_ID, refusing
 from ramen.errors import ConfigError, DataError
-from ramen.runs.atomic import read_json, write_atomically
+from ramen.runs.atomic import read_value, write_atomically
 
 if TYPE_CHECKING:
     import tiktoken
@@ -239,7 +239,7 @@ def load_tokenizer(path: Path, sha256: str | None = None) -> Tokenizer:
     hash than is stated (by the caller, or in a file of ramen 0.1 itself)."""
     damage = OSError, ValueError, KeyError, TypeError, AttributeError
     with refusing(f"{path}: is no tokenizer", REMEDY, *damage):
-        stored = read_json(path)
+        stored = read_value(path)
         if "model" in stored:
             splits = [part for part in stored["pre_tokenizer"]["pretokenizers"] if part["type"] == "Split"]
             name = NAMES[splits[0]["pattern"]["Regex"] if splits else ""]

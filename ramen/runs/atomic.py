@@ -34,20 +34,17 @@ def read_bytes(path: Path, most_bytes: int = MOST_BYTES) -> bytes:
     return content
 
 
-def read_json(path: Path) -> Any:
-    """The value in a json file. OSError, or ValueError when it is not json."""
-    try:
-        return json.loads(read_bytes(path))
-    except RecursionError as error:
-        raise ValueError("is nested too deep") from error
+def read_value(path: Path) -> Any:
+    """The value in a .json or a yaml file. OSError, or ValueError when it is damaged.
 
-
-def read_yaml(path: Path) -> Any:
-    """The value in a yaml file. OSError, or ValueError when it is not yaml or has aliases, which can multiply without end."""
+    A yaml file may not have aliases, which can multiply without end.
+    """
     content = read_bytes(path)
     deep = sum(map(content.count, (b"[", b"{", b"- ", b"? "))) > MOST_NESTED
     loader = yaml.SafeLoader if deep else _FastLoader
     try:
+        if path.suffix == ".json":
+            return json.loads(content)
         if b"*" in content and any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(content, loader)):
             raise ValueError("has YAML aliases; allowed are plain values")
         return yaml.load(content, loader)
@@ -60,15 +57,15 @@ def read_yaml(path: Path) -> Any:
 def read_mapping(path: Path) -> dict[str, Any]:
     """The mapping in a .json or .yaml file; empty where there is none. DataError when it is damaged."""
     try:
-        content = read_json(path) if path.suffix == ".json" else read_yaml(path)
+        content = read_value(path)
+        if not isinstance(content, dict):
+            raise ValueError(f"{type(content).__name__}; allowed is a mapping")
     except FileNotFoundError:
         return {}
     except OSError as error:
         raise DataError(f"{path}: cannot be read, got {error.strerror}") from error
     except ValueError as error:
         raise DataError(f"{path}: is damaged, got {error}") from error
-    if not isinstance(content, dict):
-        raise DataError(f"{path}: is damaged, got {type(content).__name__}; allowed is a mapping")
     return content
 
 
@@ -91,9 +88,8 @@ def write_atomically(path: Path, content: bytes) -> None:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        raise DataError(
-            f"{path}: cannot be written, got {error.strerror or error}; a folder with room is needed"
-        ) from error
+        problem = f"{path}: cannot be written, got {error.strerror or error}; a folder with room is needed"
+        raise DataError(problem) from error
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)

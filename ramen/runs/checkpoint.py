@@ -53,11 +53,10 @@ def save(
             shutil.rmtree(final)
         partial.rename(final)
         _flush(final.parent)
-    except BaseException as error:
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise DataError(f"{final}: checkpoint could not be written: {error}; {_free(run_folder)}") from error
+    finally:
         shutil.rmtree(partial, ignore_errors=True)
-        if isinstance(error, OSError | SafetensorError | RuntimeError):
-            raise DataError(f"{final}: checkpoint could not be written: {error}; {_free(run_folder)}") from error
-        raise
     _remove_old(run_folder, keep, keep_best)
     return final
 
@@ -72,20 +71,17 @@ def latest(run_folder: Path) -> Path:
     """The newest checkpoint. DataError when the folder has none."""
     if not run_folder.is_dir():
         raise DataError(f"{run_folder}: no such run folder")
-    saved = checkpoints(run_folder)
-    if not saved:
-        raise DataError(f"{run_folder}: holds no checkpoint to resume from; expected {FOLDER}/step_*/{META}")
-    return saved[-1]
+    if saved := checkpoints(run_folder):
+        return saved[-1]
+    raise DataError(f"{run_folder}: holds no checkpoint to resume from; expected {FOLDER}/step_*/{META}")
 
 
 def best(run_folder: Path) -> Path:
     """The checkpoint with the lowest validation loss of those that are kept. DataError when none was evaluated."""
-    losses = {path: loss for path in checkpoints(run_folder) if (loss := _val_loss(path)) is not None}
-    if not losses:
-        raise DataError(
-            f"{run_folder}: holds no checkpoint with a validation loss; save some with trainer.keep_best=true"
-        )
-    return min(losses, key=lambda path: losses[path])
+    losses = {path: _val_loss(path) for path in checkpoints(run_folder)}
+    if min(losses.values(), default=math.inf) < math.inf:
+        return min(losses, key=losses.__getitem__)
+    raise DataError(f"{run_folder}: holds no checkpoint with a validation loss; save some with trainer.keep_best=true")
 
 
 def step_of(checkpoint: Path) -> int:
@@ -134,8 +130,9 @@ def load_state(checkpoint: Path) -> dict[str, Any]:
 def _remove_old(run_folder: Path, keep: int, keep_best: bool) -> None:
     saved = checkpoints(run_folder)
     stay = set(saved[-keep:])
-    if keep_best and any(_val_loss(path) is not None for path in saved):
-        stay.add(best(run_folder))
+    if keep_best:
+        with contextlib.suppress(DataError):  # none was evaluated yet
+            stay.add(best(run_folder))
     for old in saved:
         if old not in stay:
             aside = old.with_name(f".partial_{old.name}")  # renamed first: half removed it must not look whole
@@ -157,12 +154,13 @@ def _problem(checkpoint: Path, names: tuple[str, ...]) -> str | None:
     return None
 
 
-def _val_loss(checkpoint: Path) -> float | None:
+def _val_loss(checkpoint: Path) -> float:
+    """Infinity where there is none."""
     try:
         loss = CheckpointMeta.read(checkpoint / META)["val_loss"]
     except DataError:
-        return None
-    return loss if loss is not None and math.isfinite(loss) else None
+        return math.inf
+    return loss if loss is not None and math.isfinite(loss) else math.inf
 
 
 def _free(folder: Path) -> str:

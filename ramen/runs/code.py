@@ -15,15 +15,8 @@ from typing import Any
 from ramen.config.secret import scrub_code
 
 ROOT = Path(__file__).resolve().parents[2]
-COMPUTING = (
-    "ramen.build",
-    "ramen.data",
-    "ramen.kernels",
-    "ramen.nn",
-    "ramen.ops",
-    "ramen.optimizer",
-    "ramen.schedule",
-    "ramen.training",
+COMPUTING = tuple(
+    f"ramen.{room}" for room in ["build", "data", "kernels", "nn", "ops", "optimizer", "schedule", "training"]
 )
 CORE = ("ramen.build.objects", "ramen.training.loop")  # what every run computes with
 LARGEST_DIFF = 100_000  # characters of an untracked file

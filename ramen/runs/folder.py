@@ -18,12 +18,15 @@ from typing import Any
 import yaml
 
 from ramen.errors import DataError, one_line
-from ramen.runs.atomic import read_bytes, read_mapping, read_yaml, sha256_of, write_atomically
+from ramen.runs.atomic import read_bytes, read_mapping, read_value, sha256_of, write_atomically
 from ramen.runs.renamed import current_names
 
 CONFIG, METRICS, SUMMARY, ENVIRONMENT = "config.yaml", "metrics.jsonl", "summary.json", "environment.json"
 DIAGNOSTICS, EVALUATIONS, TOKENIZER = "diagnostics.jsonl", "evaluations.jsonl", "tokenizer.json"
 COMMAND = "command.yaml"
+LITTER = re.compile(  # files of processes that were killed while they wrote
+    rf"\.({'|'.join(map(re.escape, (CONFIG, METRICS, SUMMARY, ENVIRONMENT, DIAGNOSTICS, TOKENIZER, COMMAND)))})\.[0-9a-f]{{8}}"
+)
 ENDED = ("finished", "diverged")  # statuses of a run with a result
 
 log = logging.getLogger("ramen")
@@ -100,7 +103,7 @@ class RunFolder:
         if not path.is_file():
             return None
         try:
-            overrides = read_yaml(path)
+            overrides = read_value(path)
             if not (isinstance(overrides, list) and all(isinstance(word, str) for word in overrides)):
                 raise TypeError("no list of words")
         except (OSError, ValueError, TypeError) as error:
@@ -117,8 +120,9 @@ class RunFolder:
             log.warning("%s: %d of %d records up to step %s are gone", self.path / METRICS, lost, records, resumed_step)
         started = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime())
         part = part | {"from_step": resumed_step or 0, "started": started, "lost_records": lost}
-        for path in self._litter():
-            path.unlink(missing_ok=True)
+        for path in self.path.glob(".*"):
+            if LITTER.fullmatch(path.name):
+                path.unlink(missing_ok=True)
         # From here on the run has no end yet; what cannot begin keeps the one it had.
         aside = self.path / f".{SUMMARY}.00000000"
         with contextlib.suppress(OSError):
@@ -137,15 +141,19 @@ class RunFolder:
 
     def record(self, line: Mapping[str, Any]) -> None:
         """Add a line to the metrics."""
-        self._append(METRICS, line)
+        self.append(METRICS, line)
 
     def diagnose(self, line: Mapping[str, Any]) -> None:
         """Add a line to the diagnostics."""
-        self._append(DIAGNOSTICS, line)
+        self.append(DIAGNOSTICS, line)
 
-    def evaluated(self, line: Mapping[str, Any]) -> None:
-        """Add a line to the evaluations."""
-        self._append(EVALUATIONS, line)
+    def append(self, name: str, line: Mapping[str, Any]) -> None:
+        """Add a line to the file `name`."""
+        try:
+            with (self.path / name).open("a") as file:
+                file.write(json.dumps(_plain(line)) + "\n")
+        except OSError as error:
+            raise DataError(f"{self.path / name}: cannot be written, got {error.strerror}") from error
 
     def finish(self, summary: Mapping[str, Any]) -> None:
         """Write the summary."""
@@ -166,12 +174,6 @@ class RunFolder:
                     lines.append(line)
         return lines
 
-    def _litter(self) -> list[Path]:
-        """Files of processes that were killed while they wrote."""
-        files = CONFIG, METRICS, SUMMARY, ENVIRONMENT, DIAGNOSTICS, TOKENIZER, COMMAND
-        names = "|".join(map(re.escape, files))
-        return [path for path in self.path.glob(".*") if re.fullmatch(rf"\.({names})\.[0-9a-f]{{8}}", path.name)]
-
     def _sha256(self, name: str) -> str | None:
         try:
             return hashlib.sha256(read_bytes(self.path / name)).hexdigest()
@@ -183,14 +185,6 @@ class RunFolder:
 
         plain = _plain({**content, "format": FORMAT})
         write_atomically(self.path / name, (json.dumps(plain | {"sha256": _seal(plain)}, indent=1) + "\n").encode())
-
-    def _append(self, name: str, line: Mapping[str, Any]) -> None:
-        path = self.path / name
-        try:
-            with path.open("a") as file:
-                file.write(json.dumps(_plain(line)) + "\n")
-        except OSError as error:
-            raise DataError(f"{path}: cannot be written, got {error.strerror}") from error
 
 
 def _plain(values: Mapping[str, Any]) -> dict[str, Any]:

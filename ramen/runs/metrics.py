@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from ramen.runs.atomic import read_bytes
 
@@ -47,15 +48,21 @@ def read_metrics(path: Path) -> Curve:
     content = read_bytes(path) if path.exists() else b""
     lines = content.decode("utf-8", errors="replace").split("\n")
     half_written = lines.pop()  # what follows the last newline; empty in a sound file
-    lines = _thinned([line for line in lines if line.strip()])
+    lines = [line for line in lines if line.strip()]
+    if len(lines) > MOST_LINES:  # every evaluation, the last line, and as many training records as a curve can use
+        every, last = 2 * len(lines) // MOST_LINES, len(lines) - 1
+        lines = [line for i, line in enumerate(lines) if i % every == 0 or i == last or not _NO_EVALUATION.search(line)]
     records = [record for line in lines if (record := _record(line))]
     bad_lines = len(lines) - len(records)
-    if last := _record(half_written):
-        records.append(last)
-    records = _in_order(records)
-    step = np.array([record["step"] for record in records], dtype=float)
-    columns = {name: np.array([number(record.get(name)) for record in records], dtype=float) for name in FIELDS}
-    return Curve(step, **columns, bad_lines=bad_lines)
+    if unended := _record(half_written):
+        records.append(unended)
+    columns = ["step", *FIELDS]
+    numbers = [[number(record.get(name)) for name in columns] for record in records]
+    table = pd.DataFrame(numbers, columns=columns, dtype=float)
+    # What a resume goes back behind is of the abandoned attempt; training and evaluation of a step may be two lines.
+    steps = table["step"]
+    table = table[steps <= steps[::-1].cummin()[::-1]].groupby("step").last()
+    return Curve(table.index.to_numpy(), **{name: table[name].to_numpy() for name in FIELDS}, bad_lines=bad_lines)
 
 
 def number(value: Any) -> float:
@@ -68,15 +75,6 @@ def number(value: Any) -> float:
         return math.nan
 
 
-def _thinned(lines: list[str]) -> list[str]:
-    """Of a long file: every evaluation, the last line, and as many training records as a curve can use."""
-    if len(lines) <= MOST_LINES:
-        return lines
-    every = 2 * len(lines) // MOST_LINES
-    last = len(lines) - 1
-    return [line for i, line in enumerate(lines) if i % every == 0 or i == last or not _NO_EVALUATION.search(line)]
-
-
 def _record(line: str) -> dict[str, Any] | None:
     if "\r" in line.rstrip("\r"):  # to JSON a blank, here damage: in a digit's place it makes another number
         return None
@@ -87,15 +85,3 @@ def _record(line: str) -> dict[str, Any] | None:
     if type(record) is not dict or type(record.get("step")) is not int or not 0 <= record["step"] < 2**53:
         return None
     return record
-
-
-def _in_order(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    ordered: list[dict[str, Any]] = []
-    for record in records:
-        while ordered and ordered[-1]["step"] > record["step"]:
-            ordered.pop()
-        if ordered and ordered[-1]["step"] == record["step"]:
-            ordered[-1] = ordered[-1] | {k: v for k, v in record.items() if v is not None}
-        else:
-            ordered.append(record)
-    return ordered

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ramen.errors import DataError
-from ramen.runs.atomic import read_bytes, read_json, read_yaml, write_atomically
+from ramen.runs.atomic import read_bytes, read_value, write_atomically
 
 
 def test_the_content_is_the_file(tmp_path: Path) -> None:
@@ -35,10 +35,10 @@ def test_a_full_disk_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.M
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff\xff", b"\0", b"[" * 50_000])
 def test_what_is_no_json_is_one_error(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.json").write_bytes(b'{"a": [1]}')
-    assert read_json(tmp_path / "a.json") == {"a": [1]}
+    assert read_value(tmp_path / "a.json") == {"a": [1]}
     (tmp_path / "a.json").write_bytes(content)
     with pytest.raises(ValueError, match=r"."):
-        read_json(tmp_path / "a.json")
+        read_value(tmp_path / "a.json")
 
 
 def test_aliases_that_multiply_are_refused(tmp_path: Path) -> None:
@@ -46,16 +46,16 @@ def test_aliases_that_multiply_are_refused(tmp_path: Path) -> None:
     lines = ["a0: &a0 [x, x]"] + [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 10)]
     path.write_text("\n".join(lines))
     with pytest.raises(ValueError, match="aliases"):
-        read_yaml(path)
+        read_value(path)
     path.write_text("a: 2 * 3\nb: '*x'\nc: [1, 2]\n")
-    assert read_yaml(path) == {"a": "2 * 3", "b": "*x", "c": [1, 2]}
+    assert read_value(path) == {"a": "2 * 3", "b": "*x", "c": [1, 2]}
 
 
 @pytest.mark.parametrize("content", [b"a: [", b"\xff\xfe\x00", b"d: 2024-99-99", b"[" * 50_000, b"{[1]: 2}"])
 def test_what_is_no_yaml_is_one_error(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.yaml").write_bytes(content)
     with pytest.raises(ValueError, match=r"."):
-        read_yaml(tmp_path / "a.yaml")
+        read_value(tmp_path / "a.yaml")
 
 
 def test_only_ordinary_files_of_bounded_size_are_read(tmp_path: Path) -> None:
