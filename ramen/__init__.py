@@ -8,50 +8,32 @@ B batch (rows), T time (tokens of a row), D model width, H heads, K head width, 
 S residual streams, L layers, N matrices of one shape stacked into a bank, m rows and n columns of a matrix.
 """
 
-from collections.abc import Sequence
+from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from ramen import optimizer
 
-# Imports stand inside functions, so that `import ramen` imports no torch.
-
 if TYPE_CHECKING:
-    from ramen.inference.load import Run
+    from ramen.build.library import component, describe
+    from ramen.inference.load import open_run as load
 
 __version__ = "0.2.0"
+__all__ = ["component", "describe", "load", "optimizer"]
+
+_FUNCTIONS = {
+    "component": "ramen.build.library.component",
+    "describe": "ramen.build.library.describe",
+    "load": "ramen.inference.load.open_run",
+}
 
 
-def load(run_folder: Any, device: Any = "cpu", step: Any = None, allow_targets: Sequence[str] = ()) -> "Run":
-    """A trained run, opened again: config, model, tokenizer; encode, generate, loss (see ramen.inference.load).
-
-    `allow_targets`: packages besides ramen whose components it may import; what the folder itself allows does not count.
-    """
-    from ramen.inference.load import open_run
-
-    return open_run(run_folder, device, step, allow_targets)
-
-
-def component(kind: str, name: str, *runtime: Any, **changes: Any) -> Any:
-    """Build an option of a kind: `ramen.component("mlp", "nff", dim, linear, expansion=8.0)`.
-
-    `runtime` is what the kind takes by position (`print(ramen.describe())`), `changes` are keys of the option's yaml
-    (`print(ramen.describe("mlp", "nff"))`), which has a default for every one. A module's weights start as in a run, drawn from
-    torch's default generator. `linear` is a function (rows, columns, stds) -> module:
-    `functools.partial(ramen.component, "linear", "dense")`. A schedule is returned as a function of progress in [0, 1].
-
-    ConfigError for an unknown kind, name or key, with the closest one; ValueError for a value out of range.
-    """
-    from ramen.build import library
-
-    return library.build_component(kind, name, runtime, changes)
-
-
-def describe(kind: str | None = None, name: str | None = None) -> str:
-    """The kinds and what each takes by position; a kind's options; or an option's keys, defaults and comments."""
-    from ramen.build import library
-
-    return library.describe(kind, name)
+def __getattr__(name: str) -> Any:
+    """A function of the package, imported at its first use: `import ramen` imports no torch."""
+    module, _, function = _FUNCTIONS.get(name, "").rpartition(".")
+    if not module:
+        raise AttributeError(f"module 'ramen' has no attribute {name!r}")
+    return getattr(import_module(module), function)
 
 
 class _OptimizerPackage(ModuleType):
@@ -70,6 +52,8 @@ class _OptimizerPackage(ModuleType):
 
         ConfigError for an unknown name or key, with the closest one; ValueError for a value out of range or a wrong shape.
         """
+        from ramen.build.library import component
+
         return component("optimizer", name, params, **changes)
 
 

@@ -30,9 +30,6 @@ PEAK_BF16 = {
     "RTX 5090": 209.5e12, "RTX 4090": 165.2e12, "RTX 3090": 71e12,
 }  # fmt: skip
 
-HEAP_BYTES = 1_900_000_000  # asked for in huge pages: below 2^31, from where on glibc gives freed memory back
-HUGE_PAGE, MADV_HUGEPAGE = 1 << 21, 14  # bytes; Linux's number of the advice
-
 
 def select_device(name: str) -> torch.device:
     """`auto` is CUDA where there is one, else the CPU. ConfigError for a device that is not here."""
@@ -101,38 +98,13 @@ def belongs_to_user(path: Path) -> bool:
 
 
 def prepare(device: torch.device, threads: int | None) -> None:
-    """Settings of the process: number of threads, current CUDA device, and on a CPU few page faults for big tensors."""
+    """Settings of the process: number of threads and current CUDA device."""
     if threads is not None:
         if threads < 1:
             raise ConfigError(f"threads: must be >= 1 or null, got {threads}")
         torch.set_num_threads(threads)
     if device.type == "cuda" and device.index is not None:
         torch.cuda.set_device(device)  # kernels of our own are launched on the current one
-    if device.type == "cpu" and sys.platform == "linux":
-        _keep_freed_memory()
-
-
-def _keep_freed_memory() -> None:
-    """Let glibc keep freed blocks: returned to the system and faulted in again they cost up to 10 % of a small model's step."""
-    with suppress(AttributeError):  # another libc
-        mallopt = ctypes.CDLL(None).mallopt
-        trim_threshold, mmap_max, arena_max = -1, -4, -8
-        mallopt(mmap_max, 0)  # a threshold above 32 MB is refused, and a head's logits are larger
-        mallopt(trim_threshold, (1 << 31) - 1)
-        mallopt(arena_max, 1)
-        _ask_for_huge_pages()
-
-
-def _ask_for_huge_pages() -> None:
-    """Let the heap to come be of huge pages where the system has them: 1 to 3 % of a step. Nothing is taken until it is used."""
-    libc = ctypes.CDLL(None)
-    libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
-    libc.free.argtypes, libc.madvise.argtypes = [ctypes.c_void_p], [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
-    block = libc.malloc(HEAP_BYTES)
-    if block is not None:  # a process may be forbidden as much
-        begin = -(-block // HUGE_PAGE) * HUGE_PAGE
-        libc.madvise(begin, (block + HEAP_BYTES - begin) // HUGE_PAGE * HUGE_PAGE, MADV_HUGEPAGE)
-        libc.free(block)  # the heap keeps it, and the advice
 
 
 def select_precision(choice: str, device: torch.device) -> torch.dtype:
@@ -214,7 +186,6 @@ class PeakMemory:
         elif sys.platform == "linux":
             with suppress(AttributeError):  # another libc
                 ctypes.CDLL(None).malloc_trim(0)
-                _ask_for_huge_pages()  # again: the heap that was asked for is gone
             self.before = _figure("/proc/self/status", "VmRSS")
             with suppress(OSError):  # where it is forbidden the old peak stays
                 Path("/proc/self/clear_refs").write_text("5")

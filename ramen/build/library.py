@@ -1,4 +1,4 @@
-"""Components for a training loop of one's own, without Hydra: ramen.component, ramen.optimizer and ramen.describe lead here."""
+"""Components for a training loop of one's own, without Hydra: ramen.component and ramen.describe; ramen.optimizer leads here."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -17,7 +17,7 @@ from ramen.nn.parameter import initialise
 
 
 def describe(kind: str | None = None, name: str | None = None) -> str:
-    """All kinds and what their components take by position; the options of a kind; or the keys of an option with their comments.
+    """The kinds and what each takes by position; a kind's options; or an option's keys, defaults and comments.
 
     ConfigError for an unknown kind or name, with the closest one.
     """
@@ -29,8 +29,16 @@ def describe(kind: str | None = None, name: str | None = None) -> str:
     return (CONF / kind / f"{name}.yaml").read_text()
 
 
-def build_component(kind: str, name: str, runtime: tuple[Any, ...], changes: Mapping[str, Any]) -> Any:
-    """An option of a kind with `changes` to its yaml's values; a schedule stays a function of progress."""
+def component(kind: str, name: str, *runtime: Any, **changes: Any) -> Any:
+    """Build an option of a kind: `ramen.component("mlp", "nff", dim, linear, expansion=8.0)`.
+
+    `runtime` is what the kind takes by position (`print(ramen.describe())`), `changes` are keys of the option's yaml
+    (`print(ramen.describe("mlp", "nff"))`), which has a default for every one. A module's weights start as in a run, drawn from
+    torch's default generator. `linear` is a function (rows, columns, stds) -> module:
+    `functools.partial(ramen.component, "linear", "dense")`. A schedule is returned as a function of progress in [0, 1].
+
+    ConfigError for an unknown kind, name or key, with the closest one; ValueError for a value out of range.
+    """
     _check_name(kind, name)
     node = _option_node(kind, name, changes)
     if kind == "schedule" and not runtime:
@@ -40,14 +48,14 @@ def build_component(kind: str, name: str, runtime: tuple[Any, ...], changes: Map
         raise ConfigError(f"{kind}={name}: takes {expected} by position, got {len(runtime)} arguments")
     if kind in OPTIMIZERS:
         return build_optimizer(node, list(runtime[0]), [])
-    component = build(node, *runtime)
-    if isinstance(component, nn.Module):
+    built = build(node, *runtime)
+    if isinstance(built, nn.Module):
         with torch.no_grad():
-            initialise(component, int(torch.randint(2**62, ())))
-            for module in component.modules():
+            initialise(built, int(torch.randint(2**62, ())))
+            for module in built.modules():
                 if isinstance(module, RestoresWeights):
                     module.after_step()
-    return component
+    return built
 
 
 def _option_node(kind: str, name: str, changes: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import NonNegativeFloat
 from torch import nn
 from typing_extensions import TypedDict
 
@@ -21,8 +22,8 @@ class Route(TypedDict, closed=True):
     """The optimizer of a role, and the factors of its learning rate and weight decay."""
 
     to: Owner
-    lr_scale: float
-    wd_scale: float
+    lr_scale: NonNegativeFloat
+    wd_scale: NonNegativeFloat
 
 
 @dataclass(kw_only=True)
@@ -35,12 +36,6 @@ class Routing:
     value_embedding: Route
     gate: Route
     scalar: Route
-
-    def __post_init__(self) -> None:
-        for name, route in vars(self).items():
-            for key in ("lr_scale", "wd_scale"):
-                if route[key] < 0:
-                    raise ValueError(f"{name}.{key} must be >= 0, got {route[key]}")
 
 
 def route(

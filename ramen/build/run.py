@@ -15,6 +15,7 @@ from uuid import uuid4
 import torch
 
 from ramen import device as machine
+from ramen import kernels
 from ramen.build.dry_run import DryRun, dry_run, peak_bytes
 from ramen.build.objects import build_groups, build_model, build_optimizers, build_section, choose_attention_backend
 from ramen.build.summary import ending, explained, reason_of, start_table, write_failure
@@ -171,6 +172,7 @@ def build_training(command: Command, valid: ValidatedRun, dataset: Dataset, logg
     """The objects of a run, with the weights it starts from."""
     config, seed, data = command.config, valid.settings.seed, valid.data
     memory = machine.PeakMemory(valid.device)
+    kernels.prepare_memory(valid.device)  # after that: it returns what was freed to the system
     model = build_model(config, data)
     initialise(model, seed)
     model.after_step()  # type: ignore[operator]  # what holds after a step holds before the first

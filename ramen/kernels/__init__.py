@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch
 
-from ramen.kernels.cpu import library
+from ramen.kernels.cpu import library, memory
 from ramen.ops.operation import TWINS
 
 WITHOUT_TRITON = ("attention", "orthonormal")  # of the CUDA twins
@@ -34,6 +34,12 @@ def register() -> None:
         _import("cpu")
     if torch.cuda.is_available():
         _import("cuda", *(() if find_spec("triton") else WITHOUT_TRITON))
+
+
+def prepare_memory(device: torch.device) -> None:
+    """Set up the memory of the process for tensors on a device, before the first of a run."""
+    if device.type == "cpu" and os.environ.get("RAMEN_KERNELS") != "off":
+        memory.keep_freed_memory()
 
 
 def _import(folder: str, *names: str) -> None:

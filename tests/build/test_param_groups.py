@@ -9,6 +9,7 @@ from torch import nn
 
 from ramen.build.objects import build_groups, build_model, build_optimizers
 from ramen.build.param_groups import prove_complete, route
+from ramen.config.check import check
 from ramen.config.registry import build, options
 from ramen.errors import ConfigError
 from ramen.nn.gpt import DataSpec
@@ -163,8 +164,10 @@ def test_a_frozen_parameter_is_in_no_group(compose):
 
 
 def test_a_negative_scale_is_refused(compose):
-    with pytest.raises(ValueError, match=r"gate\.lr_scale must be >= 0, got -1"):
-        routed(compose(), Noodle(), gate={"lr_scale": -1})
+    config = compose()
+    config["routing"]["gate"]["lr_scale"] = -1
+    with pytest.raises(ConfigError, match=r"^routing\.gate: lr_scale input should be greater than or equal to 0, got"):
+        check(config)
 
 
 def test_a_matrix_optimizer_fed_vectors_says_so(compose):
