@@ -98,6 +98,7 @@ def measure(
     root = settings(work.config())
     where = device.select_device(root.device)
     device.prepare(where, root.threads)
+    kernels.prepare_memory(where)
     if with_kernels:
         kernels.register()
     context = BenchmarkContext(where, device.select_precision(root.precision, where))

@@ -19,6 +19,7 @@ from ramen.config.check import check
 from ramen.config.compose import compose
 from ramen.device import PeakMemory
 from ramen.errors import ConfigError
+from ramen.kernels import prepare_memory
 
 Row = dict[str, Any]  # one line of a section: its name, and figures with their units in the keys
 Task = Callable[[], object]
@@ -99,6 +100,7 @@ class BenchmarkContext:
         gc.collect()
         before = torch.cuda.memory_allocated(self.device) if self.device.type == "cuda" else 0
         peak = PeakMemory(self.device)
+        prepare_memory(self.device)  # again: what was free went back to the system
         task()
         most = peak.bytes()
         return None if most is None else (most - before) / 1e6
