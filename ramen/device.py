@@ -100,8 +100,6 @@ def belongs_to_user(path: Path) -> bool:
 def prepare(device: torch.device, threads: int | None) -> None:
     """Settings of the process: number of threads and current CUDA device."""
     if threads is not None:
-        if threads < 1:
-            raise ConfigError(f"threads: must be >= 1 or null, got {threads}")
         torch.set_num_threads(threads)
     if device.type == "cuda" and device.index is not None:
         torch.cuda.set_device(device)  # kernels of our own are launched on the current one

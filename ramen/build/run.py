@@ -23,7 +23,7 @@ from ramen.config.check import Settings, check, config_hash, flatten, settings
 from ramen.config.kinds import KINDS, PARTS
 from ramen.data.dataset import Dataset
 from ramen.data.source import Source
-from ramen.errors import ConfigError, RamenError
+from ramen.errors import RamenError
 from ramen.kernels.cuda.graphs import GradientGraphs, GraphedStep
 from ramen.logger.base import Guarded, Logger, Loggers
 from ramen.logger.console import ConsoleLogger
@@ -95,11 +95,9 @@ class ValidatedRun:
 
 
 def validate(config: dict[str, Any]) -> ValidatedRun:
-    """Check a config and try it on fake tensors. ConfigError tells all that is wrong with it."""
+    """Check a config and try it on fake tensors. ConfigError names all that is wrong with it."""
     check(config)
     root = settings(config)
-    if not 0 <= root.seed < 2**63:
-        raise ConfigError(f"seed: out of range, got {root.seed}; allowed is 0 to 2^63 - 1")
     device = machine.select_device(root.device)
     machine.prepare(device, root.threads)
     choice = resume.precision(Path(root.resume)) if root.precision == "auto" and root.resume else root.precision

@@ -12,9 +12,11 @@ import math
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any, Literal, get_type_hints
+from typing import Annotated, Any, Literal, get_type_hints
+
+from annotated_types import Ge, Interval
 
 from ramen.config import secret
 from ramen.config.kinds import SECTIONS
@@ -37,25 +39,25 @@ NOT_HASHED = (
 class Settings:
     """The keys of the root that belong to no component."""
 
-    seed: int
+    seed: Annotated[int, Interval(ge=0, lt=2**63)]
     name: str
     device: str
     precision: Literal["auto", "fp32", "bf16"]
     compile: Literal["auto", "on", "off", "regional"]
-    threads: int | None
+    threads: Annotated[int, Ge(1)] | None
     resume: str | None
     allow_targets: list[str]
 
 
 def settings(config: Mapping[str, Any]) -> Settings:
     """The root's own keys of a checked config."""
-    return Settings(**{field.name: config[field.name] for field in fields(Settings)})
+    return Settings(**{key: config[key] for key in get_type_hints(Settings)})
 
 
 def check(config: dict[str, Any]) -> None:
     """Raise one ConfigError with every problem of a plain (resolved) config. Whole floats become ints in place."""
     problems = []
-    hints, allow = get_type_hints(Settings), config.get("allow_targets")
+    hints, allow = get_type_hints(Settings, include_extras=True), config.get("allow_targets")
     packages = [name for name in allow if isinstance(name, str)] if isinstance(allow, list) else []
     known = [*hints, *SECTIONS]
     for key, value in config.items():
@@ -154,12 +156,11 @@ def _constructors(target: Callable[..., Any]) -> list[Callable[..., Any]]:
 
 
 def _check_value(node: dict[str, Any], key: str, where: str, value: Any, annotation: Any) -> list[str]:
-    if any(isinstance(leaf, float) and not math.isfinite(leaf) for leaf in _leaves(value)):
-        return [f"{where}: must be finite, got {value!r}"]
-    if any(isinstance(leaf, str) and not is_text(leaf) for leaf in _leaves(value)):
-        return [f"{where}: {NO_TEXT}, got {value!r}"]
-    if annotation is Any:
-        return []
+    for leaf in _leaves(value):
+        if isinstance(leaf, float) and not math.isfinite(leaf):
+            return [f"{where}: must be finite, got {value!r}"]
+        if isinstance(leaf, str) and not is_text(leaf):
+            return [f"{where}: {NO_TEXT}, got {value!r}"]
     complaint = _complaint(value, annotation)
     if complaint and isinstance(value, float) and value.is_integer() and not _complaint(int(value), annotation):
         node[key], complaint = int(value), None  # 5e6 tokens is how people write five million

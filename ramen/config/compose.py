@@ -1,7 +1,6 @@
 """From the overrides of a command to a config of plain values, with all their problems at once; Hydra stops at the first."""
 
 import contextlib
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -216,10 +215,7 @@ def _first_line(error: Exception) -> str:
 
 def _explain(word: str, error: Exception, config: DictConfig) -> str:
     """The problem of an override that ended in `error` after those of the config."""
-    for plugin in PLUGINS:
-        if re.search(f"Could not (find|load) '{plugin}", str(error)):
-            return _missing_plugin(word, plugin)
-    return _unknown_key(word, config) or f"{word}: {located(error)}"
+    return _missing_plugin(word, str(error)) or _unknown_key(word, config) or f"{word}: {located(error)}"
 
 
 def _unknown_key(word: str, config: DictConfig) -> str | None:
@@ -251,15 +247,17 @@ def _wrong_options(override: Override, options: list[str]) -> list[str]:
     values = islice(sweep_values(override), len(options) + 1)  # of which one is wrong, if there are more
     names = [value.partition("=")[2].strip("'\"") for value in values]
     wrong = [name for name in names if name not in options and not override.is_delete()]
-    plugins = [plugin for name in wrong if (plugin := f"{override.key_or_group}/{name}") in PLUGINS]
-    if plugins or not wrong:
-        return [_missing_plugin(override.input_line or "", plugin) for plugin in plugins]
+    if not wrong:
+        return []
+    plugin = _missing_plugin(override.input_line or "", f"{override.key_or_group}/{wrong[0]}")
     got = ", ".join(map(repr, wrong))
-    return [f"{override.get_key_element()}: no such option, got {got}{suggest(wrong[0], options)}"]
+    return [plugin or f"{override.get_key_element()}: no such option, got {got}{suggest(wrong[0], options)}"]
 
 
-def _missing_plugin(word: str, plugin: str) -> str:
-    return f"{word}: needs a plugin of Hydra that is not installed: pip install 'ramen[{PLUGINS[plugin]}]'"
+def _missing_plugin(word: str, text: str) -> str | None:
+    """The problem of an override that needs a plugin of Hydra, if the text names an option of one."""
+    extra = next((extra for option, extra in PLUGINS.items() if option in text), None)
+    return f"{word}: needs a plugin of Hydra that is not installed: pip install 'ramen[{extra}]'" if extra else None
 
 
 def _unreadable(word: str) -> str:

@@ -14,8 +14,6 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
-
 from ramen.config.kinds import KINDS
 from ramen.errors import ConfigError, suggest
 
@@ -76,8 +74,7 @@ def components(kind: str | None = None) -> frozenset[str]:
 
 def factory(node: Mapping[str, Any], allow: Sequence[str] = ()) -> Callable[..., Any]:
     """A function of the run-time (positional) arguments that builds `node` anew on each call."""
-    plain = OmegaConf.to_container(node, resolve=True) if isinstance(node, DictConfig) else node
-    return functools.partial(locate(plain["_target_"], allow), **{k: v for k, v in plain.items() if k != "_target_"})  # type: ignore
+    return functools.partial(locate(node["_target_"], allow), **{k: v for k, v in node.items() if k != "_target_"})
 
 
 def build(node: Mapping[str, Any], *runtime: Any, allow: Sequence[str] = ()) -> Any:

@@ -3,7 +3,6 @@
 import sys
 
 import pytest
-import torch
 
 from ramen.config.registry import build, factory, locate, options
 from ramen.errors import ConfigError
@@ -168,16 +167,6 @@ def test_nested_nodes_are_handed_over_and_not_built(package):
     """A nested object would be one object for all layers."""
     inner = {"_target_": "ramen.nn.linear.dense.Dense"}
     assert build({"_target_": f"{package}.whole.Soup", "salt": inner}, 3, allow=[package]).made == (3, inner)
-
-
-def test_built_things_hold_plain_values():
-    """No OmegaConf type ends in a checkpoint."""
-    from omegaconf import OmegaConf
-
-    parameter = torch.nn.Parameter(torch.zeros(2, 2))
-    node = OmegaConf.create({"_target_": "torch.optim.AdamW", "lr": 0.1, "betas": [0.8, 0.9]})
-    built = build(node, [parameter])
-    assert type(built.defaults["betas"]) in (list, tuple) and built.defaults["lr"] == 0.1
 
 
 def test_a_function_is_built_into_a_curve():
