@@ -141,17 +141,16 @@ def _check_resumable(config: Mapping[str, Any], owner: str) -> None:
     if str(config[owner]["_target_"]).startswith("ramen."):
         return  # tests hold it of those
 
-    def make() -> tuple[nn.Parameter, Any]:
-        weight = nn.Parameter(torch.linspace(-1, 1, 96).reshape(8, 12))
-        return weight, build_optimizer(config[owner], [weight], config["allow_targets"])
-
     def step(weight: nn.Parameter, optimizer: Any) -> None:
         weight.grad = weight.detach().sin()
         optimizer.step()
 
+    weight, resumed_weight = (nn.Parameter(torch.linspace(-1, 1, 96).reshape(8, 12)) for _ in range(2))
     buffer = io.BytesIO()
     try:
-        (weight, optimizer), (resumed_weight, resumed) = make(), make()
+        optimizer, resumed = (
+            build_optimizer(config[owner], [w], config["allow_targets"]) for w in (weight, resumed_weight)
+        )
         step(weight, optimizer)
         torch.save(optimizer.state_dict(), buffer)
         buffer.seek(0)
@@ -222,7 +221,7 @@ def _mean_attention_flops(model: Any, run_schedules: RunSchedules) -> float:
 class Accounting(TorchDispatchMode):
     """Counts the bytes of storages that operations inside it make, while they live; `peak` is the most at a time."""
 
-    def __init__(self, tensors: Sequence[Tensor] = ()) -> None:
+    def __init__(self, tensors: Sequence[Tensor]) -> None:
         super().__init__()
         self.bytes = self.peak = 0
         self._counted: dict[int, tuple[int, Any]] = {}
@@ -233,12 +232,10 @@ class Accounting(TorchDispatchMode):
         """Count a tensor's storage, unless it is counted already."""
         storage = tensor.untyped_storage()
         key = storage._cdata
-        if key in self._counted:
-            return
-        size = storage.nbytes()
-        self._counted[key] = size, weakref.ref(storage, lambda _: self._release(key))
-        self.bytes += size
-        self.peak = max(self.peak, self.bytes)
+        if key not in self._counted:
+            self._counted[key] = storage.nbytes(), weakref.ref(storage, lambda _: self._release(key))
+            self.bytes += storage.nbytes()
+            self.peak = max(self.peak, self.bytes)
 
     def _release(self, key: int) -> None:
         self.bytes -= self._counted.pop(key)[0]
@@ -276,15 +273,11 @@ def _step_optimizers(model: nn.Module, optimizers: Optimizers) -> tuple[Sizes, i
         with suppress(DataDependentOutputException, DynamicOutputShapeException):
             optimizers.step()
     state = max(0, accounting.bytes - before)
-    return {"parameters": _bytes(tensors), "gradients": _bytes(gradients), "optimizer": state}, accounting.peak
+    parameters, gradient_bytes = Accounting(tensors).bytes, Accounting(gradients).bytes
+    return {"parameters": parameters, "gradients": gradient_bytes, "optimizer": state}, accounting.peak
 
 
 def peak_bytes(sizes: Sizes, device_type: str) -> int:
     """The peak that ramen.device.PeakMemory will measure for tensors of these sizes."""
     total = sum(sizes.values())
     return int(total * (1 + RESIDENT_SHARE)) + RESIDENT_BYTES if device_type == "cpu" else total
-
-
-def _bytes(tensors: Sequence[Tensor]) -> int:
-    """Of the storages behind tensors, each once."""
-    return sum({t.untyped_storage()._cdata: t.untyped_storage().nbytes() for t in tensors}.values())

@@ -97,8 +97,8 @@ def parse(arguments: Sequence[str]) -> CommandLine:
     parsed = vars(parser.parse_intermixed_args(arguments))
     options = {name: value for name, value in parsed.items() if value is not None}
     # `+sweep=optimizers` is what other Hydra projects want; here these groups are in the defaults list and take no plus.
-    plus = re.compile(rf"[+](?=({'|'.join(COMPOSITIONS)})=)")
-    overrides = tuple(plus.sub("", word) if plus.match(word) else word for word in options.pop("overrides"))
+    plus = re.compile(rf"^[+](?=({'|'.join(COMPOSITIONS)})=)")
+    overrides = tuple(plus.sub("", word) for word in options.pop("overrides"))
     if problems := secret.problems((key_of(word), word.partition("=")[2]) for word in overrides):
         raise ConfigError(*problems)
     return _resumed(CommandLine(options, overrides))
