@@ -90,8 +90,7 @@ class Run:
         sizes = (self.summary.get("micro_batch_tokens"), trainer["micro_batch_tokens"], trainer["batch_tokens"])
         size = next(size for size in sizes if isinstance(size, int))
         rows = max(1, size // self.text.sequence_length)
-        with torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32):
-            return evaluate(self.model, tokens, targets, rows, self.device)
+        return evaluate(self.model, tokens, targets, rows, self.precision, self.device)
 
 
 def open_run(

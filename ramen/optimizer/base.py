@@ -119,18 +119,14 @@ class Optimizer(torch.optim.Optimizer):
 
 def shape_scale(scaling: Scaling, rows: int, columns: int) -> float:
     """The step's factor: spectral sqrt(max(1, m/n)), rms 0.2 sqrt(max(m, n)) (an orthogonal step gets RMS 0.2), none 1."""
-    if scaling == "spectral":
-        return math.sqrt(max(1.0, rows / columns))
-    if scaling == "rms":
-        return 0.2 * math.sqrt(max(rows, columns))
-    return 1.0
+    spectral, rms = math.sqrt(max(1.0, rows / columns)), 0.2 * math.sqrt(max(rows, columns))
+    return {"spectral": spectral, "rms": rms, "none": 1.0}[scaling]
 
 
 def iteration_type(choice: IterationType, device: torch.device) -> torch.dtype | None:
-    """The type an iteration of matrix products runs in; None: the input's own, or float32 for a 16-bit one.
+    """The type that an iteration of matrix products runs in; None: the input's own, or float32 for a 16-bit one.
 
-    auto is bfloat16 where the device has units for its products (CUDA, a CPU with AMX), by what the device says of itself: a clock
-    would choose otherwise on a busy machine.
+    auto is bfloat16 on devices that report units for it (CUDA, a CPU with AMX): a clock could choose differently on a busy machine.
     """
     if choice == "auto":
         fast = device.type == "cuda" or (device.type == "cpu" and torch.cpu._is_amx_tile_supported())

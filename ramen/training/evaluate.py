@@ -12,16 +12,18 @@ from ramen.data.batches import IGNORED
 
 @torch.no_grad()
 def evaluate(
-    loss: Callable[[Tensor, Tensor], Tensor], tokens: Tensor, targets: Tensor, rows: int, device: torch.device
-) -> float:
+    loss: Callable[[Tensor, Tensor], Tensor], tokens: Tensor, targets: Tensor, rows: int, precision: torch.dtype,
+    device: torch.device,
+) -> float:  # fmt: skip
     """Mean loss in nats a counted token of (R, T) rows, `rows` of them at a time; `loss` returns a sum."""
     total = torch.zeros((), dtype=torch.float64, device=device)
-    for start in range(0, len(tokens), rows):
-        part = slice(start, start + rows)
-        short = max(0, start + rows - len(tokens))  # the last part is filled up: one shape, one compiled graph
-        filled_tokens = torch.cat((tokens[part], tokens[-1:].expand(short, -1)))
-        filled_targets = F.pad(targets[part], (0, 0, 0, short), value=IGNORED)
-        total += loss(filled_tokens.to(device), filled_targets.to(device))
+    with torch.autocast(device.type, precision, enabled=precision != torch.float32):
+        for start in range(0, len(tokens), rows):
+            part = slice(start, start + rows)
+            short = max(0, start + rows - len(tokens))  # the last part is filled up: one shape, one compiled graph
+            filled_tokens = torch.cat((tokens[part], tokens[-1:].expand(short, -1)))
+            filled_targets = F.pad(targets[part], (0, 0, 0, short), value=IGNORED)
+            total += loss(filled_tokens.to(device), filled_targets.to(device))
     return total.item() / int((targets != IGNORED).sum())
 
 

@@ -40,7 +40,7 @@ class GradientAccumulator:
 
     def run(self, tokens: Tensor, targets: Tensor, share: Tensor, documents: int | None = None) -> Tensor:
         """The summed loss of some rows, with its gradients times `share`."""
-        with self.autocast():
+        with torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32):
             loss = self.loss(tokens, targets, documents)
         loss.backward(gradient=share)
         return loss.detach()
@@ -67,7 +67,3 @@ class GradientAccumulator:
                     ) from error
             log.info("micro-batches of %d rows do not fit, trying half of it", self.micro_rows)
             self.micro_rows = (self.micro_rows + 1) // 2
-
-    def autocast(self) -> torch.autocast:
-        """Matrix products in the precision of the run."""
-        return torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32)

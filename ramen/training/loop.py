@@ -251,11 +251,10 @@ class Trainer:
 
     def _evaluate(self, rows: int | None = None) -> float:
         """Validation loss, of the first `rows` alone if given."""
-        setup = self.setup
+        setup, micro_rows = self.setup, self.config.micro_rows
         tokens, targets = setup.validation.tokens[:rows], setup.validation.targets[:rows]
         setup.model.eval()
-        with self.gradients.autocast():
-            loss = evaluate(self.loss, tokens, targets, self.config.micro_rows, setup.device)
+        loss = evaluate(self.loss, tokens, targets, micro_rows, setup.precision, setup.device)
         setup.model.train()
         return loss
 

@@ -27,7 +27,7 @@ def test_what_is_saved_is_what_was_evaluated(make_trainer: Any, tmp_path: Path, 
     checkpoint.load_weights(path, other.setup.model)
     validation, rows = other.setup.validation, other.config.micro_rows
     other.setup.model.eval()
-    loss = evaluate(other.loss, validation.tokens, validation.targets, rows, torch.device("cpu"))
+    loss = evaluate(other.loss, validation.tokens, validation.targets, rows, torch.float32, torch.device("cpu"))
     assert loss == trainer.progress.val_loss
     training = checkpoint.load_state(path)["weights_to_train"]
     assert all(torch.equal(p, weight) for p, weight in zip(trainer.parameters, training, strict=True))
