@@ -17,13 +17,12 @@ def main(arguments: Sequence[str]) -> int:
     add("--seed", type=int, default=0, help="the same seed writes the same text (%(default)s)")
     options = vars(parser.parse_args(arguments))
 
-    from ramen.inference.generate import generate
     from ramen.inference.load import open_run
 
     run = open_run(*(options.pop(name) for name in ("run_folder", "device", "step", "allow_targets")))
     print(options["prompt"], end="", flush=True)
     with contextlib.suppress(KeyboardInterrupt):
-        for piece in generate(run.model, run.tokenizer, **options):
+        for piece in run.pieces(**options):
             print(piece, end="", flush=True)
     print(flush=True)
     return 0

@@ -23,6 +23,7 @@ from ramen.inference.load import Run
 from ramen.training.evaluate import bits_per_byte
 
 SHARD = ".bin"
+OVERRIDE = re.compile(r"data(\.\w+)*=")
 # Keys of the run's data that hold for other data, too, unless given.
 KEPT = (
     "folder", "tokenizer", "bpe_vocabulary", "sequence_length", "batching", "long_documents", "separator", "text_column",
@@ -47,33 +48,31 @@ class Evaluation:
     tokenizer_known: bool  # False for a shard without a manifest: only the range of its ids could be checked
 
 
-def evaluate_on(run: Run, *words: str) -> Evaluation:
-    """Evaluate on what `words` name: nothing (the run's validation split, as in training), `.bin` shards, text files (whole),
-    or overrides of the data config (`data=hub data.path=...`: the validation split of that corpus).
+def evaluate_on(run: Run, *arguments: str) -> Evaluation:
+    """Evaluate on nothing (the run's validation split, as in training), `.bin` shards, text files (whole), or overrides of the
+    data config (`data=hub data.path=...`: the validation split of that corpus).
 
-    ConfigError or DataError tells what is wrong with them, is of another tokenizer, or holds nothing to evaluate.
+    ConfigError or DataError for an argument that is wrong, is of another tokenizer, or holds nothing to evaluate.
     """
-    files, overrides = _sort(words)
-    known, of_shards = True, bool(files) and files[0].suffix == SHARD
-    if files and not of_shards:
-        overrides = ["data=text", f"data.files={[str(path) for path in files]}", *overrides]
-    keys = _keys(overrides)
+    files, overrides = _sort(arguments)
+    shards = files if files and files[0].suffix == SHARD else []
+    if files and not shards:
+        overrides = {"data": "data=text", "data.files": f"data.files={[str(path) for path in files]}", **overrides}
     source = _source(run, overrides, whole=bool(files))
+    known = True
     with tempfile.TemporaryDirectory(prefix="ramen_evaluation_") as scratch:
-        if of_shards:
-            shards, known = files, _check_tokenizers(files, run.tokenizer)
-            data_hash = _hash([read_record(path, run.tokenizer) for path in files])
-        elif "data" in keys and isinstance(source, TextSource):
+        if shards:
+            known = _check_tokenizers(shards, run.tokenizer)
+            data_hash = _hash([read_record(path, run.tokenizer) for path in shards])
+        elif "data" in overrides and isinstance(source, TextSource):
             records = validation_shards(source, run.tokenizer, Path(scratch), bool(files))
             if not records:
-                raise DataError(
-                    f"data: holds no text to evaluate on, got none from {source.label}; a document is needed"
-                )
+                raise DataError(f"data: holds no text to evaluate on, got none from {source.label}; give it a document")
             shards, data_hash = [Path(scratch, record.file) for record in records], _hash(records)
         else:
             dataset = source.dataset()
             _check_tokenizer(dataset.tokenizer, run.tokenizer, dataset.folder)
-            if keys <= SAME_DATA and run.data_hash not in (None, dataset.hash):
+            if overrides.keys() <= SAME_DATA and run.data_hash not in (None, dataset.hash):
                 raise DataError(
                     f"{dataset.folder}: is not what {run.folder} was trained on, got hash {dataset.hash}; its data has "
                     f"{run.data_hash}"
@@ -84,14 +83,14 @@ def evaluate_on(run: Run, *words: str) -> Evaluation:
     if not size:
         raise DataError(f"{shards[0]}: holds no text, got 0 bytes; documents are needed")
     loss = run.evaluate(rows.tokens, rows.targets)
-    on = " ".join(words) or "validation split"
+    on = " ".join(arguments) or "validation split"
     return Evaluation(on, run.step, loss, bits_per_byte(loss, size), rows.counted, size, data_hash, known)
 
 
-def _sort(words: Sequence[str]) -> tuple[list[Path], list[str]]:
-    """Files and overrides. ConfigError for what is neither, or does not go together."""
-    overrides = [word for word in words if re.match(r"data(\.\w+)*=", word)]
-    files = [Path(word) for word in words if word not in overrides]
+def _sort(arguments: Sequence[str]) -> tuple[list[Path], dict[str, str]]:
+    """Files, and key -> override. ConfigError for what is neither, or does not go together."""
+    overrides = {text.partition("=")[0]: text for text in arguments if OVERRIDE.match(text)}
+    files = [Path(text) for text in arguments if not OVERRIDE.match(text)]
     problems = [
         f"{path}: is nothing to evaluate on, got an override; allowed are files, folders and data=... overrides"
         for path in files
@@ -99,32 +98,30 @@ def _sort(words: Sequence[str]) -> tuple[list[Path], list[str]]:
     ]
     if len({path.suffix == SHARD for path in files}) > 1:
         problems.append(f"shards and text cannot be mixed, got {', '.join(map(str, files))}; evaluate one by one")
-    keys = _keys(overrides)
-    if files and keys & {"data", "data.files"}:
-        problems.append(f"files and another data config cannot be mixed, got {' '.join(words)}; evaluate one by one")
-    if keys & {"data.tokenizer", "data.bpe_vocabulary"}:
+    if files and overrides.keys() & {"data", "data.files"}:
+        problems.append(
+            f"files and another data config cannot be mixed, got {' '.join(arguments)}; evaluate one by one"
+        )
+    if overrides.keys() & {"data.tokenizer", "data.bpe_vocabulary"}:
         problems.append("data.tokenizer: is that of the run, whose ids its model knows; leave it out")
     if problems:
         raise ConfigError(*problems)
     return files, overrides
 
 
-def _keys(overrides: Sequence[str]) -> set[str]:
-    return {word.partition("=")[0] for word in overrides}
-
-
-def _source(run: Run, overrides: list[str], whole: bool) -> Source:
+def _source(run: Run, overrides: dict[str, str], whole: bool) -> Source:
     """The run's data config with the overrides; another corpus keeps the run's batching. `whole`: all tokens by default."""
-    trained_on, keys, allow = run.config["data"], _keys(overrides), run.config["allow_targets"]
+    trained_on, allow = run.config["data"], run.config["allow_targets"]
     with Composer().open() as composer:
-        parsed = composer.parse(overrides)
-        node = plain(composer.compose(overrides))["data"] if "data" in keys else {**trained_on}
-    if "data" in keys:
-        kept = [key for key in KEPT if key in trained_on and key in node and f"data.{key}" not in keys]
-        node |= {key: trained_on[key] for key in kept}
+        parsed = composer.parse(list(overrides.values()))
+        node = plain(composer.compose(list(overrides.values())))["data"] if "data" in overrides else {**trained_on}
+    if "data" in overrides:
+        node |= {
+            key: trained_on[key] for key in KEPT if key in trained_on and key in node and f"data.{key}" not in overrides
+        }
     else:
         node |= {override.key_or_group.removeprefix("data."): override.value() for override in parsed}
-    if whole and "data.validation_tokens" not in keys:
+    if whole and "data.validation_tokens" not in overrides:
         node["validation_tokens"] = None
     if problems := check_node(node, "data", "data", allow):
         raise ConfigError(*problems)
@@ -138,7 +135,7 @@ def _source(run: Run, overrides: list[str], whole: bool) -> Source:
 
 
 def _check_tokenizers(shards: list[Path], tokenizer: Tokenizer) -> bool:
-    """DataError when what lies beside the shards tells of another tokenizer. Whether it tells of one for all of them."""
+    """DataError when a file beside the shards is of another tokenizer. False if there is none beside some of them."""
     known = True
     for folder in {path.parent for path in shards}:
         if (folder / TOKENIZER).exists():
@@ -150,12 +147,12 @@ def _check_tokenizers(shards: list[Path], tokenizer: Tokenizer) -> bool:
     return known
 
 
-def _check_tokenizer(tokenizer: Tokenizer, trained_on: Tokenizer, where: Path) -> None:
+def _check_tokenizer(tokenizer: Tokenizer, trained_on: Tokenizer, folder: Path) -> None:
     if tokenizer.hash != trained_on.hash:
         other, own = (f"{t.name} of {t.vocabulary} ids ({t.hash[:12]})" for t in (tokenizer, trained_on))
         raise DataError(
-            f"{where}: is of another tokenizer, got {other}; that of the run is {own}: give the text itself, which is "
-            "tokenized with it"
+            f"{folder}: is of another tokenizer, got {other}; the run's is {own}: give the text itself, which is tokenized "
+            "with that"
         )
 
 

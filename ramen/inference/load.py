@@ -1,7 +1,10 @@
 """A trained run, opened again: `ramen.load("outputs/NAME/DATE/0-...")` for notebooks and scripts."""
 
-from collections.abc import Sequence
+import codecs
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +17,9 @@ from ramen.build.objects import build_model, build_section
 from ramen.config.check import check_node
 from ramen.config.kinds import PARTS
 from ramen.data.batches import IGNORED
+from ramen.data.source import Source, TextSource
 from ramen.data.tokenizer import Tokenizer, gpt2_tokenizer, load_tokenizer
-from ramen.errors import DataError
-from ramen.inference.generate import generate
+from ramen.errors import ConfigError, DataError
 from ramen.nn.gpt import DataSpec
 from ramen.runs import checkpoint
 from ramen.runs.folder import CONFIG, ENVIRONMENT, SUMMARY, RunFolder
@@ -52,23 +55,52 @@ class Run:
 
     @property
     def device(self) -> torch.device:
-        """Where the model is."""
         return next(self.model.parameters()).device
 
     def encode(self, text: str) -> list[int]:
         """The ids of `text`, without the BOS that opens a document."""
-        return [int(value) for value in self.tokenizer.encode(text)]
+        return self.tokenizer.encode(text).tolist()
 
     def decode(self, ids: list[int]) -> str:
-        """The text of `ids`."""
         return self.tokenizer.decode(ids)
 
     def generate(
         self, prompt: str = "", *, tokens: int = 200, temperature: float = 0.8, top_k: int | None = None, seed: int = 0
     ) -> str:
         """Text that continues the prompt: at most `tokens` tokens, or to the end of the document."""
-        options: Any = {"tokens": tokens, "temperature": temperature, "top_k": top_k, "seed": seed}
-        return "".join(generate(self.model, self.tokenizer, prompt=prompt, **options))
+        return "".join(self.pieces(prompt, tokens=tokens, temperature=temperature, top_k=top_k, seed=seed))
+
+    def pieces(self, prompt: str, *, tokens: int, temperature: float, top_k: int | None, seed: int) -> Iterator[str]:
+        """The text of `generate`, a token at a time.
+
+        The same seed draws the same text on the same machine. The model sees the last `sequence_length` tokens. ConfigError
+        for settings that nothing can be drawn with, at once and not at the first piece.
+        """
+        wrong = []
+        if tokens < 1:
+            wrong.append(f"tokens: must be >= 1, got {tokens}")
+        if not (math.isfinite(temperature) and temperature >= 0):
+            wrong.append(f"temperature: must be >= 0 (0 takes the likeliest token), got {temperature}")
+        if top_k is not None and top_k < 1:
+            wrong.append(f"top_k: must be >= 1, got {top_k}; without it all tokens can be drawn")
+        if wrong:
+            raise ConfigError(*wrong)
+        return self._pieces(prompt, tokens, temperature, top_k, torch.Generator().manual_seed(seed))
+
+    @torch.no_grad()
+    def _pieces(
+        self, prompt: str, tokens: int, temperature: float, top_k: int | None, generator: torch.Generator
+    ) -> Iterator[str]:
+        ids = [self.tokenizer.bos, *self.encode(prompt)]
+        decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")  # a character may span tokens
+        for _ in range(tokens):
+            row = torch.tensor([ids[-self.text.sequence_length :]], device=self.device)
+            token = draw(self.model(row)[0, -1].float().cpu(), temperature, top_k, generator)
+            if token == self.tokenizer.bos:
+                break
+            ids.append(token)
+            yield decoder.decode(self.tokenizer.tokens[token])
+        yield decoder.decode(b"", final=True)
 
     def loss(self, text: str) -> float:
         """Mean loss in nats a token of `text` as the beginning of a document, cut into rows as in training."""
@@ -112,21 +144,16 @@ def open_run(
     files.refuse_altered(CONFIG, SUMMARY, ENVIRONMENT)
     recorded, config["allow_targets"] = config.get("allow_targets"), list(allow_targets)
     # An older ramen may have had other optimizers: only what is built here is checked.
-    problems = [
-        problem
-        for kind in ("model", *PARTS, "data")
-        for problem in check_node(config.get(kind) or {"_target_": None}, kind, kind, allow_targets)
-    ]
-    if problems:
+    sections = ("model", *PARTS, "data")
+    problems = [check_node(config.get(kind) or {"_target_": None}, kind, kind, allow_targets) for kind in sections]
+    if any(problems):
         ignored = f"allow_targets: {recorded} of the file itself is ignored; give it to load if you trust them"
-        lines = [f"{files.path / CONFIG}: cannot be opened:", *problems, *([ignored] if recorded else [])]
+        lines = [f"{files.path / CONFIG}: cannot be opened:", *chain(*problems), *([ignored] if recorded else [])]
         raise DataError("\n".join(lines))
     path = _checkpoint(files.path, step)
-    source = build_section(config, "data")
-    model = build_model(
-        config,
-        DataSpec(source.vocabulary, source.vocabulary - 1, source.sequence_length, source.document_mask),
-    )
+    source: Source = build_section(config, "data")
+    data = DataSpec(source.vocabulary, source.vocabulary - 1, source.sequence_length, source.document_mask)
+    model = build_model(config, data)
     checkpoint.load_weights(path, model)
     environment = files.environment()
     precision = environment.get("precision", "float32")
@@ -134,12 +161,18 @@ def open_run(
         raise DataError(
             f"{files.path / ENVIRONMENT}: is damaged, got precision {precision!r}; allowed are {', '.join(PRECISIONS)}"
         )
+    if files.tokenizer.exists():
+        tokenizer = load_tokenizer(files.tokenizer, environment.get("tokenizer_hash"))
+    elif isinstance(source, TextSource) and source.tokenizer != "gpt2":
+        raise DataError(f"{files.tokenizer}: is missing; the ids of the model mean nothing without it")
+    else:
+        tokenizer = gpt2_tokenizer()
     return Run(
         folder=files.path,
         config=config,
         summary=files.summary(),
         model=model.to(machine.select_device(str(device))).eval(),
-        tokenizer=_tokenizer(files, source, environment),
+        tokenizer=tokenizer,
         step=checkpoint.step_of(path),
         precision=PRECISIONS[precision],
         data_hash=environment.get("data_hash"),
@@ -155,22 +188,22 @@ def _not_a_run(folder: Path) -> str:
 
 
 def _checkpoint(folder: Path, step: int | str | None) -> Path:
-    saved = {checkpoint.step_of(path): path for path in checkpoint.checkpoints(folder)}
+    saved = {str(checkpoint.step_of(path)): path for path in checkpoint.checkpoints(folder)}
     if not saved:
         raise DataError(f"{folder}: has no checkpoint to open; trainer.checkpoint_at_end=true keeps a run's last one")
     if step == "best":
         return checkpoint.best(folder)
     if step is None:
-        return saved[max(saved)]
-    if str(step) not in map(str, saved):
-        raise DataError(f"{folder}: has no checkpoint of step {step}; there are {', '.join(map(str, saved))}, and best")
-    return saved[int(step)]
+        return checkpoint.latest(folder)
+    if str(step) not in saved:
+        raise DataError(f"{folder}: has no checkpoint of step {step}; there are {', '.join(saved)}, and best")
+    return saved[str(step)]
 
 
-def _tokenizer(files: RunFolder, source: Any, environment: dict[str, Any]) -> Tokenizer:
-    """The run's own copy; GPT-2's is known without one."""
-    if files.tokenizer.exists():
-        return load_tokenizer(files.tokenizer, environment.get("tokenizer_hash"))
-    if getattr(source, "tokenizer", "gpt2") == "gpt2":
-        return gpt2_tokenizer()
-    raise DataError(f"{files.tokenizer}: is missing; the ids of the model mean nothing without it")
+def draw(logits: torch.Tensor, temperature: float, top_k: int | None, generator: torch.Generator) -> int:
+    """One id from logits (V,): the likeliest at temperature 0, else drawn from the softmax over the top k."""
+    if temperature == 0:
+        return int(logits.argmax())
+    likeliest = logits.topk(min(top_k or len(logits), len(logits)))  # exactly k, whatever ties there are
+    chances = ((likeliest.values - likeliest.values[0]) / temperature).softmax(-1)
+    return int(likeliest.indices[torch.multinomial(chances, 1, generator=generator)])

@@ -15,8 +15,7 @@ import yaml
 import ramen
 from ramen.cli.main import main
 from ramen.errors import ConfigError, DataError
-from ramen.inference.generate import draw, generate
-from ramen.inference.load import Run
+from ramen.inference.load import Run, draw
 
 
 @pytest.fixture(scope="module")
@@ -181,7 +180,7 @@ def test_the_best_checkpoint_is_opened_by_its_name(
 
 def test_settings_that_draw_nothing_are_refused_before_anything_is_written(opened: Run) -> None:
     with pytest.raises(ConfigError) as told:
-        generate(opened.model, opened.tokenizer, prompt="", tokens=0, temperature=float("nan"), top_k=0, seed=0)
+        opened.pieces("", tokens=0, temperature=float("nan"), top_k=0, seed=0)
     assert [problem.partition(":")[0] for problem in told.value.problems] == ["tokens", "temperature", "top_k"]
 
 
@@ -198,7 +197,7 @@ def test_draws_follow_the_tempered_softmax_over_exactly_k() -> None:
 
 def test_characters_that_span_tokens_come_out_whole(opened: Run) -> None:
     """Byte tokens are drawn one by one; the pieces put together are the bytes decoded at once."""
-    pieces = list(generate(opened.model, opened.tokenizer, prompt="é", tokens=60, temperature=5.0, top_k=None, seed=1))
+    pieces = list(opened.pieces("é", tokens=60, temperature=5.0, top_k=None, seed=1))
     assert all(isinstance(piece, str) for piece in pieces)
     assert len("".join(pieces)) <= 60
 
