@@ -14,7 +14,7 @@ import sys
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -69,8 +69,7 @@ def _fill(folder: Path, source: "TextSource", progress: bool) -> None:
         index.about = {**about}
         index.write()
         tokenizer.save(folder / TOKENIZER)
-        title = source.label if progress else None
-        write_shards(documents, index, tokenizer, source.shard_tokens, source.threads, title)
+        write_shards(documents, index, tokenizer, source, progress)
         documents.check()
         if source.settings() != settings:
             raise DataError("data: the texts changed while they were read; start again when nothing writes to them")
@@ -101,32 +100,26 @@ def validation_shards(source: "TextSource", tokenizer: Tokenizer, folder: Path, 
     """The validation split of a corpus, or the `whole` of it, tokenized into shards of a folder."""
     texts = source.documents() if whole else (text for text, is_held_out in source.sides() if is_held_out)
     index = ShardIndex(folder)
-    write_shards(((text, True) for text in texts if text.strip()), index, tokenizer, source.shard_tokens)
+    write_shards(((text, True) for text in texts if text.strip()), index, tokenizer, source, progress=False)
     return [record for _, record in index.shards.values()]
 
 
 def write_shards(
-    documents: Iterable[Document],
-    index: ShardIndex,
-    tokenizer: Tokenizer,
-    shard_tokens: int,
-    workers: int = 1,
-    title: str | None = None,
+    documents: Iterable[Document], index: ShardIndex, tokenizer: Tokenizer, source: "TextSource", progress: bool
 ) -> None:
-    """Tokenize documents into shards of both splits, behind those that the index lists. `title`: of a progress bar."""
+    """Tokenize documents into shards of both splits, behind those that the index lists, as the settings of the source say."""
     seconds = 0.2 if sys.stderr.isatty() else 60
-    bar = tqdm(desc=f"preparing {title}", unit=" tokens", unit_scale=True, mininterval=seconds, disable=title is None)
-    with bar, ExitStack() as files:
-        writers = [
-            files.enter_context(SplitWriter(split, first, index, tokenizer, shard_tokens))
-            for split, first in (("train", 1), ("validation", 0))
-        ]
-        new = _behind(documents, [writer.documents for writer in writers])
-        for ids, is_held_out in tokenize_all(new, tokenizer, workers):
-            writers[is_held_out].write(ids)
+    bar = tqdm(unit=" tokens", unit_scale=True, mininterval=seconds, disable=not progress)
+    bar.set_description(f"preparing {source.label}", refresh=False)
+    training = SplitWriter("train", 1, index, tokenizer, source.shard_tokens)
+    validation = SplitWriter("validation", 0, index, tokenizer, source.shard_tokens)
+    with bar, training, validation:
+        new = _behind(documents, [training.documents, validation.documents])
+        for ids, is_held_out in tokenize_all(new, tokenizer, source.threads):
+            (validation if is_held_out else training).write(ids)
             bar.update(len(ids))
-        for writer in writers:
-            writer.close_shard()
+        training.close_shard()
+        validation.close_shard()
 
 
 def _behind(documents: Iterable[Document], finished: list[int]) -> Iterator[Document]:
@@ -199,9 +192,7 @@ class SplitWriter:
     def write(self, ids: NDArray[np.uint16]) -> None:
         """Add a document; close the shard if it is full."""
         if self.tokens + len(ids) > MOST_TOKENS:
-            raise DataError(
-                f"{self.path}: a document is too long, got {len(ids)} tokens; a shard has at most {MOST_TOKENS}"
-            )
+            raise DataError(f"{self.path}: a document is too long, got {len(ids)} tokens; allowed are {MOST_TOKENS}")
         if self.file is None:
             self.file = self.path.with_suffix(UNFINISHED).open("wb")
             self.file.write(header_of(0))

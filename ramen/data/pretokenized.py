@@ -14,7 +14,6 @@ import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cache
 from typing import TYPE_CHECKING
 
 from tqdm import tqdm
@@ -23,7 +22,7 @@ from ramen.data.dataset import THREADS, Dataset, ShardIndex, dataset_of
 from ramen.data.prepare import WRITABLE, PausedError
 from ramen.data.shard import ShardRecord, refusing
 from ramen.data.source import FIXED_VOCABULARIES, Source, check_range
-from ramen.data.tokenizer import Tokenizer, gpt2_tokenizer
+from ramen.data.tokenizer import gpt2_tokenizer
 from ramen.errors import ConfigError, DataError, one_line
 from ramen.runs.lock import exclusive
 
@@ -69,11 +68,11 @@ class Pretokenized(Source):
                     self._fetch(missing, progress)
                 records = self._records()
         validation, *train = (records[name] for name in self.names)
-        return dataset_of(self.home, _tokenizer(), train, [validation])
+        return dataset_of(self.home, gpt2_tokenizer(), train, [validation])
 
     def _records(self) -> dict[str, ShardRecord]:
         """The records of the files that are there. DataError for a damaged one that was put there by hand."""
-        index, tokenizer = ShardIndex(self.home), _tokenizer()
+        index, tokenizer = ShardIndex(self.home), gpt2_tokenizer()
 
         def record(name: str) -> ShardRecord | None:
             try:
@@ -99,10 +98,8 @@ class Pretokenized(Source):
             raise self._by_hand(names, error) from error
         files = [entry for entry in entries if isinstance(entry, RepoFile)]
         if absent := sorted({*names} - {file.path for file in files}):
-            raise DataError(
-                f"{self.repo}: has no {_listed(absent)}; "
-                "a smaller data.shards, another data.prefix or another data.repo is needed"
-            )
+            remedy = "a smaller data.shards, another data.prefix or another data.repo is needed"
+            raise DataError(f"{self.repo}: has no {_listed(absent)}; {remedy}")
         needed, free = sum(file.size for file in files) + SPARE_BYTES, shutil.disk_usage(self.home).free
         if needed > free:
             raise DataError(
@@ -132,7 +129,7 @@ class Pretokenized(Source):
                 raise
             raise self._by_hand([file.path], error) from error
         try:
-            record = index.record(path, _tokenizer())
+            record = index.record(path, gpt2_tokenizer())
             if sha256 not in (None, record.sha256):
                 raise DataError(f"{path}: is not what the hub states, got sha256 {record.sha256}; stated is {sha256}")
         except DataError as error:
@@ -153,9 +150,3 @@ def _listed(names: Sequence[str]) -> str:
     """The names of files; of many, the first, the last and how many."""
     some = [*names[:2], "...", names[-1]] if len(names) > 4 else list(names)
     return f"{', '.join(some)} ({len(names)} file{'s' * (len(names) > 1)})"
-
-
-@cache
-def _tokenizer() -> Tokenizer:
-    """Half a second, which the jobs of a sweep share."""
-    return gpt2_tokenizer()

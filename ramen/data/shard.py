@@ -71,27 +71,17 @@ def open_shard(path: Path) -> np.memmap:
         if not stat.S_ISREG(state.st_mode):  # to open a pipe would wait for a writer
             kind = "a folder" if stat.S_ISDIR(state.st_mode) else "a pipe or device"
             raise DataError(f"{path}: is not a file, got {kind}; a .bin shard is needed")
-        with path.open("rb") as file:
-            header = np.frombuffer(file.read(HEADER_BYTES), dtype="u1")
-        count = _check_header(path, header, state.st_size)
+        if (size := state.st_size) < HEADER_BYTES:
+            raise DataError(f"{path}: is cut short, got {size} bytes; a shard has at least {HEADER_BYTES}")
+        magic, version, count = np.fromfile(path, dtype="<i4", count=3).tolist()
+        if magic != MAGIC or version != VERSION or count <= 0:
+            header = f"magic number {magic}, version {version}, {count} tokens"
+            allowed = f"{MAGIC}, {VERSION}, 1 to {MOST_TOKENS}"
+            raise DataError(f"{path}: is no token shard, got {header}; allowed are {allowed}")
+        if size != (whole := HEADER_BYTES + 2 * count):
+            kind = "is cut short" if size < whole else "has bytes behind its last token"
+            raise DataError(f"{path}: {kind}, got {size} bytes; {count} tokens take exactly {whole}")
         return np.memmap(path, dtype="<u2", mode="r", offset=HEADER_BYTES, shape=(count,))
-
-
-def _check_header(path: Path, header: np.ndarray, size: int) -> int:
-    """The number of tokens that a header states, compared with the size of its file in bytes."""
-    if len(header) < HEADER_BYTES:
-        raise DataError(f"{path}: is cut short, got {size} bytes; a shard has at least {HEADER_BYTES}")
-    magic, version, count = header.view("<i4")[:3].tolist()
-    if magic != MAGIC:
-        raise DataError(f"{path}: is no token shard, got magic number {magic}; allowed is {MAGIC}")
-    if version != VERSION:
-        raise DataError(f"{path}: is of another version, got {version}; allowed is {VERSION}")
-    if count <= 0:
-        raise DataError(f"{path}: states an impossible number of tokens, got {count}; allowed is 1 to {MOST_TOKENS}")
-    if size != HEADER_BYTES + 2 * count:
-        kind = "is cut short" if size < HEADER_BYTES + 2 * count else "has bytes behind its last token"
-        raise DataError(f"{path}: {kind}, got {size} bytes; {count} tokens take exactly {HEADER_BYTES + 2 * count}")
-    return count
 
 
 def read_record(path: Path, tokenizer: "Tokenizer") -> ShardRecord:
@@ -107,15 +97,11 @@ def read_record(path: Path, tokenizer: "Tokenizer") -> ShardRecord:
     if counts.sum() != tokens:
         raise DataError(f"{path}: changed while it was read, got {counts.sum()} tokens; its header states {tokens}")
     check_ids(path, int(np.flatnonzero(counts)[-1]), tokenizer.bos)
-    size = int(counts[: tokenizer.vocabulary] @ tokenizer.byte_lengths)
-    return ShardRecord(
-        file=path.name, tokens=tokens, documents=int(counts[tokenizer.bos]), bytes=size, sha256=sha256.hexdigest()
-    )
+    documents, size = int(counts[tokenizer.bos]), int(counts[: tokenizer.vocabulary] @ tokenizer.byte_lengths)
+    return ShardRecord(file=path.name, tokens=tokens, documents=documents, bytes=size, sha256=sha256.hexdigest())
 
 
 def check_ids(path: Path, largest: int, bos: int) -> None:
     """DataError when the largest id of a shard is that of another tokenizer."""
     if largest > bos:
-        raise DataError(
-            f"{path}: holds ids of another tokenizer, got id {largest}; allowed are 0 to {bos}, which is BOS"
-        )
+        raise DataError(f"{path}: holds ids of another tokenizer, got id {largest}; allowed are 0 to {bos} (BOS)")

