@@ -109,10 +109,8 @@ def dataset_of(
     folder: Path, tokenizer: Tokenizer, train: Iterable[ShardRecord], validation: Iterable[ShardRecord]
 ) -> Dataset:
     """The Dataset of shards that have been checked."""
-    records = {
-        "train": [record.model_dump() for record in train],
-        "validation": [record.model_dump() for record in validation],
-    }
+    splits = {"train": train, "validation": validation}
+    records = {split: [record.model_dump() for record in shards] for split, shards in splits.items()}
     paths = {split: tuple(folder / record["file"] for record in shards) for split, shards in records.items()}
     sizes = {
         f"{split}_{count}": sum(record[count] for record in shards)
@@ -133,9 +131,8 @@ def open_dataset(folder: Path, settings: Mapping[str, Any] | None = None) -> Dat
     if settings is not None and stated != json.loads(json.dumps(dict(settings))):
         raise DataError(f"{path}: is of other settings, got {stated}; asked are {dict(settings)}; {REMEDY}")
     tokenizer = load_tokenizer(folder / TOKENIZER, index.about["tokenizer_sha256"])
-    train, validation = (
-        sorted(name for name in index.shards if name.startswith(split)) for split in ("train_", "validation_")
-    )
+    train = sorted(name for name in index.shards if name.startswith("train_"))
+    validation = sorted(name for name in index.shards if name.startswith("validation_"))
     if not train or not validation:
         raise DataError(f"{path}: lists no shard of a split; each needs one; {REMEDY}")
     names = [*train, *validation]

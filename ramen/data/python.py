@@ -53,14 +53,10 @@ class Python(TextSource):
             except (metadata.PackageNotFoundError, ValueError):  # ValueError: an empty name
                 missing.append(package)
                 continue
-            files |= {
-                file.hash.value: file
-                for file in installed
-                if file.hash and file.suffix == ".py" and file.name not in BUILT
-            }
+            for file in installed:
+                if file.hash and file.suffix == ".py" and file.name not in BUILT:
+                    files[file.hash.value] = file
         if missing or not files:
-            raise DataError(
-                f"data.packages: not installed with pip, got {', '.join(missing) or 'an empty list'}; "
-                f"`pip install {' '.join(missing)}`, or leave them out"
-            )
+            remedy = f"`pip install {' '.join(missing)}`, or leave them out"
+            raise DataError(f"data.packages: not installed with pip, got {', '.join(missing) or 'no name'}; {remedy}")
         return files

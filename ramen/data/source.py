@@ -1,8 +1,4 @@
-"""The common side of all data for a run, and of all text corpora: the path from text to a prepared Dataset.
-
-A text corpus says what its documents are; see shakespeare.py (embedded), python.py (installed packages), text.py (your own
-files), hub.py (Hugging Face). pretokenized.py has shards from the start.
-"""
+"""Base classes of all data for a run, and of all corpora of text (shakespeare, python, text, hub)."""
 
 import itertools
 import logging
@@ -81,9 +77,9 @@ class Source(ABC):
         chosen = count
         if self.validation_tokens is not None:
             chosen = min(count, max(1, round(self.validation_tokens / self.sequence_length)))
-        places = (
-            np.arange(chosen) if self.validation == "first" else np.arange(1, 2 * chosen, 2) * count // (2 * chosen)
-        )
+        places = np.arange(chosen)
+        if self.validation == "spread":
+            places = (2 * places + 1) * count // (2 * chosen)
         rows = np.empty((2, chosen, self.sequence_length), dtype=np.int64)
         is_chosen = np.isin(np.arange(count), places)
         for number, row in enumerate(itertools.compress(batches.every_row(), is_chosen)):
@@ -111,10 +107,8 @@ class TextSource(Source):
         super().__post_init__()
         check_range("bpe_vocabulary", self.bpe_vocabulary, 258, LARGEST_ID + 1)
         check_range("shard_tokens", self.shard_tokens, 1, 10**9)
-        if not 0 < self.validation_fraction < 1:
-            raise ConfigError(
-                f"data.validation_fraction: out of range, got {self.validation_fraction}; allowed is above 0 and below 1"
-            )
+        if not 0 < (fraction := self.validation_fraction) < 1:
+            raise ConfigError(f"data.validation_fraction: out of range, got {fraction}; allowed is above 0 and below 1")
         cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
         self.threads = cores if self.workers is None else self.workers
         check_range("workers", self.threads, 1, 1024)

@@ -41,9 +41,8 @@ class Split:
         if len(first) == 1 or self.holdout == "tail":
             training = int(sum(len(text) for text in self.texts() if text.strip()) * (1 - self.fraction))
         if len(first) == 1 and self.holdout == "hash":
-            log.warning(
-                "data: there is one document; its last %g %% are held out (data.holdout=tail)", 100 * self.fraction
-            )
+            percent = 100 * self.fraction
+            log.warning("data: there is one document; its last %g %% are held out (data.holdout=tail)", percent)
         for text in itertools.chain(first, texts):
             if training is None:
                 parts = [(text, position(text))]
@@ -59,10 +58,9 @@ class Split:
     def check(self) -> None:
         """ConfigError when one of the sides has no document. To be called when all have been taken."""
         if self.lowest >= self.highest:
-            raise ConfigError(
-                f"data: the corpus has too little text, got {self.documents} documents{' that are alike' * (self.documents > 1)}; "
-                "needed are two different ones, to train on and to hold out, or one that can be cut"
-            )
+            content = f"{self.documents} documents{' that are alike' * (self.documents > 1)}"
+            remedy = "needed are two different ones, to train on and to hold out, or one that can be cut"
+            raise ConfigError(f"data: the corpus has too little text, got {content}; {remedy}")
         if not self.lowest < self.fraction <= self.highest:
             few, side = ("low", "out") if self.fraction <= self.lowest else ("high", "in")
             low, high = math.ceil(self.lowest * 1e4 + 1) / 1e4, math.floor(self.highest * 1e4) / 1e4

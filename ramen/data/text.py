@@ -5,6 +5,7 @@ A text file is one document, or several with a line between them that holds only
 one document at a time.
 """
 
+import codecs
 import itertools
 import json
 import logging
@@ -38,10 +39,8 @@ class Text(TextSource):
         super().__post_init__()
         separator = self.separator
         if separator not in (None, *LINES) and (separator != separator.strip() or "\n" in separator):
-            raise ConfigError(
-                f"data.separator: is not a line without blanks around, got {separator!r}; "
-                r"'' stands for an empty line, '\n' for the end of each line"
-            )
+            remedy = r"'' stands for an empty line, '\n' for the end of each line"
+            raise ConfigError(f"data.separator: is not a line without blanks around, got {separator!r}; {remedy}")
 
     def documents(self) -> Iterator[str]:
         for path in self.paths():
@@ -57,7 +56,6 @@ class Text(TextSource):
                     yield from self._read_text(path)
 
     def fingerprint(self) -> Mapping[str, Any]:
-        """Path, size and time of change of every file: another state of a file is another corpus."""
         return {"files": states_of(self.paths()), "separator": self.separator, "text_column": self.text_column}
 
     def paths(self) -> list[Path]:
@@ -69,10 +67,8 @@ class Text(TextSource):
             matches = glob(escape(plain)) or glob(plain, recursive=True)  # noqa: PTH207 - a name may have brackets in it
             files = {file for path in map(Path, matches) for file in (_inside(path) if path.is_dir() else [path])}
             if not files:
-                raise DataError(
-                    f"data.files: no file matches, got {pattern!r} in {Path.cwd()}; "
-                    "allowed are paths, folders and globs (** for all folders)"
-                )
+                remedy = "allowed are paths, folders and globs (** for all folders)"
+                raise DataError(f"data.files: no file matches, got {pattern!r} in {Path.cwd()}; {remedy}")
             paths |= files
         if not paths:
             raise DataError("data.files: names no file, got an empty list; give at least one path, folder or glob")
@@ -95,13 +91,11 @@ class Text(TextSource):
 
 def _inside(folder: Path) -> list[Path]:
     """The files in a folder and its folders that are text. Hidden ones are left out."""
-    files = [path for path in folder.rglob("*") if path.is_file() and path.stat().st_size]
-    files = [path for path in files if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
+    visible = [path for path in folder.rglob("*") if not any(part[0] == "." for part in path.relative_to(folder).parts)]
+    files = [path for path in visible if path.is_file() and path.stat().st_size]
     texts = [path for path in files if path.suffix in ROWS or _is_text(path)]
-    if len(texts) < len(files):
-        log.info(
-            "data.files: %d of %d files in %s are no text and are left out", len(files) - len(texts), len(files), folder
-        )
+    if others := len(files) - len(texts):
+        log.info("data.files: %d of %d files in %s are no text and are left out", others, len(files), folder)
     return texts
 
 
@@ -109,25 +103,22 @@ def _is_text(path: Path) -> bool:
     try:
         with path.open("rb") as file:
             head = file.read(LOOK_BYTES)
+        # The last character may be cut by the end of the look.
+        text = codecs.getincrementaldecoder("utf-8")().decode(head, final=len(head) < LOOK_BYTES)
+    except UnicodeDecodeError:
+        return False
     except OSError:
         return True  # reading it will raise a DataError
-    try:
-        head.decode()
-    except UnicodeDecodeError as error:
-        return error.end == len(head) == LOOK_BYTES  # a character cut by the end of the look
-    return b"\0" not in head
+    return "\0" not in text
 
 
 def _jsonl_rows(path: Path, column: str) -> Iterator[tuple[str, Any]]:
     with path.open(encoding="utf-8-sig") as file:
         for number, line in enumerate(file, start=1):
             if line.strip():
-                try:
+                problem, remedy = f"{path}: line {number} is not json", "each line is one json object"
+                with refusing(problem, remedy, ValueError, RecursionError):  # the latter of brackets without end
                     row = json.loads(line)
-                except (ValueError, RecursionError) as error:  # the latter of brackets without end
-                    raise DataError(
-                        f"{path}: line {number} is not json, got {line[:40]!r}; each line is one json object"
-                    ) from error
                 yield f"{path}: line {number}", row
 
 

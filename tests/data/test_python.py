@@ -75,5 +75,5 @@ def test_packages_that_are_not_there_are_named(source):
         DataError, match=r"not installed with pip, got no-such-one, nor-this; `pip install no-such-one nor"
     ):
         source("numpy", "no-such-one", "nor-this").dataset(progress=False)
-    with pytest.raises(DataError, match="got an empty list"):
+    with pytest.raises(DataError, match="got no name"):
         source().dataset(progress=False)
