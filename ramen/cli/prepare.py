@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 def main(arguments: Sequence[str]) -> int:
     """Prepare `data` of a config, given by overrides, and print what it holds."""
-    from ramen.config.registry import build
+    from ramen.build.objects import build_section
 
     command = parse(arguments)
     if command.prints:
         return print_config(command)
     with command.composer().open() as composer:
         _, config = composer.checked(command.overrides)
-    _print(build(config["data"], allow=config["allow_targets"]).dataset())
+    _print(build_section(config, "data").dataset())
     return 0
 
 

@@ -21,9 +21,10 @@ from tqdm import tqdm
 from ramen.data.dataset import THREADS, Dataset, ShardIndex, dataset_of
 from ramen.data.prepare import WRITABLE, PausedError
 from ramen.data.shard import ShardRecord, refusing
-from ramen.data.source import FIXED_VOCABULARIES, Source, check_range
+from ramen.data.source import FIXED_VOCABULARIES, Source
 from ramen.data.tokenizer import gpt2_tokenizer
-from ramen.errors import ConfigError, DataError, one_line
+from ramen.errors import DataError, one_line
+from ramen.ops.checks import check_range
 from ramen.runs.lock import exclusive
 
 if TYPE_CHECKING:
@@ -44,12 +45,12 @@ class Pretokenized(Source):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_range("shards", self.shards, 1, 999_999 if self.available is None else self.available)
-        check_range("downloads", self.downloads, 1, 64)
+        check_range(f"[1, {self.available or 999_999}]", shards=self.shards)
+        check_range("[1, 64]", downloads=self.downloads)
         if not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", self.repo):
-            raise ConfigError(f"data.repo: is no repository, got {self.repo!r}; allowed is owner/name")
+            raise ValueError(f"repo: is no repository, got {self.repo!r}; allowed is owner/name")
         if not re.fullmatch(r"\w[\w.-]*", self.prefix):
-            raise ConfigError(f"data.prefix: is no beginning of a file's name, got {self.prefix!r}; allowed is fineweb")
+            raise ValueError(f"prefix: is no beginning of a file's name, got {self.prefix!r}; allowed is fineweb")
         self.home = self.root / self.repo.replace("/", "_")
         training = [f"{self.prefix}_train_{number:06d}.bin" for number in range(1, self.shards + 1)]
         self.names = [f"{self.prefix}_val_000000.bin", *training]

@@ -19,7 +19,8 @@ from ramen.data.prepare import prepare
 from ramen.data.shard import LARGEST_ID, MOST_TOKENS, refusing
 from ramen.data.split import Holdout, Split
 from ramen.data.tokenizer import TOKENIZER, char_tokenizer, load_tokenizer
-from ramen.errors import ConfigError, DataError
+from ramen.errors import DataError
+from ramen.ops.checks import check_range
 from ramen.runs.atomic import sha256_of
 
 FORMAT = 4  # raise it when what is prepared from equal settings changes
@@ -42,9 +43,8 @@ class Source(ABC):
     skip_bos = False  # True: windows leave out the BOS of the first document, before which nothing ends
 
     def __post_init__(self) -> None:
-        check_range("sequence_length", self.sequence_length, 2, MOST_TOKENS)
-        if self.validation_tokens is not None:
-            check_range("validation_tokens", self.validation_tokens, 1, MOST_TOKENS)
+        check_range(f"[2, {MOST_TOKENS}]", sequence_length=self.sequence_length)
+        check_range(f"[1, {MOST_TOKENS}] or null", validation_tokens=self.validation_tokens)
         self.root = Path(os.path.expanduser(self.folder))  # noqa: PTH111 - Path's raises for a user that is not there
 
     @property
@@ -105,13 +105,12 @@ class TextSource(Source):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_range("bpe_vocabulary", self.bpe_vocabulary, 258, LARGEST_ID + 1)
-        check_range("shard_tokens", self.shard_tokens, 1, 10**9)
-        if not 0 < (fraction := self.validation_fraction) < 1:
-            raise ConfigError(f"data.validation_fraction: out of range, got {fraction}; allowed is above 0 and below 1")
+        check_range(f"[258, {LARGEST_ID + 1}]", bpe_vocabulary=self.bpe_vocabulary)
+        check_range("(0, 1)", validation_fraction=self.validation_fraction)
+        check_range("[1, 1000000000]", shard_tokens=self.shard_tokens)
+        check_range("[1, 1024] or null", workers=self.workers)
         cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-        self.threads = cores if self.workers is None else self.workers
-        check_range("workers", self.threads, 1, 1024)
+        self.threads = self.workers or cores
         self.label = type(self).__name__.lower()
         self.skipped_rows = 0  # that hold null in place of a text
 
@@ -182,12 +181,6 @@ class TextSource(Source):
                 yield value
             else:
                 raise DataError(f"{place}: data.text_column={column!r} holds no text, got {type(value).__name__}")
-
-
-def check_range(key: str, value: int, low: int, high: int) -> None:
-    """ConfigError unless low <= value <= high."""
-    if not low <= value <= high:
-        raise ConfigError(f"data.{key}: out of range, got {value}; allowed is {low} to {high}")
 
 
 def states_of(paths: Iterable[Path]) -> list[list[Any]]:

@@ -18,7 +18,7 @@ from typing import Any
 
 from ramen.data.shard import refusing
 from ramen.data.source import TextSource, states_of
-from ramen.errors import ConfigError, DataError
+from ramen.errors import DataError
 
 LINES = ("\n", r"\n")  # separators that make each line a document; the second is how a shell's quotes hand it on
 LOOK_BYTES = 4096  # of a file in a folder, to tell whether it is text
@@ -40,7 +40,7 @@ class Text(TextSource):
         separator = self.separator
         if separator not in (None, *LINES) and (separator != separator.strip() or "\n" in separator):
             remedy = r"'' stands for an empty line, '\n' for the end of each line"
-            raise ConfigError(f"data.separator: is not a line without blanks around, got {separator!r}; {remedy}")
+            raise ValueError(f"separator: is not a line without blanks around, got {separator!r}; {remedy}")
 
     def documents(self) -> Iterator[str]:
         for path in self.paths():

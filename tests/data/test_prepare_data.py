@@ -52,11 +52,11 @@ def test_another_process_in_the_folder_is_no_hindrance(run, jsonl, tmp_path):
     [
         (["data.files=nothing.txt"], "data.files: no file matches"),
         ([], "data.files: must be given"),
-        (["data=fineweb10b", "data.shards=104"], "data.shards: out of range, got 104; allowed is 1 to 103"),
+        (["data=fineweb10b", "data.shards=104"], "data.shards must be in [1, 103], got 104"),
         (["data=nothing"], "data: no such option, got 'nothing'; allowed are fineweb100b"),
         (["data.fils=nothing.txt"], "data.fils: no such key; did you mean 'files'?"),
         (["data.files=nothing.txt", "data.sequence_length=short"], "data.sequence_length: "),
-        (["data.files=nothing.txt", "data.sequence_length=1"], "data.sequence_length: out of range"),
+        (["data.files=nothing.txt", "data.sequence_length=1"], "data.sequence_length must be in [2, "),
     ],
 )
 def test_a_users_error_is_one_message(run, overrides, told):

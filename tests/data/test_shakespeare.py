@@ -4,7 +4,7 @@ import pytest
 
 from ramen.data import shakespeare
 from ramen.data.shakespeare import Shakespeare, split_work
-from ramen.errors import ConfigError, DataError
+from ramen.errors import DataError
 
 SETTINGS = {
     "tokenizer": "bpe",
@@ -104,5 +104,5 @@ def test_prepared_whole(tmp_path):
     ],
 )
 def test_values_out_of_range_are_told(key, value):
-    with pytest.raises(ConfigError, match=rf"data\.{key}: .*got {value!r}; allowed"):
+    with pytest.raises(ValueError, match=rf"^{key} must be in .*, got {value!r}"):
         Shakespeare(folder="unused", **SETTINGS | {key: value})

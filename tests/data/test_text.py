@@ -3,7 +3,7 @@ import os
 
 import pytest
 
-from ramen.errors import ConfigError, DataError
+from ramen.errors import DataError
 
 
 def test_a_txt_file_is_a_document(text_source, tmp_path):
@@ -169,7 +169,7 @@ def test_a_file_with_brackets_in_its_name_is_found(text_source, tmp_path):
 
 @pytest.mark.parametrize("separator", [" x", "x\n", "\n\n"])
 def test_an_impossible_separator_is_told(text_source, separator):
-    with pytest.raises(ConfigError, match=r"data\.separator"):
+    with pytest.raises(ValueError, match=r"^separator: is not a line"):
         text_source("a.txt", separator=separator)
 
 
