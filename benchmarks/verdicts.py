@@ -14,8 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from ramen.report.fairness import unfairness
-from ramen.report.grouping import group
-from ramen.report.method import lr_curves
+from ramen.report.grouping import group, lr_curves
 from ramen.report.statistics import difference, seeds_needed
 from ramen.report.tables import ranking_table
 from ramen.runs.metrics import Curve

@@ -15,8 +15,7 @@ from functools import partial
 from itertools import chain, combinations
 
 from ramen.report.formatting import listed, value_text
-from ramen.report.grouping import matters, varying
-from ramen.report.method import COST_METRICS, LEAST_SEEDS, LR, LrCurve, Method
+from ramen.report.grouping import COST_METRICS, LEAST_SEEDS, LR, LrCurve, Method, matters, varying
 from ramen.runs.read import STATUSES, Run
 
 SAME_SIZE, SAME_BUDGET = 1.02, 1.01  # largest over smallest: a width and a number of steps are whole numbers

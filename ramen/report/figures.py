@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, FixedLocator, NullLocator
 
 from ramen.report.formatting import loss, one_line, p_text, rows, value_text
-from ramen.report.method import HIGHER_IS_BETTER, MOST_DRAWN, PER_BYTE, LrCurve, Method
+from ramen.report.grouping import HIGHER_IS_BETTER, MOST_DRAWN, PER_BYTE, LrCurve, Method
 
 BASELINE_COLOUR = "#222222"
 # Okabe and Ito's colour-blind safe set without its yellow (too pale on white), and two of Paul Tol's.
@@ -32,7 +32,11 @@ STYLE: Any = {
 }  # fmt: skip
 LONGEST_LABEL = 36
 AXES = {"steps": "step", "tokens": "tokens", "seconds": "seconds"}
-UNITS = {"steps": "optimizer steps", "tokens": "training tokens"}
+UNITS = {  # up to the longest run, size, name
+    "steps": [(math.inf, 1, "optimizer steps")],
+    "tokens": [(math.inf, 1, "training tokens")],
+    "seconds": [(300, 1, "training seconds"), (7200, 60, "training minutes"), (math.inf, 3600, "training hours")],
+}
 LOSSES = {"val_loss": "validation loss", "train_loss": "training loss"}
 POINTS = 400  # of a curve
 START = 0.35  # this first share of training sets no limit of the y axis: every method falls steeply there
@@ -103,11 +107,16 @@ def band(method: Method, axis: str, kind: str) -> Band | None:
 
 def loss_figure(bands: list[Band], axis: str, y: str, colours: dict[str, str], apart: set[str]) -> Figure:
     """Loss of `bands` (best first) against `axis` (steps, tokens, seconds), zoomed to where methods differ."""
-    divisor, unit = _seconds_unit(bands) if axis == "seconds" else (1.0, UNITS[axis])
+    longest = max(float(band.x[-1]) for band in bands)
+    divisor, unit = next((size, unit) for most, size, unit in UNITS[axis] if longest <= most)
     fewest, most = min(band.seeds for band in bands), max(band.seeds for band in bands)
     seeds = f"mean ± sd over {most if fewest == most else f'{fewest} to {most}'} seeds" if most > 1 else "one seed"
     figure, axes = new_figure(f"Loss against {axis}, {seeds}", unit, y)
-    low, high = _loss_limits(bands)
+    # From the lowest band to what the typical method has after the first part of training; a method whose end is far above
+    # the others may leave the picture.
+    lowest = min(float(np.nanmin(band.mean - np.nan_to_num(band.sd))) for band in bands)
+    early = float(np.median([np.interp(START * band.x[-1], band.x, band.mean) for band in bands]))
+    low, high = _with_margin([lowest, early, *_usual([float(band.mean[-1]) for band in bands])], 0.04)
     for place, band in enumerate(bands):
         x, colour = band.x / divisor, colours[band.label]
         label = f"{_label(band.label, band.mean[-1], high)}  {loss(band.final)}"
@@ -118,7 +127,7 @@ def loss_figure(bands: list[Band], axis: str, y: str, colours: dict[str, str], a
             axes.fill_between(x, band.mean - band.sd, band.mean + band.sd, color=colour, alpha=0.13, linewidth=0)
     entered = [float(band.x[np.argmax(band.mean <= high)]) for band in bands if (band.mean <= high).any()]
     axes.set_ylim(low, high)
-    axes.set_xlim(0.8 * min(entered) / divisor, max(band.x[-1] for band in bands) / divisor)
+    axes.set_xlim(0.8 * min(entered) / divisor, longest / divisor)
     axes.locator_params(axis="x", nbins=7)
     if axis != "seconds":
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
@@ -136,7 +145,11 @@ def difference_figure(
     x = f"{baseline.metric}, difference ({'right' if baseline.metric in HIGHER_IS_BETTER else 'left'} is better)"
     figure, axes = new_figure(title, x, "", height=1.6 + 0.5 * len(shown))
     axes.axvline(0, color=BASELINE_COLOUR, linewidth=1.2)
-    low, high = _difference_limits(shown)
+    usual = max(_usual([abs(row.difference) for row in shown]))  # one far beyond becomes an arrow at the edge
+    inside = [row for row in shown if abs(row.difference) <= usual]
+    ends = [end for row in inside for end in (row.difference, row.low, row.high) if not math.isnan(end)]
+    # Two seeds make intervals that would hide everything else.
+    low, high = _with_margin([0.0, *np.clip(ends, -3 * usual, 3 * usual)], 0.06)
     axes.set_xlim(low, high)
     axes.locator_params(axis="x", nbins=6)
     for y, row in enumerate(reversed(shown)):
@@ -161,7 +174,12 @@ def difference_figure(
 def learning_rate_figure(curves: list[LrCurve], metric: str, colours: dict[str, str]) -> Figure:
     """Result against the rates that were tried: a line a method, a ring on the rate shown, crosses where runs diverged."""
     figure, axes = new_figure("Result against learning rate (ring: the rate shown)", "learning rate", metric)
-    low, high = _rate_limits(curves)
+    # Room for the best points and for twice their distance: a rate far too large need not flatten the rest.
+    finished = pd.concat([curve.points for curve in curves]).query("n > 0")
+    best = _usual(list(finished["mean"][finished["chosen"]]) or [0.0])
+    means = list(finished["mean"]) or best
+    near = [mean for mean in _usual(means) if mean <= 3 * max(best) - 2 * min(means) + 1e-9]
+    low, high = _with_margin([*best, *near], 0.12)
     axes.set_ylim(low, high)
     rates = sorted({lr for curve in curves for lr in curve.points["lr"]})
     if rates[0] > 0:
@@ -230,35 +248,3 @@ def _with_margin(values: Sequence[float], share: float) -> tuple[float, float]:
     """Limits of an axis that shows these values, with this share of their range on both sides."""
     margin = share * (max(values) - min(values)) or 0.01
     return min(values) - margin, max(values) + margin
-
-
-def _loss_limits(bands: list[Band]) -> tuple[float, float]:
-    """From the lowest band to what the typical method has after the first part of training; a method whose end is far
-    above the others may leave the picture (its label then points upwards)."""
-    low = min(float(np.nanmin(band.mean - np.nan_to_num(band.sd))) for band in bands)
-    early = float(np.median([np.interp(START * band.x[-1], band.x, band.mean) for band in bands]))
-    return _with_margin([low, early, *_usual([float(band.mean[-1]) for band in bands])], 0.04)
-
-
-def _difference_limits(shown: list[Any]) -> tuple[float, float]:
-    """Room for the intervals of the usual differences; one far beyond becomes an arrow at the edge."""
-    usual = max(_usual([abs(row.difference) for row in shown]))
-    inside = [row for row in shown if abs(row.difference) <= usual]
-    reach = 3 * usual  # two seeds make intervals that would hide everything else
-    ends = [end for row in inside for end in (row.difference, row.low, row.high) if not math.isnan(end)]
-    return _with_margin([0.0, *np.clip(ends, -reach, reach)], 0.06)
-
-
-def _rate_limits(curves: list[LrCurve]) -> tuple[float, float]:
-    """Room for the best points and for twice their distance: a rate far too large need not flatten the rest."""
-    points = pd.concat([curve.points for curve in curves]).query("n > 0")
-    best = _usual(list(points["mean"][points["chosen"]]) or [0.0])
-    means = list(points["mean"]) or best
-    return _with_margin([*best, *(m for m in _usual(means) if m <= 3 * max(best) - 2 * min(means) + 1e-9)], 0.12)
-
-
-def _seconds_unit(bands: list[Band]) -> tuple[float, str]:
-    longest = max(float(band.x[-1]) for band in bands)
-    if longest > 7200:
-        return 3600.0, "training hours"
-    return (60.0, "training minutes") if longest > 300 else (1.0, "training seconds")

@@ -9,7 +9,7 @@ import pandas as pd
 from ramen.errors import printable
 from ramen.report.fairness import GRAVE, VOID, Finding, Gravity
 from ramen.report.formatting import value_text
-from ramen.report.method import HIGHER_IS_BETTER, LEAST_SEEDS, LR, Method, Seed, lr_in
+from ramen.report.grouping import HIGHER_IS_BETTER, LEAST_SEEDS, LR, Method, Seed, lr_in
 from ramen.report.statistics import CONFIDENCE, NAN, Difference, difference, holm, ratio, seeds_needed, spread
 from ramen.runs.read import STATUSES
 
@@ -25,18 +25,12 @@ def runs_table(methods: list[Method], by: list[str]) -> pd.DataFrame:
     for method in methods:
         keys = dict.fromkeys([*by, LR, *(key for setting in method.settings for key, _ in setting)])
         for run in method.runs:
-            row: dict[str, object] = {
-                "folder": printable(run.folder),
-                "method": method.label,
-                "seed": None,
-                "status": run.status,
-            }
-            row |= {key: run.value(key) for key in keys}
+            row: dict[str, Any] = {"folder": printable(run.folder), "method": method.label, "seed": None}
+            row |= {"status": run.status, **{key: run.value(key) for key in keys}}
             reason = run.reason or ("" if method.usable(run) else f"finished without a finite {method.metric}")
             row |= {"ranked": run is method.chosen_runs.get(run.pairing), **run.summary}
-            row |= {"seed": run.seed, "reason": reason}
-            facts = {"data_hash": "data_hash", "commit": "git_commit", "device": "device"}
-            rows.append(row | {title: run.facts.get(name) for title, name in facts.items()})
+            row |= {"seed": run.seed, "reason": reason, "data_hash": run.facts.get("data_hash")}
+            rows.append(row | {"commit": run.facts.get("git_commit"), "device": run.facts.get("device")})
     return pd.DataFrame(rows).astype({"seed": "Int64"})
 
 

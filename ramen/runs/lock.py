@@ -81,10 +81,8 @@ def _acquire(folder: Path, seconds: float, lease_seconds: float) -> BaseFileLock
     file_lock: BaseFileLock = FileLock(folder / LOCK, timeout=seconds, fallback_to_soft=False, thread_local=False)
     try:
         file_lock.acquire()
-    except Timeout:
-        raise
     except OSError as error:
-        if error.errno not in NO_LOCKS:
+        if error.errno not in NO_LOCKS:  # a Timeout has none
             raise
         file_lock = SoftFileLease(
             folder / LEASE,

@@ -14,11 +14,24 @@ from ramen.runs.atomic import read_mapping
 FORMAT = 2
 
 
-class _Schema(BaseModel):
-    """A json object; fields that a schema does not name are kept as they are."""
+class _Fields(BaseModel):
+    """Of a json object; fields that are not named are kept as they are."""
 
     model_config = ConfigDict(strict=True, extra="allow", frozen=True)
 
+
+class _Run(_Fields):
+    """Fields of the summary and of each part."""
+
+    choices: dict[str, str | None] | None = None  # config group -> option
+    job: int | None = None  # number in its sweep; null for a single run
+    run_id: str | None = None  # at a service
+    config_hash: str | None = None  # of a part: of its config.yaml; of the run: of the budgets, too, where they changed
+    data_hash: str | None = None
+    attention_backend: str | None = None
+
+
+class _Schema(_Fields):
     format: int = 1
 
     @classmethod
@@ -32,26 +45,21 @@ class _Schema(BaseModel):
                 cls.model_validate(content)
         except ValidationError as error:
             first = error.errors()[0]
-            where = ".".join(map(str, first["loc"]))
-            raise DataError(f"{path}: is damaged, {where}: {first['msg']}, got {first['input']!r:.80}") from error
+            field = ".".join(map(str, first["loc"]))
+            raise DataError(f"{path}: is damaged, {field}: {first['msg']}, got {first['input']!r:.80}") from error
         return content
 
 
-class Summary(_Schema):
+class Summary(_Run, _Schema):
     """summary.json: what was run and how it ended. Written at the end, and at a failure."""
 
     status: str | None = None  # finished, stopped, diverged or failed
     error: str | None = None  # why it is not finished
     seed: Any = None  # a refused config may have none
-    choices: dict[str, str | None] | None = None  # config group -> option
     overrides: list[str] | None = None  # words of the command
-    job: int | None = None  # number in its sweep; null for a single run
     sha256: str | None = None  # of all other fields
-    run_id: str | None = None  # at a service
     resumed_step: int | None = None  # of the checkpoint that the last part of the run began at
     budgets: list[dict[str, float | None]] | None = None  # of each part; more than one value is no fresh run
-    config_hash: str | None = None  # what was computed: of the config, and of the budgets where they changed
-    data_hash: str | None = None
     data: str | None = None  # the data in words
     parameters: int | None = None
     parameters_without_embeddings: int | None = None
@@ -59,7 +67,6 @@ class Summary(_Schema):
     memory: dict[str, float] | None = None  # expected, by part
     memory_peak: int | None = None  # expected, in total
     micro_batch_tokens: int | str | None = None  # that `auto` became
-    attention_backend: str | None = None
     precision: str | None = None  # that `auto` became
     compile: str | None = None
     final_val_loss: float | None = None
@@ -78,10 +85,8 @@ class Summary(_Schema):
     metrics_sha256: str | None = None  # of the file of the metrics
 
 
-class Part(BaseModel):
+class Part(_Run):
     """Where a run ran, from a step on: an entry of environment.json, which 0.1 had one of, flat."""
-
-    model_config = ConfigDict(strict=True, extra="allow", frozen=True)
 
     from_step: int = 0
     started: str | None = None  # date and time, UTC
@@ -96,19 +101,13 @@ class Part(BaseModel):
     code_hash: str | None = None  # over `code`
     code: dict[str, str] | None = None  # module that the run computes with -> sha256 of its file
     precision: str = "float32"  # that `auto` became
-    attention_backend: str | None = None
     kernels: list[str] | None = None  # of which rooms of ramen.kernels operations are; none: plain torch
-    config_hash: str | None = None  # of config.yaml as this part wrote it
-    data_hash: str | None = None
     tokenizer_hash: str | None = None
     budget: dict[str, float | None] | None = None
     lost_records: int | None = None  # lines of metrics that were gone when this part began
-    run_id: str | None = None
-    choices: dict[str, str | None] | None = None
-    job: int | None = None
 
 
-class Environment(_Schema, Part):
+class Environment(Part, _Schema):
     """environment.json, written at each start: `parts`, the last one being the present; or, of 0.1, one part itself."""
 
     sha256: str | None = None

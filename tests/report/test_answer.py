@@ -4,7 +4,7 @@ import pytest
 
 from ramen.report import compare
 from ramen.report.formatting import p_text
-from ramen.report.page import answer
+from ramen.report.report import answer
 from ramen.report.tables import ranking_table
 
 

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from ramen.errors import DataError
-from ramen.report import compare, page
+from ramen.report import compare
+from ramen.report.report import render
 
 CASES = int(os.environ.get("FUZZ_CASES", "60"))  # a campaign is FUZZ_CASES=2000 pytest tests/report/test_damage.py
 WRONG: list[Any] = [
@@ -115,7 +116,7 @@ def test_a_damaged_run_is_left_out_or_read_as_it_was(
             own, folder = runs.get(str(path.parent), math.nan), str(path.parent)
             told = any(folder in warning for warning in report.warnings)
             assert math.isnan(own) or own == truth[folder] or told, f"{path}: {own}"
-            assert report.answer and page.render(report, "html", {})
+            assert report.answer and render(report, "html", {})
         if path.is_dir() and not path.is_symlink():
             path.rmdir()
         else:

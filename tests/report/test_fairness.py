@@ -5,7 +5,7 @@ import pytest
 
 from ramen.report import compare
 from ramen.report.fairness import unfairness
-from ramen.report.method import lr_curves
+from ramen.report.grouping import lr_curves
 from ramen.report.tables import ranking_table
 
 

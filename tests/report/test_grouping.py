@@ -3,8 +3,7 @@
 import pytest
 
 from ramen.errors import DataError
-from ramen.report.grouping import default_by, find_baseline, group, matters, parse_by, setting_keys, varying
-from ramen.report.method import lr_curves
+from ramen.report.grouping import default_by, find_baseline, group, lr_curves, matters, parse_by, setting_keys, varying
 
 
 @pytest.fixture

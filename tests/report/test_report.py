@@ -14,7 +14,7 @@ from scipy import stats
 
 from ramen.errors import DataError
 from ramen.report import compare
-from ramen.report.page import line
+from ramen.report.report import line
 
 
 def row(report, method):
