@@ -5,8 +5,7 @@ from torch.nn import functional as F
 
 from benchmarks.context import BenchmarkContext, Row, SubprocessTask, Task, Workload
 from ramen import kernels
-from ramen.ops.cross_entropy import linear_cross_entropy
-from ramen.ops.softcap import Softcap
+from ramen.ops.cross_entropy import Softcap, linear_cross_entropy
 
 
 def head(work: Workload, context: BenchmarkContext) -> list[Row]:

@@ -23,10 +23,9 @@ from ramen.nn.contracts import (
 )
 from ramen.nn.parameter import Component, named_roles
 from ramen.ops.checks import COUNTS, check_range
-from ramen.ops.cross_entropy import linear_cross_entropy, mtp_targets
+from ramen.ops.cross_entropy import Softcap, SoftcapForm, linear_cross_entropy, mtp_targets
 from ramen.ops.document_mask import DocumentMask
 from ramen.ops.rms_norm import rms_norm
-from ramen.ops.softcap import Softcap, SoftcapForm
 
 Windows = tuple[int | None, int | None]  # tokens that long and short layers see; None: all, or no such layers
 ATTENTION_FLOPS = 12
@@ -35,7 +34,7 @@ TABLES = ("embedding", "head", "value_embedding")  # roles of parameters that ha
 
 @dataclass(frozen=True)
 class DataSpec:
-    """What a model must know of its data."""
+    """The properties of its data that a model must know."""
 
     vocabulary: int  # number of token ids
     bos: int  # the id that opens a document
@@ -45,16 +44,6 @@ class DataSpec:
     def opens(self, tokens: Tensor) -> Tensor:
         """(B, T) ids -> (B, T) bool, True where a document opens."""
         return tokens == self.bos if self.document_mask else torch.zeros_like(tokens, dtype=torch.bool)
-
-
-@dataclass(frozen=True)
-class BlockInputs:
-    """What every layer is given beside the stream."""
-
-    mask: DocumentMask
-    position: Position
-    value_embedding: ValueEmbedding
-    value_rows: tuple[Tensor, ...]  # what the value embedding has read of the tokens
 
 
 class Block(nn.Module):
@@ -71,25 +60,32 @@ class Block(nn.Module):
         self.mlp: nn.Module = factories.make("mlp", dim, linear)
         self.mlp_residual: Residual = factories.make("residual", dim, 2 * layer + 1)
 
-    def forward(self, h: Tensor, inputs: BlockInputs) -> Tensor:
+    def forward(
+        self,
+        h: Tensor,
+        mask: DocumentMask,
+        position: Position,
+        value_embedding: ValueEmbedding,
+        rows: tuple[Tensor, ...],
+    ) -> Tensor:
+        """The stream after this layer; `rows` are what the value embedding has read of the tokens."""
         attention, connection = self.attention, self.attention_residual
         if attention is not None and connection is not None:
 
             def attend(x: Tensor) -> Tensor:
                 x = rms_norm(x)
-                value = inputs.value_embedding(self.layer, inputs.value_rows, x)
-                return attention(x, inputs.position, inputs.mask, value)
+                return attention(x, position, mask, value_embedding(self.layer, rows, x))
 
             h = connection.connect(h, attend)
         return self.mlp_residual.connect(h, lambda x: self.mlp(rms_norm(x)))
 
 
-RunBlock = Callable[[Block, Tensor, BlockInputs], Tensor]
+RunBlock = Callable[..., Tensor]
 
 
-def run(block: Block, h: Tensor, inputs: BlockInputs) -> Tensor:
-    """The stream after a block."""
-    return block(h, inputs)
+def run(block: Block, h: Tensor, *inputs: Any) -> Tensor:
+    """The stream after a block; `inputs` are the same for all blocks."""
+    return block(h, *inputs)
 
 
 class GPT(Component):
@@ -140,8 +136,8 @@ class GPT(Component):
     def hidden(self, tokens: Tensor, documents: int | None = None, run_block: RunBlock = run) -> Tensor:
         """(B, T) token ids, of so many documents, -> (B, T, D) normalised outputs of the last block."""
         opens = self.data.opens(tokens)
-        mask, value_rows = DocumentMask(opens.cumsum(-1), documents), self.value_embedding.read(tokens)
-        inputs = BlockInputs(mask, self.position, self.value_embedding, value_rows)
+        mask = DocumentMask(opens.cumsum(-1), documents)
+        inputs = mask, self.position, self.value_embedding, self.value_embedding.read(tokens)
         memory: dict[str, Tensor] = {}
         x0 = self.stream.enter(self.embedding(tokens), tokens, opens, memory)
         x0 = rms_norm(x0) if self.embedding_norm else x0
@@ -149,7 +145,7 @@ class GPT(Component):
         for attention in self.attentions:
             attention.prepare(x0, mask)
         for layer, block in enumerate(self.blocks):
-            h = run_block(block, self.stream.before(layer, h, start, x0, memory), inputs)
+            h = run_block(block, self.stream.before(layer, h, start, x0, memory), *inputs)
             self.stream.after(layer, h, memory)
         return rms_norm(self.blocks[-1].mlp_residual.close(self.stream.leave(h, memory)))
 

@@ -19,16 +19,11 @@ LARGEST = 1e30  # of initial values: far from float32's end
 Initial = Callable[[Tensor, torch.Generator], None]  # fills a tensor
 
 
-def constant(value: float) -> Initial:
-    """Every element `value`. ValueError for one that float32 cannot hold."""
-    if not abs(value) <= LARGEST:
+def constant(value: float | Tensor) -> Initial:
+    """Every element `value`, or these values, whatever the seed. ValueError for a number that float32 cannot hold."""
+    if not isinstance(value, Tensor) and not abs(value) <= LARGEST:
         raise ValueError(f"a number that a parameter starts at must be in [-{LARGEST:g}, {LARGEST:g}], got {value}")
     return partial(_fill_with, value)
-
-
-def fixed(values: Tensor) -> Initial:
-    """These values, whatever the seed."""
-    return partial(_fill_with, values)
 
 
 def normal(std: float) -> Initial:

@@ -2,20 +2,54 @@
 
     loss of a row = CE(z, t_1) + sum_k w_k CE(z, t_k),  k = 2 .. n,  z = softcap(W x)
 
+A softcap sends logits through a bounded, monotone curve before the softmax, limit * curve((z + shift) / scale): `tanh` (Gemma 2,
+arXiv 2408.00118: limit 30, shift 0, scale 30) or `sigmoid` (modded-nanogpt: limit 23, shift 5, scale 7.5, an off-centre
+15 tanh(z / 15)).
 Losses on further tokens without parameters of their own: all share one softmax.
 Source: modded-nanogpt (record 53); Gloeckle et al. 2024, arXiv 2404.19737, have a head for each token.
 Memory: here all logits, N V numbers; a chunk of them in the twins (ramen/kernels/any/cross_entropy.py).
 """
 
+from dataclasses import dataclass
+from typing import Literal
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from typing_extensions import TypedDict
 
 from ramen.device import compute_dtype
 from ramen.ops.operation import operation
-from ramen.ops.softcap import Softcap
 
 IGNORED = -100
+
+
+class SoftcapForm(TypedDict, closed=True):
+    """A softcap as a config holds it."""
+
+    form: Literal["sigmoid", "tanh"]
+    limit: float
+    shift: float
+    scale: float
+
+
+@dataclass(frozen=True)
+class Softcap:
+    """A curve with values in (0, limit) for `sigmoid` and (-limit, limit) for `tanh`."""
+
+    form: Literal["sigmoid", "tanh"]
+    limit: float
+    shift: float
+    scale: float
+
+    def __post_init__(self) -> None:
+        if self.limit <= 0 or self.scale <= 0:
+            raise ValueError(f"softcap limit and scale must be > 0, got {self.limit} and {self.scale}")
+
+    def __call__(self, logits: Tensor) -> Tensor:
+        """Capped logits, same shape."""
+        curve = torch.sigmoid if self.form == "sigmoid" else torch.tanh
+        return self.limit * curve((logits + self.shift) * (1 / self.scale))
 
 
 @operation

@@ -14,6 +14,7 @@ Cost: 4 S^2 FLOPs a Sinkhorn iteration, 6 S^3 a Newton-Schulz step, bound by the
 import torch
 from torch import Tensor
 
+from ramen.ops.newton_schulz import iterate
 from ramen.ops.operation import operation
 
 FLOOR = 1e-30  # keeps divisors above zero in float32
@@ -77,18 +78,16 @@ def solve_laplacian(weights: Tensor, b: Tensor) -> Tensor:
         b = b[:k] + share * b[k]
         weights = weights[:k, :k] + share.unsqueeze(1) * row
     v = [torch.zeros_like(b[0])]
-    for own, share in reversed(eliminated):
-        v.append(own + (share * torch.stack(v)).sum(0))
+    for alone, share in reversed(eliminated):
+        v.append(alone + (share * torch.stack(v)).sum(0))
     return torch.stack(v)
 
 
 def orthostochastic(logits: Tensor, iterations: int) -> Tensor:
     """(..., S, S) -> (..., S, S): the squares of the polar factor's entries."""
     x = logits / torch.linalg.matrix_norm(logits, keepdim=True).clamp_min(FLOOR)
-    for step in range(iterations):
-        a, b, c = FAST if 2 * step < iterations else EXACT
-        gram = x.mT @ x
-        x = a * x + x @ (b * gram + c * (gram @ gram))
+    fast = (iterations + 1) // 2
+    x = iterate(x.reshape(-1, *x.shape[-2:]), (FAST,) * fast + (EXACT,) * (iterations - fast)).view(logits.shape)
     return rounded(x.square())
 
 

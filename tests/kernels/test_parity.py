@@ -14,16 +14,15 @@ from ramen.config.registry import factory
 from ramen.data.batches import Batch
 from ramen.kernels import plain_torch, register
 from ramen.kernels.any.cross_entropy import cross_entropy_rows
+from ramen.kernels.attention import backends
 from ramen.kernels.cuda.graphs import GradientGraphs, GraphedStep
 from ramen.nn.gpt import DataSpec
 from ramen.nn.parameter import initialise
 from ramen.ops.adamw import cautious_adamw
-from ramen.ops.attention import backends
 from ramen.ops.bank import accumulate, descend
-from ramen.ops.cross_entropy import IGNORED, linear_cross_entropy
+from ramen.ops.cross_entropy import IGNORED, Softcap, linear_cross_entropy
 from ramen.ops.doubly_stochastic import scaled, sinkhorn_knopp
 from ramen.ops.operation import twins
-from ramen.ops.softcap import Softcap
 from ramen.training.compilation import loss_function
 from ramen.training.gradient_accumulator import GradientAccumulator
 

@@ -7,10 +7,9 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from ramen.kernels import plain_torch, status
 from ramen.kernels.any.cross_entropy import chunked
 from ramen.ops.activation import relu_squared
-from ramen.ops.cross_entropy import IGNORED, linear_cross_entropy
+from ramen.ops.cross_entropy import IGNORED, Softcap, linear_cross_entropy
 from ramen.ops.operation import twins as twins_of
 from ramen.ops.rms_norm import rms_norm
-from ramen.ops.softcap import Softcap
 
 here = pytest.mark.skipif(status() != "C kernels", reason=status())
 CAPS = {

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from ramen.nn.contracts import Attention, ComponentFactories, Residual
-from ramen.nn.gpt import Block, BlockInputs
+from ramen.nn.gpt import Block
 from ramen.ops.document_mask import DocumentMask
 from ramen.ops.rms_norm import rms_norm
 
@@ -39,7 +39,7 @@ class Noting(nn.Module):
         return layer, rows
 
 
-INPUTS = BlockInputs(DocumentMask(torch.zeros(2, 4)), nn.Identity(), Noting(), (torch.zeros(2, 4, 8),))
+INPUTS = DocumentMask(torch.zeros(2, 4)), nn.Identity(), Noting(), (torch.zeros(2, 4, 8),)
 
 
 def make_block(layer, attention, mlp, *weights):
@@ -58,9 +58,9 @@ def test_each_sublayer_reads_the_stream_at_rms_one_through_its_own_connection():
     block = make_block(3, attention, mlp, 0.5, 0.25)
     h = torch.randn(2, 4, 8) * 10
     middle = 0.5 * h + 2 * rms_norm(h)
-    torch.testing.assert_close(block(h, INPUTS), 0.25 * middle - 3 * rms_norm(middle))
+    torch.testing.assert_close(block(h, *INPUTS), 0.25 * middle - 3 * rms_norm(middle))
     ((x, *more),) = attention.given
-    assert more == [INPUTS.position, INPUTS.mask, (3, INPUTS.value_rows)]
+    assert more == [INPUTS[1], INPUTS[0], (3, INPUTS[3])]
     torch.testing.assert_close(x.square().mean(-1), torch.ones(2, 4))
     assert len(mlp.given) == 1 and len(mlp.given[0]) == 1
 
@@ -71,4 +71,4 @@ def test_a_layer_without_attention_is_its_mlp_alone():
     block = make_block(0, absent, Scaled(-3.0), 0.25)
     assert block.attention is None and block.attention_residual is None
     h = torch.randn(2, 4, 8)
-    torch.testing.assert_close(block(h, INPUTS), 0.25 * h - 3 * rms_norm(h))
+    torch.testing.assert_close(block(h, *INPUTS), 0.25 * h - 3 * rms_norm(h))

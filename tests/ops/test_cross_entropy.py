@@ -11,8 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from ramen.kernels import plain_torch
 from ramen.kernels.any import cross_entropy
 from ramen.kernels.any.cross_entropy import chunked
-from ramen.ops.cross_entropy import IGNORED, linear_cross_entropy
-from ramen.ops.softcap import Softcap
+from ramen.ops.cross_entropy import IGNORED, Softcap, linear_cross_entropy
 
 TOKENS, DIM, VOCABULARY, ROWS = 23, 12, 37, 48  # ROWS - VOCABULARY rows are padding
 SOFTCAPS = {

@@ -8,8 +8,7 @@ from torch.nn import functional as F
 
 from ramen.kernels import plain_torch
 from ramen.kernels.any.cross_entropy import chunked
-from ramen.ops.cross_entropy import IGNORED, linear_cross_entropy, mtp_targets
-from ramen.ops.softcap import Softcap
+from ramen.ops.cross_entropy import IGNORED, Softcap, linear_cross_entropy, mtp_targets
 
 VOCABULARY, ROWS, DIM, COUNT = 37, 11, 8, 24
 CAPS = {"none": None, "sigmoid": Softcap("sigmoid", 23.0, 5.0, 7.5), "tanh": Softcap("tanh", 5.0, 0.0, 5.0)}

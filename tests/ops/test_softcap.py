@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from ramen.ops.softcap import Softcap
+from ramen.ops.cross_entropy import Softcap
 
 SIGMOID = Softcap("sigmoid", limit=23.0, shift=5.0, scale=7.5)
 TANH = Softcap("tanh", limit=30.0, shift=0.0, scale=30.0)

@@ -19,9 +19,8 @@ from torch.nn import functional as F
 
 from ramen.device import bfloat16_speed, compute_dtype, device_type
 from ramen.kernels.compiler import opaque
-from ramen.ops.cross_entropy import IGNORED, linear_cross_entropy
+from ramen.ops.cross_entropy import IGNORED, Softcap, linear_cross_entropy
 from ramen.ops.operation import operation, twin
-from ramen.ops.softcap import Softcap
 
 # More do not help, fewer spend time adding up the gradient of the weight.
 CHUNK_LOGITS = {"cpu": 1 << 24, "cuda": 1 << 28}

@@ -5,8 +5,8 @@ from torch import Tensor
 
 from ramen.kernels.any.cross_entropy import add_widened, cross_entropy_rows, softcap_numbers
 from ramen.kernels.cpu.library import kernels
+from ramen.ops.cross_entropy import Softcap
 from ramen.ops.operation import twin
-from ramen.ops.softcap import Softcap
 
 
 @twin(cross_entropy_rows, "cpu")

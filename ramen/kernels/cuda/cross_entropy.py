@@ -17,8 +17,8 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 
 from ramen.kernels.any.cross_entropy import cross_entropy_rows, softcap_numbers
+from ramen.ops.cross_entropy import Softcap
 from ramen.ops.operation import twin
-from ramen.ops.softcap import Softcap
 
 IGNORED = tl.constexpr(-100)
 LOG2E = math.log2(math.e)

@@ -16,6 +16,7 @@ exactly the window's tokens.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -61,6 +62,7 @@ class MultiHead(Attention):
         super().__init__()
         width = dim // heads
         check_range("[1, inf) or null", long_window_tokens=long_window_tokens, short_window_tokens=short_window_tokens)
+        _check_pattern(pattern, layers, long_window_tokens, short_window_tokens)
         check_range("(0, inf)", scale=scale, init_scale=init_scale)
         check_range("[0, inf)", output_init_scale=output_init_scale)
         check_range(f"[1, {dim}] or null", gate_inputs=gate_inputs)
@@ -68,14 +70,16 @@ class MultiHead(Attention):
             raise ValueError(f"key_offset is for long layers, of which pattern {pattern} has none")
         if key_offset and turning == width:
             raise ValueError("key_offset needs a position that leaves dimensions unturned: half_rope, yarn or none")
-        _check_pattern(pattern, layers, long_window_tokens, short_window_tokens)
         _check_heads(heads, pattern, layers, paired_layers, qk_matrix_heads)
         self.kind = pattern[layer % len(pattern)]  # type: ignore[assignment]
         self.window = long_window_tokens if self.kind == "L" else short_window_tokens
         self.key_offset = turning if key_offset and self.kind == "L" else None
-        self.heads, self.qk_norm, self.backend = heads, qk_norm, backend
-        self.width, self.scale, self.paired = width, scale * width**-0.5, layer in paired_layers
-        self.split = qk_matrix_heads is not None
+        self.heads, self.paired, self.split = heads, layer in paired_layers, qk_matrix_heads is not None
+        both: Any = dict(paired=self.paired, backend=backend)
+        self.attend: Any = partial(
+            attention, scale=scale * width**-0.5, qk_norm=qk_norm, key_offset=self.key_offset, **both
+        )
+        self.prepare_mask: Any = partial(prepare, width=width, **both)
         if self.kind != "N":
             std, output_std = init_scale * dim**-0.5, output_init_scale * dim**-0.5
             if qk_matrix_heads is None:
@@ -94,21 +98,10 @@ class MultiHead(Attention):
         qkv = torch.cat((self.qk(x), self.vo(x, 0, 1)), dim=-1) if self.split else self.qkvo(x, 0, 3)
         qkv = qkv.view(batch, time, 3, self.heads, -1)  # (B, T, 3, H, K)
         value = None if value is None else value.view(batch, time, self.heads, -1)
-        y = attention(
-            qkv,
-            position,
-            mask,
-            window=self.window,
-            scale=self.scale,
-            qk_norm=self.qk_norm,
-            key_offset=self.key_offset,
-            value=value,
-            paired=self.paired,
-            backend=self.backend,
-        )  # (B, T, H, K)
+        y = self.attend(qkv, position, mask, window=self.window, value=value)  # (B, T, H, K)
         if self.xsa is not None:
-            own = qkv[:, :, 2]
-            y = exclude_self(y, own if value is None else own + value.to(own.dtype), torch.tanh(self.xsa))
+            v = qkv[:, :, 2]
+            y = exclude_self(y, v if value is None else v + value.to(v.dtype), torch.tanh(self.xsa))
         if self.gate is not None:
             opened = torch.sigmoid(x[..., : self.gate.shape[1]] @ self.gate.T)  # (B, T, H)
             y = y * opened.unsqueeze(-1).to(y.dtype)
@@ -116,8 +109,7 @@ class MultiHead(Attention):
         return self.vo(y, 1) if self.split else self.qkvo(y, 3)
 
     def prepare(self, x: Tensor, mask: DocumentMask) -> None:
-        options: Any = dict(window=self.window, paired=self.paired, backend=self.backend, compiling=self.compiled)
-        prepare(x, mask, self.width, **options)
+        self.prepare_mask(x, mask, window=self.window, compiling=self.compiled)
 
     def visible_keys(self, length: int) -> float:
         window = self.window or length + 1

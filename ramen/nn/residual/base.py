@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ramen.nn.contracts import Branch, Residual
-from ramen.nn.parameter import constant, fixed, parameter
+from ramen.nn.parameter import constant, parameter
 from ramen.ops.bank import upcast
 from ramen.ops.streams import normed_linear, read_and_mix, write
 
@@ -71,7 +71,7 @@ class Manifold(Streams):
             reading, writing = torch.where(own, 1.0, torch.logit(rest)), torch.zeros(streams)
         bias = torch.cat([reading, writing, mix_bias.flatten()])
         self.sizes = (streams, streams, mix_bias.numel())
-        self.bias = parameter((bias.numel(),), fixed(bias), "scalar")
+        self.bias = parameter((bias.numel(),), constant(bias), "scalar")
         self.weight = self.scale = None
         if dynamic:
             self.weight = parameter((bias.numel(), streams * dim), constant(0.0), "gate")

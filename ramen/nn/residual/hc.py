@@ -16,7 +16,7 @@ are averaged at the end, not summed (the final norm takes the factor away).
 import torch
 from torch import Tensor
 
-from ramen.nn.parameter import constant, fixed, parameter
+from ramen.nn.parameter import constant, parameter
 from ramen.nn.residual.base import SCALE, Streams, eye_like
 from ramen.ops.checks import check_range
 from ramen.ops.streams import normed_linear
@@ -35,7 +35,7 @@ class HC(Streams):
         self.sizes = (fractions, self.slots, 1)  # read, mix, write
         own = torch.eye(self.slots)[sublayer % streams * fractions :][:fractions]  # (fractions, slots)
         start = torch.cat([own.T, torch.eye(self.slots), torch.ones(self.slots, 1)], dim=1)
-        self.static = parameter(tuple(start.shape), fixed(start), "scalar")  # (slots, fractions + slots + 1)
+        self.static = parameter(tuple(start.shape), constant(start), "scalar")  # (slots, fractions + slots + 1)
         self.weight = self.scale = None
         if dynamic:
             self.weight = parameter((sum(self.sizes), self.width), constant(0.0), "gate")

@@ -15,9 +15,8 @@ from torch import Tensor
 
 from ramen import kernels
 from ramen.kernels.any.cross_entropy import chunked, cross_entropy_rows, softcap_numbers
-from ramen.ops.cross_entropy import IGNORED
+from ramen.ops.cross_entropy import IGNORED, Softcap
 from ramen.ops.operation import plain, twins
-from ramen.ops.softcap import Softcap
 
 SOFTCAPS = {
     "none": None,

@@ -64,7 +64,7 @@ def test_paired_heads_equal_an_explicit_softmax(make, window):
                 places = [p for p in range(place + 1) if place - p < reach and DOCUMENTS[b, p // 2] == DOCUMENTS[b, t]]
                 keys = torch.stack([k[b, p // 2, (first, second)[p % 2]] for p in places])
                 values = torch.stack([v[b, p // 2, (first, second)[p % 2]] for p in places])
-                expected[b, t, h] = (keys @ q[b, t, h] * module.scale).softmax(0) @ values
+                expected[b, t, h] = (keys @ q[b, t, h] * q.shape[-1] ** -0.5).softmax(0) @ values
     y = module(x, turn, DocumentMask(DOCUMENTS))
     torch.testing.assert_close(y, module.qkvo(expected.flatten(2), 3), rtol=1e-4, atol=1e-5)
 

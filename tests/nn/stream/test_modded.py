@@ -155,7 +155,7 @@ def test_a_gpt_has_every_part_in_its_place(
     """By the formulas, before and after blocks that are taken as they are."""
     words = "stream=modded", f"residual={residual}", "stream.bigram_rows=50", "model.layers=4"
     model, tokens, readings = build_gpt(*words, noise=0.3), rows((5, 7), (12,)), []
-    model.blocks[0].register_forward_pre_hook(lambda block, given: readings.append(given[1]))
+    model.blocks[0].register_forward_pre_hook(lambda block, arguments: readings.append(arguments[1:]))
     made, stream, kept = model.hidden(tokens), model.stream, {}
     e, opens = model.embedding(tokens), (tokens == 0).unsqueeze(-1)
     stream.enter(e, tokens, opens[..., 0], kept)  # for the rows of pairs
@@ -170,7 +170,7 @@ def test_a_gpt_has_every_part_in_its_place(
     for layer, block in enumerate(model.blocks):
         h = h + gate * written[1] if layer == 3 else h  # from 1/4 of the depth to 3/4
         h = stream.residual[layer] * h + stream.x0[layer] * start + stream.bigram[layer] * pair
-        h = block(h, readings[0])
+        h = block(h, *readings[0])
         written.append(h)
     expected = rms_norm(connection.close(h - stream.backout * written[2]))
     torch.testing.assert_close(made, expected, rtol=1e-4, atol=1e-5)
