@@ -13,8 +13,8 @@ def test_bfloat16_is_measured_on_one_thread_and_outside_what_is_going_on(monkeyp
     seen = []
 
     def rate(dtype: torch.dtype, size: int) -> float:
-        made = torch.ones(size, size, dtype=dtype) @ torch.ones(size, size, dtype=dtype)
-        seen.append((torch.get_num_threads(), made.dtype == dtype, type(made)))
+        product = torch.ones(size, size, dtype=dtype) @ torch.ones(size, size, dtype=dtype)
+        seen.append((torch.get_num_threads(), product.dtype == dtype, type(product)))
         return 3.0 if dtype == torch.bfloat16 else 2.0
 
     monkeypatch.setattr(device, "_matmul_rate", rate)

@@ -140,11 +140,11 @@ def _check_values(overrides: dict[str, Override], composer: Composer) -> list[di
     return jobs
 
 
-def _with_value(word: str, config: DictConfig, words: dict[str, str], composer: Composer) -> DictConfig:
+def _with_value(word: str, config: DictConfig, overrides: dict[str, str], composer: Composer) -> DictConfig:
     """The first job's config with another value; composed anew where that can change other values."""
     [override] = composer.parse([word])
     if override.type is not OverrideType.CHANGE or composer.options(override.key_or_group):
-        return composer.compose(list(words.values()))
+        return composer.compose(list(overrides.values()))
     config = copy.deepcopy(config)
     try:
         OmegaConf.update(config, override.key_or_group, override.value(), merge=True)

@@ -123,24 +123,19 @@ class Composer:
     def _compose(self, overrides: Sequence[str]) -> DictConfig:
         return hydra.compose(self.name, [*self._search(), *overrides], return_hydra_config=True)
 
-    def _accept(self, words: list[str], accepted: list[str], config: DictConfig) -> tuple[list[str], DictConfig]:
-        """Add the overrides that compose after the accepted ones to these. Problems of the others, and the config of all.
-
-        Whole halves are tried, so that one mistake among n costs about 2 log n compositions instead of n.
-        """
-        if not words:
-            return [], config
+    def _accept(self, overrides: list[str], accepted: list[str], config: DictConfig) -> tuple[list[str], DictConfig]:
+        """Add the overrides that compose after the accepted ones to these. Problems of the others, and the config of all."""
+        problems: list[str] = []
         try:
-            config = self._compose([*accepted, *words])
+            config = self._compose([*accepted, *overrides])
+            accepted += overrides
         except Exception as error:
-            if len(words) == 1:
-                return [_explain(words[0], error, config)], config
-            half = len(words) // 2
-            first, config = self._accept(words[:half], accepted, config)
-            second, config = self._accept(words[half:], accepted, config)
-            return first + second, config
-        accepted += words
-        return [], config
+            if len(overrides) == 1:
+                return [_explain(overrides[0], error, config)], config
+            for override in overrides:
+                wrong, config = self._accept([override], accepted, config)
+                problems += wrong
+        return problems, config
 
 
 def compose(overrides: Iterable[str]) -> dict[str, Any]:

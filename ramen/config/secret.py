@@ -34,15 +34,14 @@ REMOVED, ALLOWED = "[removed: a secret]", "HF_TOKEN, WANDB_API_KEY"
 
 def problems(flat: Iterable[tuple[str, object]]) -> list[str]:
     """A message for each key whose value is, by its name or its looks, a secret; the value is not in it."""
-    found, environment = [], _of_environment()
+    messages, environment = [], _of_environment()
     for key, value in flat:
         variable = next((name for name, secret in environment.items() if secret in str(value)), None)
         if variable or FORM.search(str(value)) or (isinstance(value, str) and value and NAME.search(key)):
-            what = f"holds the value of the environment variable {variable}" if variable else "looks like a secret"
-            found.append(
-                f"{key}: {what}, which every file of the run would show; allowed is the environment alone: {ALLOWED}"
-            )
-    return found
+            reason = f"holds the value of the environment variable {variable}" if variable else "looks like a secret"
+            remedy = f"allowed is the environment alone: {ALLOWED}"
+            messages.append(f"{key}: {reason}, which every file of the run would show; {remedy}")
+    return messages
 
 
 def scrub(text: str) -> str:
@@ -63,9 +62,5 @@ def scrub_code(diff: str) -> str:
 
 def _of_environment() -> dict[str, str]:
     """Secret variables whose value is no plain word: that would be found everywhere."""
-    secrets = {name: value for name, value in os.environ.items() if _VARIABLE.search(name)}
-    return {
-        name: value
-        for name, value in secrets.items()
-        if len(value) >= 16 or re.search(r"(?=.*\d)(?=.*[a-zA-Z]).{8,}", value)
-    }
+    random = re.compile(r".{16}|(?=.*\d)(?=.*[a-zA-Z]).{8}", re.DOTALL)
+    return {name: value for name, value in os.environ.items() if _VARIABLE.search(name) and random.match(value)}

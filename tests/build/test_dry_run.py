@@ -58,6 +58,6 @@ def test_an_expected_cost_is_of_the_windows_of_the_run(dry: Any, compose: Callab
     """Half of the run sees 4 keys at most, half of it 8."""
     size = ("model.layers=1", "model.dim=16", "model.heads=2", "attention.long_window_tokens=4")
     stages = ("schedule@long_window_schedule=stepped", "long_window_schedule={values: [1.0, 2.0], boundaries: [0.5]}")
-    costs = [dry(compose(*size, *words)).costs["flops_per_token"] for words in ((), stages)]
+    costs = [dry(compose(*size, *arguments)).costs["flops_per_token"] for arguments in ((), stages)]
     keys = [sum(min(query, window) for query in range(1, 33)) / 32 for window in (4, 8)]
     assert costs[1] - costs[0] == pytest.approx(12 * 16 * (keys[1] - keys[0]) / 2)

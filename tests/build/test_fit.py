@@ -26,9 +26,9 @@ def test_a_batch_is_halved_until_its_estimate_is_free(compose: Callable[..., dic
         return peak_bytes(dry_run(settled, data, torch.float32).costs["memory"], "cpu")
 
     for rows in (12, 6, 3, 2, 1):
-        found = dry_run(config, data, torch.float32, free_bytes=peak(rows) / USABLE["cpu"] + 1)
-        assert found.trainer.micro_rows == rows
-        assert peak_bytes(found.costs["memory"], "cpu") == peak(rows)
+        result = dry_run(config, data, torch.float32, free_bytes=peak(rows) / USABLE["cpu"] + 1)
+        assert result.trainer.micro_rows == rows
+        assert peak_bytes(result.costs["memory"], "cpu") == peak(rows)
 
 
 def test_a_row_that_does_not_fit_is_told(compose: Callable[..., dict[str, Any]]) -> None:

@@ -55,7 +55,7 @@ def test_groups_of_parameters_keep_their_own_values(matrices: list[nn.Parameter]
 
 
 @pytest.mark.parametrize(
-    ("call", "told"),
+    ("call", "message"),
     [
         (lambda p: ramen.optimizer("normoun", p), "optimizer: no such option, got 'normoun'; did you mean 'normuon'?"),
         (lambda p: ramen.optimizer("muon", p, lrr=0.1), "optimizer.lrr: no such key of optimizer; did you mean 'lr'?"),
@@ -69,10 +69,10 @@ def test_groups_of_parameters_keep_their_own_values(matrices: list[nn.Parameter]
         (lambda p: ramen.describe("mlp", "nnf"), "mlp: no such option, got 'nnf'; did you mean 'nff'?"),
     ],
 )  # fmt: skip
-def test_a_mistake_is_told_with_the_closest_name(call, told: str, matrices: list[nn.Parameter]) -> None:
+def test_a_mistake_is_told_with_the_closest_name(call, message: str, matrices: list[nn.Parameter]) -> None:
     with pytest.raises(ConfigError) as caught:
         call(matrices)
-    assert str(caught.value).startswith(told)
+    assert str(caught.value).startswith(message)
 
 
 def test_a_vector_is_refused_by_a_matrix_method(matrices: list[nn.Parameter]) -> None:

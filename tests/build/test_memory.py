@@ -61,9 +61,11 @@ def measured(config: dict[str, Any], rows: int, precision: torch.dtype) -> int:
 
     step()
     gc.collect()
-    held = [*model.parameters(), *model.buffers()]
-    held += [v for o in optimizers.by_name.values() for s in o.state.values() for v in s.values() if torch.is_tensor(v)]
-    before = sum({t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in held}.values())
+    tensors = [*model.parameters(), *model.buffers()]
+    tensors += [
+        v for o in optimizers.by_name.values() for s in o.state.values() for v in s.values() if torch.is_tensor(v)
+    ]
+    before = sum({t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}.values())
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         step()
     now = peak = 0

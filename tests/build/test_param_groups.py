@@ -78,11 +78,11 @@ def test_scales_multiply_rate_and_decay_of_their_role_alone(compose):
     expected = {"matrix": (0.005, 0.05), "embedding": (0.006, 0.15), "head": (0.01, 0.2), "scalar": (0.003, 0.0)}
     for name, (lr, decay) in expected.items():
         assert (groups[name].lr, groups[name].weight_decay) == pytest.approx((lr, decay))
-    made = build_optimizers(config, list(groups.values()))
+    built = build_optimizers(config, list(groups.values()))
     by_role = {
-        "matrix": made.by_name["optimizer"].param_groups[0],
-        "head": made.by_name["optimizer"].param_groups[1],
-        "embedding": made.by_name["auxiliary"].param_groups[0],
+        "matrix": built.by_name["optimizer"].param_groups[0],
+        "head": built.by_name["optimizer"].param_groups[1],
+        "embedding": built.by_name["auxiliary"].param_groups[0],
     }
     for name, group in by_role.items():
         assert (group["lr"], group["weight_decay"]) == pytest.approx(expected[name])
@@ -91,17 +91,17 @@ def test_scales_multiply_rate_and_decay_of_their_role_alone(compose):
 def test_what_a_config_does_not_say_is_the_optimizers_own_default(compose):
     config = compose()
     config["optimizer"] = {"_target_": "torch.optim.AdamW", "betas": [0.8, 0.9]}
-    made = build_optimizers(config, list(routed(config, Noodle()).values()))
-    (group,) = made.by_name["optimizer"].param_groups
+    built = build_optimizers(config, list(routed(config, Noodle()).values()))
+    (group,) = built.by_name["optimizer"].param_groups
     assert (group["lr"], group["weight_decay"], *group["betas"]) == (1e-3, 1e-2, 0.8, 0.9)
 
 
 def test_a_checkpoint_holds_numbers_and_no_tensors_of_a_device(compose):
     config = compose("optimizer=adamw")
-    made = build_optimizers(config, list(routed(config, Noodle()).values()))
-    made.place(torch.device("cpu"))
-    made.schedule(0.5, 0.25)
-    groups = [group for state in made.state_dict().values() for group in state["param_groups"]]
+    built = build_optimizers(config, list(routed(config, Noodle()).values()))
+    built.place(torch.device("cpu"))
+    built.schedule(0.5, 0.25)
+    groups = [group for state in built.state_dict().values() for group in state["param_groups"]]
     assert [type(group["lr"]) for group in groups] == [float] * 5
     assert groups[0]["lr"] == pytest.approx(0.25 * config["optimizer"]["lr"])
 
@@ -113,10 +113,10 @@ def test_a_scheduled_decay_is_still_that_of_each_role(compose):
         "weight_decay_schedule": {"_target_": "ramen.schedule.constant.constant"},
     }
     groups = list(routed(config, Noodle(), embedding={"wd_scale": 3.0}, head={"wd_scale": 0.5}).values())
-    made = build_optimizers(config, groups)
-    made.schedule(0.5, 0.25)
+    built = build_optimizers(config, groups)
+    built.schedule(0.5, 0.25)
     expected = [group.weight_decay for group in groups if group.to == "auxiliary"]
-    assert [group["weight_decay"] for group in made.by_name["auxiliary"].param_groups] == pytest.approx(expected)
+    assert [group["weight_decay"] for group in built.by_name["auxiliary"].param_groups] == pytest.approx(expected)
     assert len(set(expected)) > 2
 
 
@@ -210,39 +210,39 @@ def optimizers(compose):
 @pytest.mark.parametrize("optimizer", ["muon", "torch_muon"])
 def test_schedule_sets_what_it_tells(optimizers, optimizer):
     """Rates follow the multiplier given, momentum its own schedule of progress; the base values never drift."""
-    made = optimizers(f"optimizer={optimizer}")
+    built = optimizers(f"optimizer={optimizer}")
     for progress, multiplier, momentum in ((0.0, 0.5, 0.95 * 0.895), (0.5, 1.0, 0.95), (0.05, 0.2, 0.95 * 0.9475)):
-        told = made.schedule(progress, multiplier)
-        matrix = made.by_name["optimizer"].param_groups[0]
+        values = built.schedule(progress, multiplier)
+        matrix = built.by_name["optimizer"].param_groups[0]
         assert (matrix["lr"], matrix["momentum"]) == pytest.approx((0.1 * multiplier, momentum))
-        assert (told["lr"], told["momentum"]) == (matrix["lr"], matrix["momentum"])
-        rates = [group["lr"] for group in made.by_name["auxiliary"].param_groups]
+        assert (values["lr"], values["momentum"]) == (matrix["lr"], matrix["momentum"])
+        rates = [group["lr"] for group in built.by_name["auxiliary"].param_groups]
         assert rates == pytest.approx([0.03 * multiplier] + [0.01 * multiplier] * (len(rates) - 1))
-        assert told["auxiliary_lr"] == rates[0]
+        assert values["auxiliary_lr"] == rates[0]
 
 
 def test_a_foreign_optimizer_steps_at_the_scheduled_rate(optimizers):
     """What is set on the outside reaches the optimizer inside."""
     moved = []
     for multiplier in (0.0, 1.0):
-        made = optimizers("optimizer=torch_muon", "optimizer.weight_decay=0.0")
-        bank = made.by_name["optimizer"].param_groups[0]["params"][0]
+        built = optimizers("optimizer=torch_muon", "optimizer.weight_decay=0.0")
+        bank = built.by_name["optimizer"].param_groups[0]["params"][0]
         with torch.no_grad():
             bank.copy_(torch.ones_like(bank))
         bank.grad = torch.randn(bank.shape, generator=torch.Generator().manual_seed(0))
-        made.schedule(0.5, multiplier)
-        made.step()
+        built.schedule(0.5, multiplier)
+        built.step()
         moved.append((bank - 1).abs().max().item())
     assert moved[0] == 0 < moved[1]
 
 
 def test_a_schedule_survives_a_loaded_state(optimizers):
     """Loading replaces the group dictionaries: the schedule must set the new ones."""
-    made = optimizers("optimizer=muon")
-    made.schedule(0.5, 1.0)
-    made.load_state_dict(made.state_dict())
-    made.schedule(0.5, 0.25)
-    assert made.by_name["optimizer"].param_groups[0]["lr"] == pytest.approx(0.025)
+    built = optimizers("optimizer=muon")
+    built.schedule(0.5, 1.0)
+    built.load_state_dict(built.state_dict())
+    built.schedule(0.5, 0.25)
+    assert built.by_name["optimizer"].param_groups[0]["lr"] == pytest.approx(0.025)
 
 
 def test_a_schedule_of_what_the_optimizer_has_not_is_refused(optimizers):

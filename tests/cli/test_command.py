@@ -31,7 +31,7 @@ def one_line(text: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("arguments", "expected"),
     [
         (  # what Hydra stops at and what the schema finds
             ["--cfg", "job", "optimizer=bamm", "optimiser=bam", "optimizer.lrr=1", "mlp=nf", "model.heads=two", "optimizer.lr=fast",
@@ -67,18 +67,18 @@ def one_line(text: str) -> str:
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_told_at_once_without_a_traceback(
-    ramen: Ramen, words: list[str], told: list[str], tmp_path: Path
+    ramen: Ramen, arguments: list[str], expected: list[str], tmp_path: Path
 ) -> None:
-    place = "hydra.sweep.dir" if "-m" in words else "hydra.run.dir"
-    done = ramen(*words, f"{place}={tmp_path / 'run'}")
+    place = "hydra.sweep.dir" if "-m" in arguments else "hydra.run.dir"
+    done = ramen(*arguments, f"{place}={tmp_path / 'run'}")
     assert done.returncode == 2, done.stderr
     assert "Traceback" not in done.stderr and "job: no such key" not in done.stderr
-    for message in told:
+    for message in expected:
         assert message in one_line(done.stderr)
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("arguments", "expected"),
     [
         (["model.dim=100", "model.heads=3"], "model.dim must be heads x an even head width, got dim=100, heads=3"),
         (["model.heads=0"], "model.heads must be >= 1, got 0"),
@@ -87,10 +87,10 @@ def test_what_is_wrong_is_told_at_once_without_a_traceback(
     ],
 )  # fmt: skip
 def test_what_does_not_go_together_is_found_before_data_is_touched(
-    compose: Callable[..., dict[str, Any]], words: list[str], told: str
+    compose: Callable[..., dict[str, Any]], arguments: list[str], expected: str
 ) -> None:
-    with pytest.raises(ConfigError, match=f"(?s){told}"):
-        validate(compose(*words, "device=cpu", "threads=1"))
+    with pytest.raises(ConfigError, match=f"(?s){expected}"):
+        validate(compose(*arguments, "device=cpu", "threads=1"))
 
 
 def test_an_output_folder_that_cannot_be_made_is_told(ramen: Ramen, tmp_path: Path) -> None:
@@ -148,8 +148,8 @@ def test_a_plugin_that_is_not_installed_is_named() -> None:
 def test_a_sweep_survives_a_failing_job_says_why_and_is_continued_by_its_folder(
     ramen: Ramen, tmp_path: Path, small: Words
 ) -> None:
-    words = [*small, "-m", "optimizer=bam", "optimizer.momentum=1.5,0.9", f"hydra.sweep.dir={tmp_path}"]
-    done = ramen(*words)
+    arguments = [*small, "-m", "optimizer=bam", "optimizer.momentum=1.5,0.9", f"hydra.sweep.dir={tmp_path}"]
+    done = ramen(*arguments)
     summaries = [json.loads(path.read_text()) for path in sorted(tmp_path.glob("optimizer.momentum=*/summary.json"))]
     assert [summary["status"] for summary in summaries] == ["finished", "failed"]
     assert summaries[1]["error"] == "optimizer: momentum must be in [0, 1), got 1.5"
@@ -162,12 +162,12 @@ def test_a_sweep_survives_a_failing_job_says_why_and_is_continued_by_its_folder(
 
 def test_a_search_minimises_the_loss_and_outlives_a_failed_trial(ramen: Ramen, tmp_path: Path, small: Words) -> None:
     pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
-    words = [*small, "-m", "sweep=optuna", "optimizer=bam", "optimizer.momentum=choice(0.9,1.5)"]
-    done = ramen(*words, "hydra.sweeper.n_trials=4", f"hydra.sweep.dir={tmp_path}")
-    told = [json.loads(path.read_text()) for path in tmp_path.glob("*/summary.json")]
-    assert len(told) == 4 and {summary["status"] for summary in told} == {"finished", "failed"}, done.stderr
+    arguments = [*small, "-m", "sweep=optuna", "optimizer=bam", "optimizer.momentum=choice(0.9,1.5)"]
+    done = ramen(*arguments, "hydra.sweeper.n_trials=4", f"hydra.sweep.dir={tmp_path}")
+    summaries = [json.loads(path.read_text()) for path in tmp_path.glob("*/summary.json")]
+    assert len(summaries) == 4 and {summary["status"] for summary in summaries} == {"finished", "failed"}, done.stderr
     best = yaml.safe_load((tmp_path / "optimization_results.yaml").read_text())
-    assert best["best_value"] == min(summary.get("final_val_loss", 99) for summary in told)
+    assert best["best_value"] == min(summary.get("final_val_loss", 99) for summary in summaries)
 
 
 def test_a_launcher_of_other_processes_ends_with_the_same_folder_and_table(
@@ -185,8 +185,10 @@ def test_ctrl_c_saves_ends_cleanly_and_the_run_goes_on_in_its_folder(
 ) -> None:
     """SIGTERM does the same: tests/test_faults.py."""
     folder = tmp_path / "a run, with=odd name"
-    words = [*small, "trainer.steps=1000000", f"hydra.run.dir='{folder}'"]
-    process = subprocess.Popen([sys.executable, str(ROOT / "train.py"), *words], cwd=ROOT, stderr=subprocess.DEVNULL)
+    arguments = [*small, "trainer.steps=1000000", f"hydra.run.dir='{folder}'"]
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "train.py"), *arguments], cwd=ROOT, stderr=subprocess.DEVNULL
+    )
     metrics = folder / "metrics.jsonl"
     while not (metrics.exists() and metrics.read_text()):
         assert process.poll() is None
@@ -218,8 +220,8 @@ def test_a_folder_that_no_system_can_name_is_refused(name: str, place: str, tmp_
     (tmp_path / "experiment").mkdir()
     yaml_text = f"# @package _global_\nhydra: {{{place}: {{dir: {json.dumps(name)}}}}}\n"
     (tmp_path / "experiment" / "mine.yaml").write_text(yaml_text)
-    words = ["-m", "seed=1,2"] if place == "sweep" else []
-    assert main(["train", "experiment=mine", "--config-dir", str(tmp_path), *words]) == 2
+    arguments = ["-m", "seed=1,2"] if place == "sweep" else []
+    assert main(["train", "experiment=mine", "--config-dir", str(tmp_path), *arguments]) == 2
     assert capsys.readouterr().err.startswith(f"hydra.{place}.dir: must be text that a file can be named by")
 
 

@@ -12,9 +12,9 @@ from ramen.cli.main import main
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def shell(command: str, *words: str) -> subprocess.CompletedProcess[str]:
+def shell(command: str, *overrides: str) -> subprocess.CompletedProcess[str]:
     """`command` with PYTHON for train.py and its words."""
-    door = " ".join(f"'{word}'" for word in (sys.executable, str(ROOT / "train.py"), *words))
+    door = " ".join(f"'{word}'" for word in (sys.executable, str(ROOT / "train.py"), *overrides))
     return subprocess.run(["bash", "-c", command.replace("TRAIN", door)], capture_output=True, text=True, check=False)
 
 
@@ -28,8 +28,8 @@ def test_a_run_ends_as_ever_when_nobody_takes_its_output(
 
 
 def test_a_sweep_ends_as_ever_when_its_reader_has_left(tmp_path: Path, small: tuple[str, ...]) -> None:
-    words = [*small, "-m", "seed=0,1", f"hydra.sweep.dir={tmp_path}"]
-    assert shell("set -o pipefail; TRAIN 2>&1 | head -1", *words).returncode == 0
+    overrides = [*small, "-m", "seed=0,1", f"hydra.sweep.dir={tmp_path}"]
+    assert shell("set -o pipefail; TRAIN 2>&1 | head -1", *overrides).returncode == 0
     summaries = [json.loads(path.read_text()) for path in tmp_path.glob("*/summary.json")]
     assert [summary["status"] for summary in summaries] == ["finished"] * 2
 
@@ -44,5 +44,5 @@ def test_a_result_that_a_full_disk_did_not_take_is_an_error(option: str) -> None
 def test_a_name_reaches_the_terminal_escaped(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     name = "\x1b]0;title\x07\u202e"
     assert main([command, f"resume={name}" if command == "train" else name]) == 2
-    told = capsys.readouterr().err
-    assert r"\x1b]0;title\x07\u202e" in told and "\x1b" not in told
+    message = capsys.readouterr().err
+    assert r"\x1b]0;title\x07\u202e" in message and "\x1b" not in message

@@ -10,7 +10,7 @@ from ramen.cli.plan import planned
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("arguments", "message"),
     [
         (["seed=0,1", "seed=2"], "seed: is given twice in a sweep, got seed=0,1 seed=2"),
         (["sweep=seeds,learning_rate"], "sweep: names one sweep, got sweep=seeds,learning_rate"),
@@ -34,12 +34,12 @@ from ramen.cli.plan import planned
     ],
 )  # fmt: skip
 def test_a_sweep_that_makes_no_sense_is_refused(
-    words: list[str], told: str, tmp_path: Path, small: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+    arguments: list[str], message: str, tmp_path: Path, small: tuple[str, ...], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    if "sweep=optuna" in words:
+    if "sweep=optuna" in arguments:
         pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
-    assert main(["train", "-m", *small, *words, f"hydra.sweep.dir={tmp_path / 'sweep'}"]) == 2
-    assert told in capsys.readouterr().err
+    assert main(["train", "-m", *small, *arguments, f"hydra.sweep.dir={tmp_path / 'sweep'}"]) == 2
+    assert message in capsys.readouterr().err
     assert not (tmp_path / "sweep").exists()
 
 

@@ -10,8 +10,8 @@ from ramen.errors import ConfigError
 from ramen.runs.folder import RunFolder
 
 
-def folder_of(path: Path, *words: str) -> Path:
-    RunFolder(path).remember(list(words))
+def folder_of(path: Path, *arguments: str) -> Path:
+    RunFolder(path).remember(list(arguments))
     return path
 
 
@@ -25,8 +25,8 @@ def test_a_run_is_its_words_again_in_its_folder(tmp_path: Path) -> None:
 def test_a_sweep_is_its_words_again_with_new_values(tmp_path: Path) -> None:
     folder_of(tmp_path, "-m", "optimizer=bam", "optimizer.lr=1,2", "hydra/launcher=slurm", "hydra.sweeper.n_trials=3")
     command = parse([f"resume={tmp_path}", "optimizer.lr=2,3"])
-    words = ("optimizer=bam", "hydra/launcher=slurm", "hydra.sweeper.n_trials=3", "optimizer.lr=2,3")
-    assert command.overrides == (*words, f"hydra.sweep.dir='{tmp_path}'")
+    arguments = ("optimizer=bam", "hydra/launcher=slurm", "hydra.sweeper.n_trials=3", "optimizer.lr=2,3")
+    assert command.overrides == (*arguments, f"hydra.sweep.dir='{tmp_path}'")
     assert command.multirun
 
 
@@ -54,21 +54,21 @@ def test_a_saved_word_that_could_run_code_is_named_unless_given_again(word: str,
 def test_a_received_folder_runs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     (tmp_path / "received.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
     monkeypatch.syspath_prepend(tmp_path)
-    words = (
+    arguments = (
         "+hydra.callbacks.x._target_=received.Payload",
         "allow_targets=[received]",
         "optimizer._target_=received.Opt",
     )
-    for name, folder_words in (("run", words), ("sweep", ("-m", *words)), ("target", words[2:])):
+    for name, folder_words in (("run", arguments), ("sweep", ("-m", *arguments)), ("target", arguments[2:])):
         folder = folder_of(tmp_path / name, *folder_words)
         assert main(["train", f"resume={folder}"]) == 2
         assert "received" in capsys.readouterr().err
     assert not (tmp_path / "ran").exists()
 
 
-@pytest.mark.parametrize("words", [("resume=/a", "resume=auto"), ("resume=/nonexistent",), ("-m", "resume=.")])
-def test_a_continuation_that_makes_no_sense_is_refused(words: tuple[str, ...], capsys) -> None:
-    assert main(["train", *words]) == 2
+@pytest.mark.parametrize("arguments", [("resume=/a", "resume=auto"), ("resume=/nonexistent",), ("-m", "resume=.")])
+def test_a_continuation_that_makes_no_sense_is_refused(arguments: tuple[str, ...], capsys) -> None:
+    assert main(["train", *arguments]) == 2
     assert capsys.readouterr().err.startswith("resume: ")
 
 
@@ -77,5 +77,7 @@ def test_a_folder_is_of_a_run_or_of_a_sweep(tmp_path: Path, small: tuple[str, ..
     folder_of(tmp_path / "sweep", "-m", *small)
     assert main(["train", "-m", *small, f"hydra.sweep.dir={tmp_path / 'run'}"]) == 2
     assert main(["train", *small, f"hydra.run.dir={tmp_path / 'sweep'}"]) == 2
-    told = capsys.readouterr().err
-    assert "run is the folder of a run; choose another" in told and "sweep is the folder of a sweep; choose" in told
+    message = capsys.readouterr().err
+    assert (
+        "run is the folder of a run; choose another" in message and "sweep is the folder of a sweep; choose" in message
+    )

@@ -49,7 +49,7 @@ def losses(folder: Path) -> list[tuple[int, float]]:
     return [(line["step"], line["train_loss"]) for line in lines]
 
 
-def told(capsys: pytest.CaptureFixture[str], folder: Path, sweep: Sweep) -> str:
+def printed(capsys: pytest.CaptureFixture[str], folder: Path, sweep: Sweep) -> str:
     capsys.readouterr()  # what runs said before
     print_jobs(folder, sweep.failures, sweep.counts)
     return " ".join(capsys.readouterr().err.split())
@@ -81,7 +81,7 @@ def test_a_diverged_job_is_done_and_a_failed_one_is_tried_again(
         assert math.isnan(objective(sweep.failed(wrong.folder, error.value)))
     sweep.failed(wild.folder, ConfigError("[enforce fail] at [/line]"))  # which is no markup
     assert sweep.counts == {"run": 2, "done before": 1, "tried again": 1}
-    table = told(capsys, tmp_path, sweep)
+    table = printed(capsys, tmp_path, sweep)
     assert "keep_checkpoints" not in table and "threads" not in table
     assert "optimizer.momentum=1.5 failed optimizer: momentum must be in [0, 1), got 1.5" in table
     assert "[enforce fail] at [/line]" in table and f"resume={tmp_path}" in table
@@ -119,19 +119,19 @@ def test_a_folder_of_another_config_is_left_alone(sweep: Sweep, job: Callable[..
 def test_a_job_that_another_process_has_is_left_to_it_and_taken_over_when_it_dies(
     sweep: Sweep, job: Callable[..., Command], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    mine = job("optimizer.lr=0.01")
+    first_job = job("optimizer.lr=0.01")
     hold = "import sys, time; from pathlib import Path; from ramen.runs.lock import exclusive\n"
     hold += "with exclusive(Path(sys.argv[1])): print(flush=True), time.sleep(60)"
-    other = subprocess.Popen([sys.executable, "-c", hold, str(mine.folder)], cwd=ROOT, stdout=subprocess.PIPE)
+    other = subprocess.Popen([sys.executable, "-c", hold, str(first_job.folder)], cwd=ROOT, stdout=subprocess.PIPE)
     assert other.stdout and other.stdout.readline()
-    assert sweep.work(mine, wait=False) is None
-    assert "running" in told(capsys, tmp_path, sweep)
-    assert not (mine.folder / "summary.json").exists()
+    assert sweep.work(first_job, wait=False) is None
+    assert "running" in printed(capsys, tmp_path, sweep)
+    assert not (first_job.folder / "summary.json").exists()
     other.kill()
     other.wait()
-    sweep.postponed.append((mine, OmegaConf.create({"hydra": {"job_logging": {"root": None}, "verbose": False}})))
+    sweep.postponed.append((first_job, OmegaConf.create({"hydra": {"job_logging": {"root": None}, "verbose": False}})))
     sweep.settle()
-    assert "finished" in told(capsys, tmp_path, sweep)
+    assert "finished" in printed(capsys, tmp_path, sweep)
 
 
 def test_a_lock_that_is_not_waited_for_is_not_held(tmp_path: Path) -> None:
@@ -170,9 +170,9 @@ sys.exit(main(["train", *sys.argv[1:]]))
 """
 
 
-def start(folder: Path, *words: str, dies: bool = False) -> subprocess.Popen[str]:
+def start(folder: Path, *arguments: str, dies: bool = False) -> subprocess.Popen[str]:
     program = ["-c", DIES] if dies else [str(ROOT / "train.py")]
-    command = [sys.executable, *program, *words, f"hydra.sweep.dir={folder}"]
+    command = [sys.executable, *program, *arguments, f"hydra.sweep.dir={folder}"]
     return subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
 
 
@@ -188,10 +188,10 @@ def test_two_processes_share_what_a_killed_one_left_and_end_with_the_same_table_
     small: tuple[str, ...],
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    words = [*small, "trainer.steps=12", "trainer.checkpoint_every_steps=4"]
+    arguments = [*small, "trainer.steps=12", "trainer.checkpoint_every_steps=4"]
     whole, shared = tmp_path / "whole", tmp_path / "shared"
     for name in ("adamw", "bam", "muon"):
-        config = compose(*words, f"optimizer={name}")
+        config = compose(*arguments, f"optimizer={name}")
 
         folder = whole / job_folder(whole, f"optimizer={name}", config)
         (folder / ".hydra").mkdir(parents=True)
@@ -200,14 +200,14 @@ def test_two_processes_share_what_a_killed_one_left_and_end_with_the_same_table_
     expected = table(capsys.readouterr().err)
     assert [row[1] for row in expected] == ["finished"] * 3
 
-    words += ["-m", "optimizer=adamw,bam,muon"]
-    killed = start(shared, *words, dies=True)
+    arguments += ["-m", "optimizer=adamw,bam,muon"]
+    killed = start(shared, *arguments, dies=True)
     killed.communicate(timeout=900)
     assert killed.returncode == -signal.SIGKILL
     statuses = {path.name[:13]: (path / "summary.json").is_file() for path in shared.glob("optimizer=*")}
     assert statuses == {"optimizer=ada": True, "optimizer=bam": False}
 
-    both = [start(shared, *words) for _ in range(2)]
+    both = [start(shared, *arguments) for _ in range(2)]
     ends = [process.communicate(timeout=900)[1] for process in both]
     assert [process.returncode for process in both] == [0, 0], ends
     counts: Counter[str] = Counter()
@@ -230,23 +230,23 @@ def test_two_processes_share_what_a_killed_one_left_and_end_with_the_same_table_
 def test_a_job_whose_summary_does_not_say_how_it_ended_is_unfinished(
     sweep: Sweep, job: Callable[..., Command], tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str
 ) -> None:
-    mine = job("optimizer.lr=0.01")
-    (mine.folder / "summary.json").write_text(content)
-    assert f"{mine.folder.name} unfinished killed before its end" in told(capsys, tmp_path, sweep)
+    first_job = job("optimizer.lr=0.01")
+    (first_job.folder / "summary.json").write_text(content)
+    assert f"{first_job.folder.name} unfinished killed before its end" in printed(capsys, tmp_path, sweep)
     if content == "{}":
-        done = sweep.work(mine, wait=False)
+        done = sweep.work(first_job, wait=False)
         assert done and done["status"] == "finished"
 
 
 def test_a_job_whose_summary_is_damaged_is_not_overwritten(
     sweep: Sweep, job: Callable[..., Command], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    mine = job("optimizer.lr=0.01")
-    (mine.folder / "command.yaml").write_bytes(b"- optimizer.lr=0.01\n")
-    (mine.folder / "summary.json").write_text('{"status": "finished", "steps": "?"}')
-    assert "optimizer.lr=0.01 unfinished" in told(capsys, tmp_path, sweep)
+    first_job = job("optimizer.lr=0.01")
+    (first_job.folder / "command.yaml").write_bytes(b"- optimizer.lr=0.01\n")
+    (first_job.folder / "summary.json").write_text('{"status": "finished", "steps": "?"}')
+    assert "optimizer.lr=0.01 unfinished" in printed(capsys, tmp_path, sweep)
     with pytest.raises(DataError, match=r"summary\.json: is damaged, steps"):
-        sweep.work(mine, wait=False)
+        sweep.work(first_job, wait=False)
 
 
 @pytest.mark.parametrize(
@@ -260,4 +260,4 @@ def test_damaged_words_are_named_and_a_table_does_without_them(
     (folder / "command.yaml").write_bytes(content)
     with pytest.raises(DataError, match=rf"^{folder}/command\.yaml: is damaged, got "):
         parse([f"resume={folder}"])
-    assert "a-00000000 unfinished" in told(capsys, tmp_path, sweep)
+    assert "a-00000000 unfinished" in printed(capsys, tmp_path, sweep)

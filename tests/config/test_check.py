@@ -125,17 +125,17 @@ def test_every_problem_is_told_at_once(base):
     for path, value, _ in wrong:
         if path != "optimizer.momentum_schedule._target_":  # what has no target has no keys to complain of
             changed(base, path, value)
-    told = problems(base)
+    reported = problems(base)
     expected = [message for path, _, message in wrong if path != "optimizer.momentum_schedule._target_"]
-    assert len(expected) >= 8 and len(told) == len(expected)
-    assert all(any(problem.startswith(message) for problem in told) for message in expected)
+    assert len(expected) >= 8 and len(reported) == len(expected)
+    assert all(any(problem.startswith(message) for problem in reported) for message in expected)
     with pytest.raises(ConfigError) as caught:
         check(base)
-    assert str(caught.value).splitlines() == list(told)
+    assert str(caught.value).splitlines() == list(reported)
 
 
 @pytest.mark.parametrize(
-    ("path", "value", "kept"),
+    ("path", "value", "stored"),
     [
         ("trainer.tokens", 5e6, 5_000_000),
         ("trainer.batch_tokens", 8192.0, 8192),
@@ -149,13 +149,13 @@ def test_every_problem_is_told_at_once(base):
         ("allow_targets", ["pytorch_optimizer"], ["pytorch_optimizer"]),
     ],
 )
-def test_what_people_write_is_accepted(base, path, value, kept):
+def test_what_people_write_is_accepted(base, path, value, stored):
     """And 5e6 of something counted is five million, an int, from there on."""
     check(changed(base, path, value))
-    found = base
+    result = base
     for key in path.split("."):
-        found = found[key]
-    assert found == kept and type(found) is type(kept)
+        result = result[key]
+    assert result == stored and type(result) is type(stored)
 
 
 def test_a_checked_config_is_left_as_it_is(base):
@@ -247,8 +247,8 @@ def test_schedules_are_taken_out_of_an_optimizers_node(base):
 
 
 def test_settings_are_the_roots_own_keys(base):
-    own = ramen_config.settings(base)
-    assert (own.seed, own.precision, own.allow_targets, own.resume) == (0, "auto", [], None)
+    root = ramen_config.settings(base)
+    assert (root.seed, root.precision, root.allow_targets, root.resume) == (0, "auto", [], None)
 
 
 def test_the_hash_names_what_is_computed(base):

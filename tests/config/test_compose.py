@@ -38,25 +38,25 @@ def problems(*overrides: str) -> Sequence[str]:
 
 
 def test_every_problem_is_told_at_once_by_its_key() -> None:
-    found = problems(*PROBLEMS)
+    result = problems(*PROBLEMS)
     for start in PROBLEMS.values():
-        assert any(problem.startswith(start) for problem in found), (start, found)
-    assert len(found) == len(PROBLEMS) + 1  # a range of options is wrong twice
+        assert any(problem.startswith(start) for problem in result), (start, result)
+    assert len(result) == len(PROBLEMS) + 1  # a range of options is wrong twice
 
 
 def test_all_options_of_a_group_are_named() -> None:
     known = {kind: list(options(kind)) for kind in KINDS if kind != "tuned"}
     known |= {"hydra/launcher": ["basic", "slurm"], "hydra/sweeper": ["basic"], "hydra/job_logging": ["ramen"]}
-    found = {problem.partition(":")[0]: problem for problem in problems(*(f"{kind}=no_such" for kind in known))}
-    assert found.keys() == known.keys()
+    result = {problem.partition(":")[0]: problem for problem in problems(*(f"{kind}=no_such" for kind in known))}
+    assert result.keys() == known.keys()
     for kind, names in known.items():
-        assert all(name in found[kind] for name in names)
+        assert all(name in result[kind] for name in names)
 
 
 def test_broken_interpolations_are_told_by_their_keys() -> None:
-    found = problems("optimizer.lr=${foo}", "name=${oc.env:NO_SUCH}", "seed=${trainer.steps}")
-    assert [problem.partition(": ")[0] for problem in found] == ["name", "optimizer.lr"]
-    assert "Environment variable 'NO_SUCH' not found" in found[0] and "'foo' not found, got '${foo}'" in found[1]
+    result = problems("optimizer.lr=${foo}", "name=${oc.env:NO_SUCH}", "seed=${trainer.steps}")
+    assert [problem.partition(": ")[0] for problem in result] == ["name", "optimizer.lr"]
+    assert "Environment variable 'NO_SUCH' not found" in result[0] and "'foo' not found, got '${foo}'" in result[1]
 
 
 def test_one_key_that_cannot_be_read_is_one_problem() -> None:

@@ -64,8 +64,8 @@ def copy(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def python(copy: Path, script: str, *words: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-P", "-c", script, *words]
+def python(copy: Path, script: str, *overrides: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-P", "-c", script, *overrides]
     environment = {**os.environ, "PYTHONPATH": str(copy)}
     return subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True, check=False)
 

@@ -175,9 +175,9 @@ def test_a_function_is_built_into_a_curve():
 
 
 def test_options_are_the_files_of_a_group():
-    found = options("position")
-    assert {"none", "rope", "half_rope"} <= found.keys() and list(found) == sorted(found)
-    rope = found["rope"]
+    result = options("position")
+    assert {"none", "rope", "half_rope"} <= result.keys() and list(result) == sorted(result)
+    rope = result["rope"]
     assert (rope.name, rope.target) == ("rope", "ramen.nn.position.rope.RoPE")
     assert rope.summary.startswith("RoPE:") and "#" not in rope.summary
     assert options("no_such_kind") == {}

@@ -32,8 +32,8 @@ def touched(experiment: str) -> Iterator[tuple[str, list[str]]]:
 def test_an_experiment_composes_with_every_option_of_every_part(compose: Compose, experiment: str) -> None:
     groups = dict(touched(experiment))
     for index in range(max(map(len, groups.values()))):
-        words = [f"{group}={names[index % len(names)]}" for group, names in groups.items()]
-        check(compose(f"experiment={experiment}", *words))
+        overrides = [f"{group}={names[index % len(names)]}" for group, names in groups.items()]
+        check(compose(f"experiment={experiment}", *overrides))
 
 
 def test_rates_are_of_the_optimizer_an_experiment_is_written_with(compose: Compose) -> None:
@@ -62,19 +62,19 @@ def test_other_values_stay_where_the_option_has_the_key(
     compose: Compose, word: str, stays: dict[str, Any], gone: str | None
 ) -> None:
     section = word.partition("=")[0].rpartition("@")[2]
-    own, found = compose(word)[section], compose("experiment=baseline", word)[section]
-    assert found == own | stays and gone not in found
+    alone, result = compose(word)[section], compose("experiment=baseline", word)[section]
+    assert result == alone | stays and gone not in result
 
 
 def test_the_command_line_has_the_last_word(compose: Compose) -> None:
-    words = ("experiment=baseline", "optimizer=bam", "mlp=nff")
-    assert compose(*words, "optimizer={lr: 0.5}")["optimizer"]["lr"] == 0.5
+    overrides = ("experiment=baseline", "optimizer=bam", "mlp=nff")
+    assert compose(*overrides, "optimizer={lr: 0.5}")["optimizer"]["lr"] == 0.5
     with pytest.raises(ConfigError, match=r"optimizer\.axis: no such key"):
-        check(compose(*words, "+optimizer={axis: long}"))
+        check(compose(*overrides, "+optimizer={axis: long}"))
 
 
 @pytest.fixture
-def own(tmp_path: Path) -> Compose:
+def custom(tmp_path: Path) -> Compose:
     """own(*words): a plain config with a folder of one's own on the search path."""
     files = {
         "experiment/mine": "defaults: [baseline, override /optimizer: bam]\nmlp: {activation: gelu}",
@@ -88,30 +88,32 @@ def own(tmp_path: Path) -> Compose:
         path = tmp_path / f"{name}.yaml"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(f"# @package _global_\n{text}\n")
-    return lambda *words: compose_words([f"hydra.searchpath=['file://{tmp_path}']", *words])
+    return lambda *overrides: compose_words([f"hydra.searchpath=['file://{tmp_path}']", *overrides])
 
 
-def test_an_experiment_of_ones_own_inherits(own: Compose) -> None:
-    mine, bam = own("experiment=mine"), own("optimizer=bam")["optimizer"]
-    assert mine["optimizer"] == bam | {"lr": 0.25, "momentum_schedule": bam["momentum_schedule"] | {"start": 0.5}}
-    assert mine["mlp"]["init_scale"] == 0.5 and mine["embedding"]["split_at"] == 0.9
-    assert own("experiment=mine", "mlp=nff")["mlp"]["activation"] == "gelu"
-    check(own("experiment=mine", "schedule@batch_schedule=constant"))
-    check(own("experiment=mine", "schedule@optimizer.momentum_schedule=constant", "~optimizer.momentum_schedule.start"))
+def test_an_experiment_of_ones_own_inherits(custom: Compose) -> None:
+    inherited, bam = custom("experiment=mine"), custom("optimizer=bam")["optimizer"]
+    assert inherited["optimizer"] == bam | {"lr": 0.25, "momentum_schedule": bam["momentum_schedule"] | {"start": 0.5}}
+    assert inherited["mlp"]["init_scale"] == 0.5 and inherited["embedding"]["split_at"] == 0.9
+    assert custom("experiment=mine", "mlp=nff")["mlp"]["activation"] == "gelu"
+    check(custom("experiment=mine", "schedule@batch_schedule=constant"))
+    check(
+        custom("experiment=mine", "schedule@optimizer.momentum_schedule=constant", "~optimizer.momentum_schedule.start")
+    )
 
 
-def test_an_option_that_an_heir_replaces_leaves_no_key(own: Compose) -> None:
-    smaller = own("experiment=smaller", "optimizer=normuon")
+def test_an_option_that_an_heir_replaces_leaves_no_key(custom: Compose) -> None:
+    smaller = custom("experiment=smaller", "optimizer=normuon")
     check(smaller)
-    assert smaller["embedding"].keys() == own("embedding=tied")["embedding"].keys()
+    assert smaller["embedding"].keys() == custom("embedding=tied")["embedding"].keys()
     assert smaller["embedding"]["init_std"] == 0.005 and smaller["model"]["layers"] == 3
     assert (smaller["optimizer"]["lr"], smaller["optimizer"]["axis"]) == (0.125, "long")
 
 
 @pytest.mark.parametrize("word", ["mlp=default", "mlp=nff", "seed=1"])
-def test_a_key_of_an_option_that_was_never_chosen_is_refused(own: Compose, word: str) -> None:
+def test_a_key_of_an_option_that_was_never_chosen_is_refused(custom: Compose, word: str) -> None:
     with pytest.raises(ConfigError, match=r"mlp\.depth: no such key"):
-        check(own("experiment=wrong", word))
+        check(custom("experiment=wrong", word))
 
 
 def test_a_key_of_the_command_line_is_never_left_out(compose: Compose) -> None:
@@ -119,20 +121,20 @@ def test_a_key_of_the_command_line_is_never_left_out(compose: Compose) -> None:
         check(compose_words(["experiment=baseline", "embedding=tied", "embedding.split_at=0.5"]))
 
 
-def test_rates_of_one_optimizer_are_not_handed_to_another(own: Compose) -> None:
-    assert own("experiment=quick")["optimizer"]["lr"] == 0.5
-    told = r"optimizer\.lr: experiment=quick sets it for optimizer=muon, and optimizer=bam is chosen; give optimizer\.lr=VALUE"
-    with pytest.raises(ConfigError, match=told):
-        own("experiment=quick", "optimizer=bam")
-    given = own("experiment=quick", "optimizer=bam", "optimizer.lr=0.125", "optimizer.scaling=none")
-    assert (given["optimizer"]["lr"], given["optimizer"]["scaling"]) == (0.125, "none")
+def test_rates_of_one_optimizer_are_not_handed_to_another(custom: Compose) -> None:
+    assert custom("experiment=quick")["optimizer"]["lr"] == 0.5
+    message = r"optimizer\.lr: experiment=quick sets it for optimizer=muon, and optimizer=bam is chosen; give optimizer\.lr=VALUE"
+    with pytest.raises(ConfigError, match=message):
+        custom("experiment=quick", "optimizer=bam")
+    config = custom("experiment=quick", "optimizer=bam", "optimizer.lr=0.125", "optimizer.scaling=none")
+    assert (config["optimizer"]["lr"], config["optimizer"]["scaling"]) == (0.125, "none")
 
 
-def test_an_heir_says_whether_it_takes_the_rates(own: Compose) -> None:
+def test_an_heir_says_whether_it_takes_the_rates(custom: Compose) -> None:
     with pytest.raises(
         ConfigError, match=r"inherits mine, but not its rates for optimizer=bam; write .* tuned/smaller/bam"
     ):
-        own("experiment=smaller")
+        custom("experiment=smaller")
 
 
 TUNED = sorted(path.relative_to(CONF / "tuned").with_suffix("") for path in (CONF / "tuned").rglob("*.yaml"))

@@ -108,11 +108,11 @@ SHOWN = [
 
 @pytest.mark.parametrize("line", HIDDEN)
 def test_a_diff_loses_its_secrets(line: str) -> None:
-    found = secret.scrub_code(f"diff --git a/x b/x\n{line}\ndiff --git a/y b/y\n+y = 3\n")
-    assert secret.REMOVED in found and found.endswith("diff --git a/y b/y\n+y = 3\n")
+    result = secret.scrub_code(f"diff --git a/x b/x\n{line}\ndiff --git a/y b/y\n+y = 3\n")
+    assert secret.REMOVED in result and result.endswith("diff --git a/y b/y\n+y = 3\n")
     for hidden in ("aZ09aZ09", "0123456789abcdef", "me:pass", HF, HEX[:24], BODY, "aBc"):
-        assert hidden not in found
-    assert secret.scrub_code(found) == found
+        assert hidden not in result
+    assert secret.scrub_code(result) == result
 
 
 @pytest.mark.parametrize("line", SHOWN)
@@ -123,9 +123,9 @@ def test_a_diff_keeps_what_is_no_secret(line: str) -> None:
 def test_a_config_with_a_secret_is_refused(compose: Callable[..., dict[str, Any]]) -> None:
     config = compose("logger=wandb")
     config["logger"]["tags"] = [HF]
-    with pytest.raises(ConfigError, match=r"logger\.tags: looks like a secret") as told:
+    with pytest.raises(ConfigError, match=r"logger\.tags: looks like a secret") as refused:
         check(config)
-    assert HF not in str(told.value)
+    assert HF not in str(refused.value)
 
 
 def test_no_file_of_a_run_shows_the_environment(
@@ -141,24 +141,24 @@ def test_no_file_of_a_run_shows_the_environment(
         assert b"quiet-word" not in content and HF.encode() not in content, name
 
 
-def planted_diff(words: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
-    told = f"+import planted\n+key = quiet-word-of-the-environment\n+other = {HF}\n"
-    return subprocess.CompletedProcess([], 0, told if "diff" in words else "0123", "")
+def planted_diff(arguments: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
+    diff = f"+import planted\n+key = quiet-word-of-the-environment\n+other = {HF}\n"
+    return subprocess.CompletedProcess([], 0, diff if "diff" in arguments else "0123", "")
 
 
 def test_a_secret_in_a_file_of_config_is_refused_before_hydra_saves_it(ramen: Ramen, tmp_path: Path) -> None:
     (tmp_path / "conf" / "experiment").mkdir(parents=True)
     (tmp_path / "conf" / "experiment" / "mine.yaml").write_text(f"# @package _global_\nlogger:\n  tags: [{HF}]\n")
-    words = ["--config-dir", str(tmp_path / "conf"), "logger=wandb", "experiment=mine"]
-    done = ramen(*words, f"hydra.run.dir={tmp_path / 'run'}", cwd=tmp_path)
+    overrides = ["--config-dir", str(tmp_path / "conf"), "logger=wandb", "experiment=mine"]
+    done = ramen(*overrides, f"hydra.run.dir={tmp_path / 'run'}", cwd=tmp_path)
     assert (done.returncode, HF in done.stderr + done.stdout) == (2, False), done.stderr
     assert "logger.tags: looks like a secret" in done.stderr
     assert not (tmp_path / "run").exists()
 
 
 def test_a_command_with_a_secret_leaves_nothing_on_disk(ramen: Ramen, tmp_path: Path) -> None:
-    for words in ([f"data.token={HF}"], ["-m", f"+data.token={HF},b"], [f"name={HF}"]):
-        done = ramen(*words, cwd=tmp_path)
+    for overrides in ([f"data.token={HF}"], ["-m", f"+data.token={HF},b"], [f"name={HF}"]):
+        done = ramen(*overrides, cwd=tmp_path)
         assert (done.returncode, HF in done.stderr + done.stdout) == (2, False)
         assert "looks like a secret" in done.stderr
     assert list(tmp_path.iterdir()) == []

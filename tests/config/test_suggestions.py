@@ -13,7 +13,7 @@ from ramen.errors import ConfigError
 
 
 @pytest.mark.parametrize(
-    ("word", "told"),
+    ("word", "message"),
     [
         ("lr=0.1", "lr: no such key; did you mean 'optimizer.lr' or 'auxiliary.lr'?"),
         ("steps=100", "steps: no such key; did you mean 'optimizer.steps' or 'trainer.steps'?"),
@@ -37,10 +37,10 @@ from ramen.errors import ConfigError
         ("mlp.zzzz=3", "mlp.zzzz: no such key; allowed are _target_, activation"),
     ],
 )
-def test_a_word_is_answered_with_the_key_that_was_meant(word: str, told: str) -> None:
+def test_a_word_is_answered_with_the_key_that_was_meant(word: str, message: str) -> None:
     with Composer().open() as composer, pytest.raises(ConfigError) as caught:
         check(plain(composer.compose([word])))
-    assert str(caught.value).startswith(told)
+    assert str(caught.value).startswith(message)
 
 
 def test_every_alias_is_of_a_key_that_there_is(compose: Callable[..., dict[str, Any]]) -> None:

@@ -28,8 +28,8 @@ def sweep(train_small: Callable[..., dict[str, Any]], tmp_path_factory: pytest.T
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("WANDB_SILENT", "true")
         for job, name in enumerate(("muon", "adamw")):
-            words = (f"optimizer={name}", "logger=wandb", "logger.mode=offline", "trainer.steps=3")
-            train_small(folder / f"{job}-{name}", *words, job=job)
+            overrides = (f"optimizer={name}", "logger=wandb", "logger.mode=offline", "trainer.steps=3")
+            train_small(folder / f"{job}-{name}", *overrides, job=job)
     return folder
 
 
@@ -57,17 +57,17 @@ def asked(spec: dict[str, Any]) -> tuple[set[str], set[str], set[str]]:
         f"{key['section']}:{key['name']}" for key in (*runs["grouping"], *(s["key"] for s in runs["sort"]["keys"]))
     ]
     for panel in panels(spec):
-        made = panel["config"]
+        settings = panel["config"]
         if panel["viewType"] == "Run History Line Plot":
-            history |= {made["xAxis"], *made["metrics"]}
+            history |= {settings["xAxis"], *settings["metrics"]}
         elif panel["viewType"] == "Bar Chart":
-            summary |= {*made["metrics"]}
+            summary |= {*settings["metrics"]}
         elif panel["viewType"] == "Scatter Plot":
-            accessors += [made["xAxis"], made["yAxis"]]
+            accessors += [settings["xAxis"], settings["yAxis"]]
         else:
-            accessors += [column["accessor"] for column in made["columns"]]
-        if made.get("groupBy"):
-            accessors.append(f"config:{made['groupBy']}")
+            accessors += [column["accessor"] for column in settings["columns"]]
+        if settings.get("groupBy"):
+            accessors.append(f"config:{settings['groupBy']}")
     for accessor in accessors:
         kind, _, name = accessor.partition(":")
         if kind != "run":
@@ -105,8 +105,8 @@ def test_an_offline_run_is_complete(logged: list[dict[str, Any]], sweep: Path) -
 
 def test_wandb_sync_finds_the_runs(sweep: Path) -> None:
     """As docs/wandb.md says it, up to where the network begins."""
-    found = sorted(map(str, sweep.glob("*/wandb/offline-run-*")))
-    command = [sys.executable, "-m", "wandb", "sync", "--dry-run", *found]
+    folders = sorted(map(str, sweep.glob("*/wandb/offline-run-*")))
+    command = [sys.executable, "-m", "wandb", "sync", "--dry-run", *folders]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     assert "Would sync 2 run(s)" in done.stdout + done.stderr
@@ -126,14 +126,14 @@ def test_learning_rates_are_never_averaged_over(sweep: Path) -> None:
     grouping = by_mlp["spec"]["section"]["runSets"][0]["grouping"]
     assert [key["name"] for key in grouping][:2] == ["choice.value.mlp", "optimizer.value.lr"]
     lines = [panel["config"] for panel in panels(by_mlp) if panel["viewType"] == "Run History Line Plot"]
-    assert all("groupBy" not in made for made in lines)  # they follow the run table
+    assert all("groupBy" not in line for line in lines)  # they follow the run table
     assert by_mlp["spec"]["section"]["settings"]["useRunsTableGroupingInPanels"]
 
 
 def test_the_script_prints_the_workspace(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["dashboard", str(sweep), "--dry-run", "--entity", "me", "--project", "mine"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert (told["entity"], told["project"]) == ("me", "mine")
+    output = json.loads(capsys.readouterr().out)
+    assert (output["entity"], output["project"]) == ("me", "mine")
 
 
 def test_a_run_that_cannot_be_read_is_named_and_costs_no_dashboard(
@@ -142,10 +142,10 @@ def test_a_run_that_cannot_be_read_is_named_and_costs_no_dashboard(
     (tmp_path / "config.yaml").write_text("a: [")
     (tmp_path / "metrics.jsonl").touch()
     assert main(["dashboard", str(sweep), str(tmp_path), "--dry-run"]) == 0
-    told = capsys.readouterr()
-    assert str(tmp_path) in told.err
+    output = capsys.readouterr()
+    assert str(tmp_path) in output.err
     assert main(["dashboard", str(sweep), "--dry-run"]) == 0
-    assert json.loads(told.out).keys() == json.loads(capsys.readouterr().out).keys()
+    assert json.loads(output.out).keys() == json.loads(capsys.readouterr().out).keys()
 
 
 def test_a_sweep_at_work_is_found_as_at_its_end(sweep: Path, tmp_path: Path) -> None:
@@ -173,10 +173,10 @@ def test_without_login_or_network_one_line_says_so(
 
     monkeypatch.setattr(wandb, "login", answer)
     assert main(["dashboard", str(sweep)]) == 2
-    told = capsys.readouterr().err.splitlines()
-    assert len(told) == 1
-    assert told[0].startswith("dashboard: ")
-    assert "wandb login" in told[0]
+    output = capsys.readouterr().err.splitlines()
+    assert len(output) == 1
+    assert output[0].startswith("dashboard: ")
+    assert "wandb login" in output[0]
 
 
 def test_what_is_sent_is_the_workspace_to_the_default_entity(
@@ -206,8 +206,8 @@ def test_what_is_sent_is_the_workspace_to_the_default_entity(
     assert capsys.readouterr().out.startswith("https://planted/me/mine?nw=")
     (view,) = sent
     assert (view["entityName"], view["projectName"], view["type"]) == ("me", "mine", "project-view")
-    made = [section["name"] for section in json.loads(view["spec"])["section"]["panelBankConfig"]["sections"]]
-    assert made == ["Which is better", "Is each tuned", "How it trained", "What it costs"]
+    names = [section["name"] for section in json.loads(view["spec"])["section"]["panelBankConfig"]["sections"]]
+    assert names == ["Which is better", "Is each tuned", "How it trained", "What it costs"]
 
 
 def test_without_the_library_the_extra_is_named(sweep: Path, monkeypatch: pytest.MonkeyPatch) -> None:
