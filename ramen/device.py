@@ -10,7 +10,7 @@ import re
 import shutil
 import sys
 import tempfile
-import time
+import timeit
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -137,15 +137,10 @@ def bfloat16_speed() -> float:
     return narrow / wide
 
 
-def _matmul_rate(dtype: torch.dtype, size: int, repeats: int = 3) -> float:
+def _matmul_rate(dtype: torch.dtype, size: int) -> float:
     """FLOP/s of the best of some square matrix products on the CPU."""
     a = torch.ones(size, size, dtype=dtype)
-    best = float("inf")
-    for _ in range(repeats + 1):  # the first is a warm-up that may also be the best
-        started = time.perf_counter()
-        a @ a
-        best = min(best, time.perf_counter() - started)
-    return 2 * size**3 / best
+    return 2 * size**3 / min(timeit.repeat(lambda: a @ a, number=1, repeat=4))  # the first may be a warm-up
 
 
 def peak_rate(device: torch.device) -> float | None:
