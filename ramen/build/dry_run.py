@@ -137,7 +137,7 @@ def _check_phases(model: Any, groups: list[ParamGroup], optimizers: Optimizers, 
 
 
 def _check_resumable(config: Mapping[str, Any], owner: str) -> None:
-    """ConfigError if an optimizer of another package goes on otherwise after its state was saved and loaded."""
+    """ConfigError if an optimizer of another package continues differently after its state was saved and loaded."""
     if str(config[owner]["_target_"]).startswith("ramen."):
         return  # tests hold it of those
 
@@ -164,7 +164,7 @@ def _check_resumable(config: Mapping[str, Any], owner: str) -> None:
         raise ConfigError(f"{owner}: a trial of its steps and of its state failed: {one_line(error)}") from error
     if not torch.equal(weight, resumed_weight):
         raise ConfigError(
-            f"{owner}: goes on otherwise after its state was saved and loaded, so a run of it could not be resumed, "
+            f"{owner}: continues differently after its state was saved and loaded, so a run of it could not be resumed, "
             f"got {config[owner]['_target_']}; allowed is an optimizer whose state_dict() holds all of its state"
         )
 

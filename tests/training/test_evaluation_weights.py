@@ -68,7 +68,7 @@ class Closing(torch.optim.SGD):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("Forgetful", "^optimizer: goes on otherwise after its state was saved and loaded"),
+        ("Forgetful", "^optimizer: continues differently after its state was saved and loaded"),
         ("Closing", "^optimizer: a trial of its steps and of its state failed: TypeError: .*closure"),
     ],
 )
