@@ -253,6 +253,7 @@ def test_a_schedule_of_what_the_optimizer_has_not_is_refused(optimizers):
 def test_a_target_that_is_no_optimizer_is_refused(compose):
     config = compose()
     config["optimizer"] = {"_target_": "ramen.schedule.constant.constant"}
-    groups = list(routed(config, Noodle()).values())
-    with pytest.raises(ConfigError, match=r"^optimizer: .*constant is not a ramen\.optimizer\.base\.Optimizer"):
-        build_optimizers(config, groups)
+    with pytest.raises(
+        ConfigError, match=r"^optimizer\._target_: may not be built for optimizer, got 'ramen\.schedule"
+    ):
+        check(config)
