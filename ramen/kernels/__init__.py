@@ -62,7 +62,7 @@ def plain_torch(*places: str) -> Iterator[None]:
 
 
 def status() -> str:
-    """What operations on the CPU run on, in one line."""
+    """The means by which operations on the CPU are computed, in one line."""
     if os.environ.get("RAMEN_KERNELS") == "off":
         return "plain torch, which is slower (RAMEN_KERNELS=off)"
     return "C kernels" if library.load(torch.float32) else f"plain torch, which is slower ({library.trouble()})"

@@ -83,7 +83,7 @@ class Attention(Component, ABC):
 
     kind: Literal["L", "S", "N"] = "L"
     window: int | None = None  # tokens a query sees, itself included; None: all of its document. The model sets it.
-    compiled = False  # whether the layer is compiled by itself, while the model is not
+    compiled = False  # True: the layer is compiled by itself, while the model is not
 
     @abstractmethod
     def forward(self, x: Tensor, position: Position, mask: DocumentMask, value: Tensor | None = None) -> Tensor:
@@ -113,7 +113,7 @@ class Residual(Component, ABC):
 
     @abstractmethod
     def connect(self, h: Tensor, branch: Branch) -> Tensor:
-        """The stream after a sublayer; `branch` maps its input (B, T, D) to what it adds (B, T, D), and is called once."""
+        """The stream after a sublayer; `branch` maps its input (B, T, D) to its addition (B, T, D), and is called once."""
 
     def close(self, h: Tensor) -> Tensor:
         """The stream -> (B, T, D)."""
@@ -121,7 +121,7 @@ class Residual(Component, ABC):
 
 
 class Stream(Component):
-    """What happens to the stream between layers; by default nothing. Run-time arguments: dim, layers.
+    """Changes of the stream between layers; by default none. Run-time arguments: dim, layers.
 
     `memory` is the forward pass's own: name -> tensor.
     """
@@ -165,7 +165,7 @@ class Embedding(Component, ABC):
 
 
 class ValueEmbedding(Component):
-    """What tokens add to the values of attention; by default nothing.
+    """Additions to the values of attention that depend on the token alone; by default none.
 
     Run-time arguments: vocabulary, dim, heads, layers that have attention.
     """
@@ -174,7 +174,7 @@ class ValueEmbedding(Component):
         super().__init__()
 
     def read(self, tokens: Tensor) -> tuple[Tensor, ...]:
-        """What the layers need of tokens (B, T), read once for all layers."""
+        """Tensors that the layers need of tokens (B, T), read once for all layers."""
         return ()
 
     def forward(self, layer: int, rows: tuple[Tensor, ...], x: Tensor) -> Tensor | None:

@@ -31,14 +31,12 @@ def normal(std: float) -> Initial:
     return partial(_fill_normal, _checked(std))
 
 
-def uniform(std: float) -> Initial:
-    """Independent uniform elements of mean 0 and standard deviation `std`; 0 gives zeros. ValueError below."""
-    return partial(_fill_uniform, math.sqrt(3.0) * _checked(std))
+def uniform(*stds: float) -> Initial:
+    """Independent uniform elements of mean 0 and this standard deviation, or of one for each entry of the leading axis.
 
-
-def stacked(*initials: Initial) -> Initial:
-    """One initial value for each entry of the leading axis."""
-    return partial(_fill_stack, initials)
+    0 gives zeros. ValueError below.
+    """
+    return partial(_fill_uniform, [math.sqrt(3.0) * _checked(std) for std in stds])
 
 
 # Functions of the module, not lambdas: a model can be pickled with what its parameters declare.
@@ -50,13 +48,9 @@ def _fill_normal(std: float, tensor: Tensor, generator: torch.Generator) -> None
     tensor.normal_(0.0, std, generator=generator)
 
 
-def _fill_uniform(bound: float, tensor: Tensor, generator: torch.Generator) -> None:
-    tensor.uniform_(-bound, bound, generator=generator)
-
-
-def _fill_stack(initials: tuple[Initial, ...], tensor: Tensor, generator: torch.Generator) -> None:
-    for part, initial in zip(tensor, initials, strict=True):
-        initial(part, generator)
+def _fill_uniform(bounds: list[float], tensor: Tensor, generator: torch.Generator) -> None:
+    for part, bound in zip(tensor if len(bounds) > 1 else (tensor,), bounds, strict=True):
+        part.uniform_(-bound, bound, generator=generator)
 
 
 def _checked(std: float) -> float:

@@ -46,7 +46,7 @@ def frobenius(bank: Tensor) -> Tensor:
 
 
 def is_zero(factor: Factor) -> bool:
-    """Whether a factor is a number and 0; a tensor may become anything."""
+    """True for a number that is 0, False for a tensor, which may become anything."""
     return not isinstance(factor, Tensor) and factor == 0
 
 

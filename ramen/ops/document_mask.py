@@ -1,4 +1,4 @@
-"""Who attends to whom: causal, same document, within the window. The whole condition, token-exact, in one place.
+"""The pairs of tokens that attention allows: causal, same document, within the window. The whole condition, in one place.
 
 allow(q, k) = k <= q and document(q) == document(k) and q - k < window
 """
@@ -20,15 +20,15 @@ class DocumentMask:
     def __init__(self, documents: Tensor, count: int | None = None):
         self.documents, self.count = documents, count
         self.first = torch.ones_like(documents, dtype=torch.bool)
-        """Which tokens are the first of their document in their row: bool (B, T)."""
+        """True for the first token of each document in its row: bool (B, T)."""
         self.first[:, 1:] = documents[:, 1:] != documents[:, :-1]
         position = torch.arange(documents.shape[1], device=documents.device)
         self.starts = torch.where(self.first, position, 0).cummax(dim=1).values.int()
-        """Where the document of each token starts in its row: int32 (B, T), contiguous."""
+        """The place in the row where the document of each token starts: int32 (B, T), contiguous."""
         self._computed: dict[Hashable, Any] = {}
 
     def once(self, key: Hashable, compute: Callable[[], Any]) -> Any:
-        """What `compute` returns, computed for the first caller with this key."""
+        """The result of `compute`, computed for the first caller with this key."""
         if key not in self._computed:
             self._computed[key] = compute()
         return self._computed[key]

@@ -1,4 +1,4 @@
-"""What a connection does to its streams: weights from them, a branch's input from them, mixing, and writing to them.
+"""Operations of a connection on its streams: weights from them, a branch's input from them, mixing, and writing to them.
 
 Streams are (N, S, D), one small matrix a token.
 """

@@ -19,7 +19,6 @@ from ramen.nn.parameter import (
     named_roles,
     normal,
     parameter,
-    stacked,
     uniform,
 )
 
@@ -76,12 +75,12 @@ def test_constant_values(initial, value):
 
 def test_a_bank_starts_as_its_entries_do():
     """And its first matrices do not depend on how many follow."""
-    three = born(a=Layer((3, 60, 70), stacked(uniform(0.1), uniform(0.1), constant(0.0))))["a.weight"]
-    two = born(a=Layer((2, 60, 70), stacked(uniform(0.1), uniform(0.1))))["a.weight"]
+    three = born(a=Layer((3, 60, 70), uniform(0.1, 0.1, 0.0)))["a.weight"]
+    two = born(a=Layer((2, 60, 70), uniform(0.1, 0.1)))["a.weight"]
     assert torch.equal(three[:2], two) and not three[2].any()
     assert not torch.equal(three[0], three[1])
     with pytest.raises(ValueError, match="shorter"):
-        born(a=Layer((3, 4, 4), stacked(uniform(0.1), uniform(0.1))))
+        born(a=Layer((3, 4, 4), uniform(0.1, 0.1)))
 
 
 def test_a_foreign_module_is_reset_by_seed_and_name():

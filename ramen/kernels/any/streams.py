@@ -1,4 +1,4 @@
-"""What a connection does to its streams, with gradients written out.
+"""Operations of a connection on its streams, with gradients written out.
 
 Autograd would write a tensor of the streams' size for each use of them, and passes over memory are the cost here. Autocast is off
 in the backward passes, as it is around the forward ones.

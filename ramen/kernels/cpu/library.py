@@ -43,7 +43,7 @@ def kernels(*tensors: Tensor) -> "Library | None":
 
 
 def serves(*tensors: Tensor) -> bool:
-    """Whether there are kernels for tensors like these. A compiler may ask too, for an operation that it does not look into."""
+    """True if there are kernels for tensors like these. A compiler may ask too, for an operation that it does not look into."""
     if torch.compiler.is_compiling():
         return all(tensor.device.type == "cpu" for tensor in tensors) and exist(tensors[0].dtype)
     return all(map(_ordinary, tensors)) and exist(tensors[0].dtype)
@@ -51,12 +51,12 @@ def serves(*tensors: Tensor) -> bool:
 
 @constant
 def exist(dtype: torch.dtype) -> bool:
-    """Whether there are kernels for numbers of this type."""
+    """True if there are kernels for numbers of this type."""
     return load(dtype) is not None
 
 
 def _ordinary(tensor: Tensor) -> bool:
-    """Whether this is an ordinary tensor of the CPU, or a fake one."""
+    """True for an ordinary tensor of the CPU, and for a fake one."""
     ordinary = type(tensor) in (Tensor, torch.nn.Parameter, FakeTensor)
     return ordinary and tensor.device.type == "cpu" and not torch._C._functorch.is_functorch_wrapped_tensor(tensor)
 

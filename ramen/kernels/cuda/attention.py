@@ -82,7 +82,7 @@ def _compiled_flex() -> Any:
 
 
 def boundaries(mask: DocumentMask) -> Tensor:
-    """Where documents begin in the rows laid end to end, and the number of tokens: int32 (documents + 1,)."""
+    """The first token of each document in the rows laid end to end, and the number of tokens: int32 (documents + 1,)."""
 
     def compute() -> Tensor:
         first = mask.first.flatten()
@@ -122,7 +122,7 @@ def block_mask(mask: DocumentMask, window: int | None) -> Any:
 
 
 def _ordered(blocks: Tensor) -> tuple[Tensor, Tensor]:
-    """How many blocks (B, n, n) each row has, int32 (B, 1, n), and which, those first, int32 (B, 1, n, n)."""
+    """The number of blocks (B, n, n) in each row, int32 (B, 1, n), and their places, those first, int32 (B, 1, n, n)."""
     marked = blocks.int().contiguous()
     number, which = marked.sum(-1, dtype=torch.int32), marked.argsort(dim=-1, descending=True, stable=True).int()
     # FlexAttention's kernel finds a row of the batch by the stride of the heads' axis, which torch 2.11's compiler, when it makes

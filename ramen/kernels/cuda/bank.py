@@ -42,13 +42,13 @@ def _accumulate(  # type: ignore[no-untyped-def]
     within = tl.program_id(0) * block + tl.arange(0, block)
     inside = within < count
     at = (first + tl.program_id(1)).to(tl.int64) * count + within
-    kept = tl.load(beta)
+    factor = tl.load(beta)
     g = tl.load(_at(g0, g1, g2, g3, g4, g5, g6, g7) + within, mask=inside, other=0.0)
     m = tl.load(momentum + at, mask=inside, other=0.0)
-    m += (1 - kept) * (g - m)
+    m += (1 - factor) * (g - m)
     tl.store(momentum + at, m, mask=inside)
     if nesterov:
-        tl.store(used + at, g + kept * (m - g), mask=inside)
+        tl.store(used + at, g + factor * (m - g), mask=inside)
 
 
 @triton.jit(do_not_specialize=["first"])
@@ -81,8 +81,8 @@ def accumulate(gradients: list[Tensor], momentum: Tensor, *, beta: Factor, neste
     if not _takes(momentum, gradients):
         return NotImplemented
     used = torch.empty_like(momentum) if nesterov else None
-    own = (momentum, used if used is not None else momentum, _on_device(beta, momentum))
-    _launch(_accumulate, gradients, *own, nesterov=nesterov)
+    operands = (momentum, used if used is not None else momentum, _on_device(beta, momentum))
+    _launch(_accumulate, gradients, *operands, nesterov=nesterov)
     return momentum if used is None else used
 
 
@@ -100,7 +100,7 @@ def descend(
 
 
 def _takes(stacked: Tensor, tensors: Sequence[Tensor], *more: Tensor) -> bool:
-    """Whether these are of float32 and contiguous, and tensors of one size."""
+    """True for contiguous float32, and tensors of one size."""
     alike = all(t.dtype == torch.float32 and t.is_contiguous() for t in (stacked, *tensors, *more))
     sizes = {t.numel() for t in tensors}
     return (
@@ -112,13 +112,13 @@ def _takes(stacked: Tensor, tensors: Sequence[Tensor], *more: Tensor) -> bool:
     )
 
 
-def _launch(kernel: Any, tensors: Sequence[Tensor], *own: Tensor | None, **numbers: int) -> None:
+def _launch(kernel: Any, tensors: Sequence[Tensor], *operands: Tensor | None, **numbers: int) -> None:
     count = tensors[0].numel()
     for first in range(0, len(tensors), PLACES):
-        given = [*tensors[first : first + PLACES]]
-        grid = (triton.cdiv(count, BLOCK), len(given))
-        given += given[:1] * (PLACES - len(given))
-        kernel[grid](*given, *own, first=first, count=count, **numbers, block=BLOCK)
+        launched = [*tensors[first : first + PLACES]]
+        grid = (triton.cdiv(count, BLOCK), len(launched))
+        launched += launched[:1] * (PLACES - len(launched))
+        kernel[grid](*launched, *operands, first=first, count=count, **numbers, block=BLOCK)
 
 
 def _on_device(number: Factor, like: Tensor) -> Tensor:

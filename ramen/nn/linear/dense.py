@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ramen.nn.contracts import Linear
-from ramen.nn.parameter import parameter, stacked, uniform
+from ramen.nn.parameter import parameter, uniform
 
 
 class Dense(Linear):
@@ -16,8 +16,7 @@ class Dense(Linear):
 
     def __init__(self, rows: int, columns: int, stds: tuple[float, ...]):
         super().__init__()
-        initial = stacked(*(uniform(std) for std in stds))
-        self.weight = parameter((len(stds), rows, columns), initial, "matrix")
+        self.weight = parameter((len(stds), rows, columns), uniform(*stds), "matrix")
 
     def forward(self, x: Tensor, first: int = 0, last: int | None = None) -> Tensor:
         return F.linear(x, self.weight[first:last].flatten(0, 1))

@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ramen.nn.contracts import Linear
-from ramen.nn.parameter import constant, declare_factors, parameter, stacked, uniform
+from ramen.nn.parameter import declare_factors, parameter, uniform
+from ramen.ops.checks import check_range
 
 
 class LowRank(Linear):
@@ -21,14 +22,11 @@ class LowRank(Linear):
 
     def __init__(self, rows: int, columns: int, stds: tuple[float, ...], *, ratio: float):
         super().__init__()
-        if not 0 < ratio <= 1:
-            raise ValueError(f"ratio must be in (0, 1], got {ratio}")
+        check_range("(0, 1]", ratio=ratio)
         rank = max(1, round(ratio * min(rows, columns)))
         left, right = zip(*(_factor_stds(rows, columns, rank, std) for std in stds), strict=True)
-        self.left = parameter(
-            (len(stds), rows, rank), stacked(*(uniform(s) if s else constant(0.0) for s in left)), "matrix"
-        )
-        self.right = parameter((len(stds), rank, columns), stacked(*map(uniform, right)), "matrix")
+        self.left = parameter((len(stds), rows, rank), uniform(*left), "matrix")
+        self.right = parameter((len(stds), rank, columns), uniform(*right), "matrix")
         declare_factors(self.left, self.right)
 
     def forward(self, x: Tensor, first: int = 0, last: int | None = None) -> Tensor:

@@ -1,4 +1,4 @@
-"""What connections with several streams share: h is (B, T, S, D), a sublayer reads it, mixes it and is written to it.
+"""Connections with several streams: a sublayer reads the streams h (B, T, S, D), mixes them, and its result is written to them.
 
     x = sum_s read_s h_s;  h'_t = sum_s mix_ts h_s + write_t branch(x)
 
@@ -64,11 +64,11 @@ class Manifold(Streams):
 
     def __init__(self, dim: int, sublayer: int, streams: int, mix_bias: Tensor, *, dynamic: bool, init: Init):
         super().__init__(dim, sublayer, streams, 1)
-        own = torch.arange(streams) == sublayer % streams
-        reading = writing = 2.0 * own - 1
+        assigned = torch.arange(streams) == sublayer % streams
+        reading = writing = 2.0 * assigned - 1
         if init == "identity":
             rest = (1 - torch.sigmoid(torch.ones(()))) / (streams - 1)
-            reading, writing = torch.where(own, 1.0, torch.logit(rest)), torch.zeros(streams)
+            reading, writing = torch.where(assigned, 1.0, torch.logit(rest)), torch.zeros(streams)
         bias = torch.cat([reading, writing, mix_bias.flatten()])
         self.sizes = (streams, streams, mix_bias.numel())
         self.bias = parameter((bias.numel(),), constant(bias), "scalar")
@@ -79,7 +79,7 @@ class Manifold(Streams):
 
     @abstractmethod
     def mix(self, logits: Tensor) -> Tensor:
-        """(N, mix logits) -> (N, S, S): row t says what the new stream t is made of."""
+        """(N, mix logits) -> (N, S, S): row t holds the weights that make up the new stream t."""
 
     def weights(self, h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         logits = self.bias.unsqueeze(0)

@@ -33,8 +33,8 @@ class HC(Streams):
             raise ValueError(f"streams must be >= 2 when fractions is 1, got {streams}")
         super().__init__(dim, sublayer, streams, fractions)
         self.sizes = (fractions, self.slots, 1)  # read, mix, write
-        own = torch.eye(self.slots)[sublayer % streams * fractions :][:fractions]  # (fractions, slots)
-        start = torch.cat([own.T, torch.eye(self.slots), torch.ones(self.slots, 1)], dim=1)
+        assigned = torch.eye(self.slots)[sublayer % streams * fractions :][:fractions]  # (fractions, slots)
+        start = torch.cat([assigned.T, torch.eye(self.slots), torch.ones(self.slots, 1)], dim=1)
         self.static = parameter(tuple(start.shape), constant(start), "scalar")  # (slots, fractions + slots + 1)
         self.weight = self.scale = None
         if dynamic:

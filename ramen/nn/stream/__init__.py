@@ -1,1 +1,1 @@
-"""What happens to the stream between the layers: `enter`, `before` and `after` each layer, `leave`; one way a file."""
+"""Changes of the stream between the layers: `enter`, `before` and `after` each layer, `leave`; one method a file."""
