@@ -68,7 +68,7 @@ class AROSinkhorn(MatrixOptimizer):
         """R <- Q factor of M f(R^T M)^T, of all banks in one call: on CUDA it takes hardly longer than for one."""
         by_side = defaultdict[Any, list[tuple[Tensor, Tensor]]](list)
         for rotation, momentum in zip(rotations, momenta, strict=True):
-            x = _rotated_first(momentum, group)
+            x = momentum if _rotates_rows(momentum, group) else momentum.mT  # (N, s, l)
             cross = x @ sinkhorn(rotation.mT @ x, steps=group["sinkhorn_steps"]).mT  # (N, s, s)
             by_side[cross.shape[-1], cross.dtype, cross.device].append((rotation, cross))
         for pairs in by_side.values():
@@ -77,21 +77,16 @@ class AROSinkhorn(MatrixOptimizer):
             torch._foreach_copy_(list(olds), list(factors))
 
     def direction(self, momentum: Tensor, state: State, group: Group) -> Tensor:
-        rotation, x = state[ROTATION], _rotated_first(momentum, group)
-        turned = rotation.mT @ x  # (N, s, l)
+        rotation, rotates_rows = state[ROTATION], _rotates_rows(momentum, group)
+        turned = rotation.mT @ (momentum if rotates_rows else momentum.mT)  # (N, s, l)
         # Rows that are rounding errors are left out: f would bring them to the size of the others.
         size = amax(turned, -1)
         turned.mul_(size > NOISE * torch.finfo(turned.dtype).eps * size.amax(dim=-2, keepdim=True))
         basis = sinkhorn(turned, steps=group["sinkhorn_steps"])  # the step in the basis
-        step = rotation @ basis if _rotates_rows(momentum, group) else basis.mT @ rotation.mT  # (N, m, n)
+        step = rotation @ basis if rotates_rows else basis.mT @ rotation.mT  # (N, m, n)
         norm = torch.linalg.vector_norm(step, dim=(-2, -1), keepdim=True)
         step.div_(norm.clamp_min_(TINY).div_(group["rms"] * math.sqrt(step[0].numel())))
         return step
-
-
-def _rotated_first(matrices: Tensor, group: Group) -> Tensor:
-    """(N, s, l): the side to be rotated, and the other."""
-    return matrices if _rotates_rows(matrices, group) else matrices.mT
 
 
 def _rotates_rows(matrices: Tensor, group: Group) -> bool:

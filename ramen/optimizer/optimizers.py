@@ -45,10 +45,7 @@ class Scheduled:
 
 
 class Optimizers:
-    """The optimizers of a run, stepped as one, and the hyperparameters that follow a schedule.
-
-    On a device other than the CPU those are tensors there, where a method can take them (its `tensors`), filled by one copy a step.
-    """
+    """Several optimizers stepped as one; on CUDA, scheduled values that a method takes as `tensors` are set by one copy a step."""
 
     def __init__(self, by_name: Mapping[str, Optimizer | ExternalOptimizer], curves: dict[str, dict[str, Curve]]):
         """`curves`: of each optimizer's hyperparameters that follow a schedule. ValueError where that cannot be."""
