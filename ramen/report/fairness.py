@@ -1,4 +1,4 @@
-"""What makes a comparison unfair: each finding is one plain sentence with the numbers, and what it does to a verdict.
+"""Checks of a comparison: each finding is one sentence with the numbers, and limits the verdict that it concerns.
 
 The protocol: same data, tokens, seeds, auxiliary optimizer, schedule, shape, precision and machine for all methods, the
 same tuning effort, at least three seeds, every run carried to its end. Only the runs that enter the ranking are looked
@@ -25,12 +25,12 @@ STEADY = 1.3  # fastest over slowest run of one method on a machine that does no
 class Gravity(IntEnum):
     """Effect of a finding on the verdict between two methods that it concerns."""
 
-    TOLD = 0  # none
+    NOTED = 0  # none
     GRAVE = 1  # at most "probably"
     VOID = 2  # no verdict: their numbers do not compare
 
 
-TOLD, GRAVE, VOID = Gravity
+NOTED, GRAVE, VOID = Gravity
 Values = dict[str, frozenset[str]]  # by label of a method
 
 
@@ -39,7 +39,7 @@ class Finding:
     """One unfairness. It concerns two methods that do not share one of `values`, and every method of `labels`."""
 
     text: str
-    gravity: Gravity = TOLD
+    gravity: Gravity = NOTED
     short: str = ""  # in a verdict
     values: Values = field(default_factory=dict)
     labels: frozenset[str] = frozenset()
@@ -49,34 +49,34 @@ class Finding:
         return len(values) > 1 or not self.labels.isdisjoint((one, other))
 
 
-# Facts that all runs should share: title, name in the summary, environment or config (or in `_fact`), and gravity where
+# Facts that all runs should share: title, name in the summary, environment or config (or in `fact`), and gravity where
 # methods are ranked by a loss and by a cost (speed, time, memory); that of a cost counts under a budget of seconds, too.
 FACTS = (
-    ("data", "data_hash", VOID, TOLD),
-    ("tokenizers", "data.tokenizer", VOID, TOLD),
+    ("data", "data_hash", VOID, NOTED),
+    ("tokenizers", "data.tokenizer", VOID, NOTED),
     ("sequence lengths", "data.sequence_length", VOID, GRAVE),
-    ("validation tokens", "data.validation_tokens", VOID, TOLD),
-    ("validation rows", "data.validation", VOID, TOLD),
+    ("validation tokens", "data.validation_tokens", VOID, NOTED),
+    ("validation rows", "data.validation", VOID, NOTED),
     ("precision", "precision", GRAVE, GRAVE),
-    ("devices (seconds and throughput do not compare)", "device", TOLD, VOID),
-    ("numbers of threads", "threads", TOLD, VOID),
-    ("attention backends", "attention_backend", TOLD, GRAVE),
-    ("kernels", "kernels", TOLD, GRAVE),
-    ("compilation", "compile", TOLD, GRAVE),
-    ("diagnostics", "diagnostics", TOLD, GRAVE),
-    ("torch versions", "versions.torch", TOLD, GRAVE),
-    ("ramen versions", "versions.ramen", TOLD, TOLD),
-    ("git commits", "git_commit", TOLD, TOLD),
-    ("evaluation intervals in steps", "trainer.evaluate_every_steps", TOLD, TOLD),
-    ("weight decay", "optimizer.weight_decay", TOLD, TOLD),
-    ("token budgets", "tokens", VOID, TOLD),
-    ("numbers of steps", "steps", TOLD, TOLD),
+    ("devices (seconds and throughput do not compare)", "device", NOTED, VOID),
+    ("numbers of threads", "threads", NOTED, VOID),
+    ("attention backends", "attention_backend", NOTED, GRAVE),
+    ("kernels", "kernels", NOTED, GRAVE),
+    ("compilation", "compile", NOTED, GRAVE),
+    ("diagnostics", "diagnostics", NOTED, GRAVE),
+    ("torch versions", "versions.torch", NOTED, GRAVE),
+    ("ramen versions", "versions.ramen", NOTED, NOTED),
+    ("git commits", "git_commit", NOTED, NOTED),
+    ("evaluation intervals in steps", "trainer.evaluate_every_steps", NOTED, NOTED),
+    ("weight decay", "optimizer.weight_decay", NOTED, NOTED),
+    ("token budgets", "tokens", VOID, NOTED),
+    ("numbers of steps", "steps", NOTED, NOTED),
     ("numbers of parameters (without embeddings)", "parameters_without_embeddings", GRAVE, GRAVE),
     ("numbers of parameters", "parameters", GRAVE, GRAVE),
-    ("FLOPs a token", "flops_per_token", TOLD, TOLD),
+    ("FLOPs a token", "flops_per_token", NOTED, NOTED),
 )
 SIZES = ("parameters_without_embeddings", "parameters", "flops_per_token")
-# Of these the first that differs is told; embeddings, which a choice of model seldom moves, do not hide the rest.
+# Of these the first that differs is reported; embeddings, which a choice of model seldom moves, do not hide the rest.
 FIRST_OF = (("tokens", "steps"), SIZES)
 OF_FACTS = {  # settings that a fact tells of
     "data.bpe_vocabulary", "trainer.steps", "trainer.tokens", "trainer.seconds", "trainer.default_steps",
@@ -102,7 +102,7 @@ def unfairness(methods: list[Method], by: list[str], curves: list[LrCurve]) -> l
     checks = (
         facts,
         settings,
-        _within(ranked, GRAVE if by_cost or timed else TOLD),
+        _within(ranked, GRAVE if by_cost or timed else NOTED),
         _seeds(ranked),
         _tuning(methods, curves),
     )
@@ -115,7 +115,7 @@ def tokenizers_differ(methods: list[Method]) -> bool:
 
 
 def _facts(methods: list[Method], by: list[str], by_cost: bool, timed: bool) -> Iterator[Finding]:
-    told: set[str] = set()
+    reported: set[str] = set()
     for title, name, of_loss, of_cost in FACTS:
         gravity = of_cost if by_cost else max(of_loss, of_cost) if timed else of_loss
         numbers = [n for run in _runs(methods) if (n := run.metric(name)) > 0]
@@ -123,21 +123,21 @@ def _facts(methods: list[Method], by: list[str], by_cost: bool, timed: bool) -> 
         if name == "tokens" and ratio <= SAME_BUDGET:
             gravity = min(gravity, GRAVE)
         elif name == "data.tokenizer" and "per_byte" in methods[0].metric:
-            title, gravity = f"{title} (so methods are ranked by bits per byte)", TOLD
+            title, gravity = f"{title} (so methods are ranked by bits per byte)", NOTED
         elif name == "data_hash" and tokenizers_differ(methods):
             name = "corpus"
-        if name in told or (name in SIZES and not ratio > SAME_SIZE):
+        if name in reported or (name in SIZES and not ratio > SAME_SIZE):
             continue
         if name not in by or gravity == VOID:  # what does not compare does not by being asked for
             for finding in _differ(f"Different {title}", _values(methods, name), gravity):
-                told.update(*(names for names in FIRST_OF if name in names))
+                reported.update(*(names for names in FIRST_OF if name in names))
                 yield finding
     modules = {name for run in _runs(methods) for name in run.facts if name.startswith("code.")}
     for name in sorted(modules):
         yield from _differ(f"Different {name.replace('.', ' of ', 1)}", _values(methods, name), GRAVE)
 
 
-def _fact(name: str, run: Run) -> str | None:
+def fact(name: str, run: Run) -> str | None:
     """A fact of a run in words; None if it is not known."""
     if name == "corpus":  # as the config names it: by another tokenizer the same text has another hash
         keys = sorted(key for key in run.config if key.startswith("data.") and matters(key) and key not in OF_FACTS)
@@ -173,7 +173,7 @@ def _settings(methods: list[Method], by: list[str], of_data: bool) -> Iterator[F
         text = "; ".join(detail.text.removesuffix(".") for detail in details[:3])
         more = f"; and {len(keys) - 3} more keys" if len(keys) > 3 else ""
         values = {m.label: frozenset(repr([*map(run.value, keys)]) for run in _runs([m])) for m in methods}
-        gravity = TOLD if section == "speed" else GRAVE
+        gravity = NOTED if section == "speed" else GRAVE
         yield Finding(f"Different {section} settings: {text}{more}.", gravity, f"different {listed(keys, 2)}", values)
 
 
@@ -195,7 +195,7 @@ def _within(methods: list[Method], of_speed: Gravity) -> Iterator[Finding]:
                 if short == "changed files" or run in runs:  # a changed file may change the choice
                     doubts.setdefault(short, []).append(text)
         for short, lines in doubts.items():
-            gravity = VOID if short.startswith(NOT_ONE_RUN) else TOLD if short == "lost records" else of_speed
+            gravity = VOID if short.startswith(NOT_ONE_RUN) else NOTED if short == "lost records" else of_speed
             yield Finding(f"{label}: {listed(lines, 3)}.", gravity, short, labels=frozenset([label]))
         at_chosen = [run for run in method.runs if all(run.value(key) == value for key, value in method.chosen or ())]
         if lost := sum(run.status == "diverged" for run in at_chosen):
@@ -261,11 +261,11 @@ def _value(key: str, run: Run) -> str:
 
 def _values(methods: list[Method], value: str | Callable[[Run], str | None]) -> Values:
     """The values of a method's runs; those that are not known (None) left out. `value`: of a run, or a fact's name."""
-    of = partial(_fact, value) if isinstance(value, str) else value
+    of = partial(fact, value) if isinstance(value, str) else value
     return {m.label: frozenset(v for run in _runs([m]) if (v := of(run)) is not None) for m in methods}
 
 
-def _differ(title: str, values: Values, gravity: Gravity = TOLD, advice: str = "") -> Iterator[Finding]:
+def _differ(title: str, values: Values, gravity: Gravity = NOTED, advice: str = "") -> Iterator[Finding]:
     """`title: a (adamw, muon); b (bam).` unless all values are one, or are missing and cannot be compared."""
     if len(frozenset().union(*values.values())) > 1:
         texts = {label: " and ".join(sorted(several)[:3]) for label, several in values.items() if several}

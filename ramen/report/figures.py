@@ -62,7 +62,7 @@ def draw(
     """Save the pictures that the runs allow into `out`; {name without .png: path}."""
     by_label = {method.label: method for method in methods if method.chosen is not None}
     ranked = [by_label[label] for label in ranking["method"] if label in by_label]
-    others = [method for method in ranked if method is not baseline][: MOST_DRAWN - 1]  # as many as can be told apart
+    others = [method for method in ranked if method is not baseline][: MOST_DRAWN - 1]  # as many as have a colour
     if not (shown := [method for method in ranked if method in others or method is baseline]):
         return {}
     # In alphabetical order: adding a seed does not repaint the picture.

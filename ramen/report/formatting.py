@@ -1,7 +1,6 @@
 """Numbers, names and tables as a reader sees them; the page, the pictures and the terminal share them."""
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import pandas as pd
@@ -75,33 +74,31 @@ def speedup(mean: float, low: float, high: float) -> str:
 
 
 def ranking_text(ranking: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """The ranking in words; its columns are what the page shows and the terminal chooses from."""
-    columns: dict[str, Callable[[Any], str]] = {
-        "": lambda r: str(r.rank) if r.n and r.comparable else "-",
-        "method": lambda r: r.method,
-        "setting": lambda r: r.setting,
-        f"{metric} (mean ± sd)": _mean,
-        "n": lambda r: str(r.n),
-        "difference [95 % interval, Holm]": _difference,
-        "p": lambda r: p_text(r.p),
-        "p (Holm)": lambda r: p_text(r.p_holm),
-        "verdict": lambda r: f"{r.verdict}{' (Welch)' if r.test == 'Welch' else ''}",
-    }
-    return pd.DataFrame({title: [one_line(text(row)) for row in rows(ranking)] for title, text in columns.items()})
+    """The ranking as text; its columns are what the page shows and the terminal chooses from."""
+    titles = (
+        "",
+        "method",
+        "setting",
+        f"{metric} (mean ± sd)",
+        "n",
+        "difference [95 % interval, Holm]",
+        "p",
+        "p (Holm)",
+    )
+    cells = []
+    for r in rows(ranking):
+        place = r.rank if r.n and r.comparable else "-"
+        mean = loss(r.mean) + ("" if math.isnan(r.sd) else f" ± {loss(r.sd)}")
+        if not r.n:
+            counts = {status: getattr(r, status) for status in ("diverged", "failed", "stopped", "unfinished")}
+            mean = ", ".join(f"{n} {status}" for status, n in counts.items() if n) or "no value"
+        interval = "" if math.isnan(r.low) else f" [{loss(r.low, '+')}, {loss(r.high, '+')}]"
+        gap = "" if math.isnan(r.difference) else loss(r.difference, "+") + interval
+        verdict = f"{r.verdict} (Welch)" if r.test == "Welch" else r.verdict
+        cells.append([place, r.method, r.setting, mean, r.n, gap, p_text(r.p), p_text(r.p_holm), verdict])
+    return pd.DataFrame(cells, columns=[*titles, "verdict"]).map(one_line)
 
 
 def rows(frame: pd.DataFrame) -> list[Any]:
     """The rows, columns as attributes; a data frame has no static type for them."""
     return list(frame.itertuples(index=False))
-
-
-def _mean(row: Any) -> str:
-    if row.n:
-        return loss(row.mean) + ("" if math.isnan(row.sd) else f" ± {loss(row.sd)}")
-    statuses = ("diverged", "failed", "stopped", "unfinished")
-    return ", ".join(f"{n} {status}" for status in statuses if (n := getattr(row, status))) or "no value"
-
-
-def _difference(row: Any) -> str:
-    interval = "" if math.isnan(row.low) else f" [{loss(row.low, '+')}, {loss(row.high, '+')}]"
-    return "" if math.isnan(row.difference) else loss(row.difference, "+") + interval

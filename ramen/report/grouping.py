@@ -75,7 +75,7 @@ class Method:
 
     @property
     def luck(self) -> float:
-        """How much the mean score owes to the choice of the setting on the same seeds (see `luck_of_choice`)."""
+        """The share of the mean score that is owed to the choice of the setting on the same seeds (see `luck_of_choice`)."""
         others = [runs for setting, runs in self.settings.items() if setting != self.chosen]
         return luck_of_choice(self.scores, [self._scores(runs) for runs in others])
 

@@ -18,8 +18,8 @@ from jinja2 import Environment, PackageLoader
 
 from ramen.errors import DataError
 from ramen.report import formatting, grouping, tables
-from ramen.report.fairness import tokenizers_differ, unfairness
-from ramen.report.formatting import cell_of_csv, large, listed, loss, one_line, p_text, rows, value_text
+from ramen.report.fairness import fact, tokenizers_differ, unfairness
+from ramen.report.formatting import cell_of_csv, large, listed, loss, one_line, p_text, rows
 from ramen.report.grouping import LOSS, LR, PER_BYTE, LrCurve, Method
 from ramen.runs.read import Run, read_runs
 
@@ -60,7 +60,7 @@ class Report:
 
     def write(self, out: Folder) -> None:
         """Write report.html, report.md, runs.csv and the pictures into the folder `out`. Errors: OSError."""
-        from ramen.report.figures import draw  # here: matplotlib takes a second
+        from ramen.report.figures import draw  # matplotlib takes a second to import
 
         out = Path(out)
         out.mkdir(parents=True, exist_ok=True)
@@ -103,9 +103,9 @@ def compare(
     findings = unfairness(methods, keys, curves)
     ranking = tables.ranking_table(methods, base, findings)
     options = {"by": ",".join(keys) if by else None, "baseline": baseline, "metric": metric, "target": target}
-    given = [f"--{name}={value}" for name, value in options.items() if value is not None]
+    chosen = [f"--{name}={value}" for name, value in options.items() if value is not None]
     apart = set(ranking[~ranking["comparable"]]["method"])
-    command = shlex.join(["ramen", "compare", *map(str, tops), *given])
+    command = shlex.join(["ramen", "compare", *map(str, tops), *chosen])
     report = Report(
         answer=one_line(answer(ranking, base, len(runs))),
         setup=[*map(one_line, setup(methods, command))],
@@ -173,15 +173,11 @@ def _best(ranked: pd.DataFrame, base: Method) -> str:
 
 
 def setup(methods: list[Method], command: str) -> list[str]:
-    """What was run: model, budget, data, code, date, machine, and the command of this report."""
+    """Sentences on what was run: model, budget, data, code, date, machine, and the command of this report."""
     runs = [run for method in methods for run in method.chosen_runs.values()] or methods[0].runs
 
-    def shared(name: str, length: int | None = None) -> str:
-        texts = []
-        for run in runs:
-            number = run.metric(name)
-            config = value_text(run.value(name)) if name in run.config else "unknown"
-            texts.append(large(number) if math.isfinite(number) else run.facts.get(name, config)[:length])
+    def shared(name: str) -> str:
+        texts = [large(n) if math.isfinite(n := run.metric(name)) else fact(name, run) or "unknown" for run in runs]
         return listed(list(dict.fromkeys(texts)), 3)
 
     dates = [date for run in runs if (date := run.facts.get("started"))]
@@ -189,7 +185,7 @@ def setup(methods: list[Method], command: str) -> list[str]:
         f"Model: {shared('model.layers')} layers of width {shared('model.dim')}, {shared('parameters')} parameters",
         f"Budget: {shared('tokens')} training tokens in {shared('steps')} steps",
         f"Data: {listed(list(dict.fromkeys(map(_data, runs))), 3)}",
-        f"Code: commit {shared('git_commit', 10)}",
+        f"Code: commit {shared('git_commit')}",
         f"Date: {' to '.join(dict.fromkeys([min(dates), max(dates)])) if dates else 'not recorded'}",
         f"Machine: {shared('device')}; {shared('threads')} threads, torch {shared('versions.torch')}",
         f"Command: {command}",
@@ -206,7 +202,7 @@ def target_text(base: Method, target: float | None) -> str:
 
 
 def notes(report: Report, by_default: bool, base_note: str) -> list[str]:
-    """How the numbers were made, in sentences. `by_default`: the grouping was not given."""
+    """Sentences on how the numbers were made. `by_default`: the grouping was not given."""
     text = _templates(html=False).get_template("notes.jinja").render(vars())
     return [one_line(note) for note in text.splitlines() if note]
 
@@ -250,5 +246,5 @@ def _embedded(picture: Path) -> str:
 
 
 def _data(run: Run) -> str:
-    name = run.choices.get("data") or run.value("data._target_") or "unknown"
-    return f"{name} ({run.facts['data_hash'][:12]})" if "data_hash" in run.facts else str(name)
+    name, digest = run.choices.get("data") or run.value("data._target_") or "unknown", fact("data_hash", run)
+    return f"{name} ({digest})" if digest else str(name)

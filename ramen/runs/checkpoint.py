@@ -1,7 +1,7 @@
 """Checkpoints: `checkpoint/step_00000100/` with the weights in safetensors and everything else a resumed run needs.
 
 A checkpoint is written under a name that is not one, flushed to disk and renamed: it is there whole or not at all. meta.json
-holds the sha256 of every other file, which is compared before the file is read: a flipped bit is told, never trained on.
+holds the sha256 of every other file, which is compared before the file is read: a flipped bit is an error, never trained on.
 Cost: a checkpoint is read once more for its sha256 when written, and once before it is loaded.
 """
 
@@ -105,11 +105,9 @@ def load_weights(checkpoint: Path, model: nn.Module) -> None:
     """Fill the model's parameters. DataError names what is damaged, missing, left over or of another shape."""
     verify(checkpoint, WEIGHTS)
     try:
-        weights = load_file(checkpoint / WEIGHTS)
+        model.load_state_dict(load_file(checkpoint / WEIGHTS))
     except (OSError, SafetensorError) as error:
         raise DataError(f"{checkpoint / WEIGHTS}: cannot be read: {error}") from error
-    try:
-        model.load_state_dict(weights)
     except RuntimeError as error:
         raise DataError(f"{checkpoint}: is of another model: {error}") from error
 

@@ -45,7 +45,7 @@ class RunFolder:
 
     def summary(self) -> dict[str, Any]:
         """The fields of `schema.Summary` that are there; empty before the end of the run."""
-        from ramen.runs.schema import Summary  # here: pydantic takes longer than --help may
+        from ramen.runs.schema import Summary  # pydantic takes longer to import than --help may
 
         return Summary.read(self.path / SUMMARY)
 

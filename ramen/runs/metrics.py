@@ -76,7 +76,7 @@ def number(value: Any) -> float:
 
 
 def _record(line: str) -> dict[str, Any] | None:
-    if "\r" in line.rstrip("\r"):  # to JSON a blank, here damage: in a digit's place it makes another number
+    if "\r" in line.rstrip("\r"):  # a blank to JSON; in a digit's place it makes another number
         return None
     try:
         record = json.loads(line)

@@ -113,9 +113,9 @@ def test_a_damaged_run_is_left_out_or_read_as_it_was(
             runs = dict(zip(report.runs["folder"], report.runs["final_val_loss"], strict=True))
             undamaged = {folder: loss for folder, loss in truth.items() if folder != str(path.parent)}
             assert {folder: runs[folder] for folder in undamaged} == undamaged
-            own, folder = runs.get(str(path.parent), math.nan), str(path.parent)
-            told = any(folder in warning for warning in report.warnings)
-            assert math.isnan(own) or own == truth[folder] or told, f"{path}: {own}"
+            loss, folder = runs.get(str(path.parent), math.nan), str(path.parent)
+            warned = any(folder in warning for warning in report.warnings)
+            assert math.isnan(loss) or loss == truth[folder] or warned, f"{path}: {loss}"
             assert report.answer and render(report, "html", {})
         if path.is_dir() and not path.is_symlink():
             path.rmdir()

@@ -202,10 +202,10 @@ def test_is_it_tuned(tmp_path, write_run, methods, rates, diverged, remark):
 def test_baseline(tmp_path, write_run, methods):
     for name in ("bam", "adamw", "muon"):
         write_run(tmp_path / name, name)
-    found = methods()
+    grouped = methods()
     for wanted in (None, "adamw", "optimizer=adamw"):
-        assert find_baseline(wanted, found, ["optimizer"])[0].label == "adamw"
-    others = [method for method in found if method.label != "adamw"]
+        assert find_baseline(wanted, grouped, ["optimizer"])[0].label == "adamw"
+    others = [method for method in grouped if method.label != "adamw"]
     method, note = find_baseline(None, others, ["optimizer"])
     assert (method.label, "first by name" in note) == ("bam", True)
 
@@ -231,7 +231,7 @@ def test_baseline_that_names_several(tmp_path, write_run, methods):
     for mlp in ("nff", "relu2"):
         write_run(tmp_path / mlp, choices={"mlp": mlp})
     by = ["optimizer", "mlp"]
-    found = methods(*by)
+    grouped = methods(*by)
     with pytest.raises(DataError, match="names 2 methods"):
-        find_baseline("optimizer=adamw", found, by)
-    assert find_baseline("optimizer=adamw,mlp=nff", found, by)[0].label == "adamw + nff"
+        find_baseline("optimizer=adamw", grouped, by)
+    assert find_baseline("optimizer=adamw,mlp=nff", grouped, by)[0].label == "adamw + nff"

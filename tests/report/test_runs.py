@@ -9,8 +9,8 @@ from ramen.runs.read import discover, read_run
 def test_runs_are_found_at_any_depth_and_once(tmp_path, write_run):
     deep = write_run(tmp_path / "a" / "b" / "c")
     flat = write_run(tmp_path / "d")
-    found, warnings = discover([tmp_path, tmp_path / "a", deep])
-    assert found == [deep, flat]
+    folders, warnings = discover([tmp_path, tmp_path / "a", deep])
+    assert folders == [deep, flat]
     assert len(warnings) == 2  # both further folders hold nothing new
 
 
@@ -22,8 +22,8 @@ def test_foreign_folders_are_told_apart(tmp_path, write_run):
         (tmp_path / place / "config.yaml").write_text("seed: 1")
     (tmp_path / "orphan").mkdir()
     (tmp_path / "orphan" / "metrics.jsonl").write_text("")
-    found, warnings = discover([tmp_path])
-    assert found == [run]
+    folders, warnings = discover([tmp_path])
+    assert folders == [run]
     assert [("orphan" in w, "started" in w) for w in warnings] == [(True, False), (False, True)]
 
 

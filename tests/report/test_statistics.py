@@ -89,8 +89,8 @@ def test_luck_widens_the_interval_on_its_side_and_p_follows(chance, first):
     assert unlucky.interval() == pytest.approx((plain.interval()[0] - 0.25, plain.interval()[1]))
     assert unlucky.p == plain.p < 0.05 < lucky.p
     assert difference(a, b, 1.0).p == 1.0
-    for found in (plain, lucky, difference(a, b, 0.05)):  # an interval at level 1 - p ends at zero
-        assert found.interval(1 - found.p)[1] == pytest.approx(0, abs=1e-9)
+    for gap in (plain, lucky, difference(a, b, 0.05)):  # an interval at level 1 - p ends at zero
+        assert gap.interval(1 - gap.p)[1] == pytest.approx(0, abs=1e-9)
 
 
 def test_luck_of_choice(chance):

@@ -55,14 +55,14 @@ def ranked(tmp_path, write_run, methods):
             summary = {"tokens_per_second": 10.0 + seed}
             write_run(tmp_path / f"{name}-{seed}", name, seed=seed, final=3 + seed / 50 + shift, summary=summary)
         write_run(tmp_path / f"{name}-slow", name, final=9.0, lr=0.5, summary={"tokens_per_second": 1.0})
-    found = {method.label: method for method in methods()}
-    table = ranking_table(list(found.values()), found["adamw"], [])
-    return found, {row.method: row for row in table.itertuples()}
+    by_label = {method.label: method for method in methods()}
+    table = ranking_table(list(by_label.values()), by_label["adamw"], [])
+    return by_label, {row.method: row for row in table.itertuples()}
 
 
 def test_p_is_corrected_for_all_methods_that_are_compared(ranked):
-    found, rows = ranked
-    differences = [difference(found[name].scores, found["adamw"].scores) for name in AGAINST]
+    by_label, rows = ranked
+    differences = [difference(by_label[name].scores, by_label["adamw"].scores) for name in AGAINST]
     ps = [d.p for d in differences]
     assert [rows[name].p for name in AGAINST] == ps
     assert [rows[name].p_holm for name in AGAINST] == holm(ps) != ps

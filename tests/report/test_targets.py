@@ -29,8 +29,8 @@ def rows(methods):
     """rows(target): the table's rows by method; the baseline is the first by name."""
 
     def table(target=None):
-        found = methods()
-        return {row.method: row for row in targets_table(found, found[0], target).itertuples()}
+        compared = methods()
+        return {row.method: row for row in targets_table(compared, compared[0], target).itertuples()}
 
     return table
 

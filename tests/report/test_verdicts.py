@@ -17,7 +17,7 @@ from benchmarks.verdicts import FLAT7, NULLS, PLANTED, SHARP7, Protocol, rate, r
     ],
 )
 def test_no_difference_hardly_gets_a_verdict(protocol, repeats):
-    """However many settings a method could choose from: without an allowance for luck these are 8, 10 and 20 %."""
+    """With any number of settings to choose from; without an allowance for luck these are 8, 10 and 20 %."""
     assert rate(protocol, repeats) <= 0.06
 
 

@@ -56,7 +56,7 @@ def test_a_failing_write_leaves_the_old_checkpoint_and_no_debris(
 
 
 def rewrite_meta(path: Path, **values: object) -> None:
-    """What an attacker would do, or another version of ramen: a meta.json that fits the files."""
+    """As an attacker would do, or another version of ramen: a meta.json that fits the files."""
     meta = json.loads((path / checkpoint.META).read_text())
     sums = {name: hashlib.sha256((path / name).read_bytes()).hexdigest() for name in meta["sha256"]}
     (path / checkpoint.META).write_text(json.dumps({**meta, "sha256": sums, **values}))
@@ -96,10 +96,10 @@ def test_a_flipped_bit_is_refused_and_an_older_whole_one_is_named(tmp_path: Path
         flipped = bytearray(whole)
         flipped[at] ^= 1 << at % 8
         (path / name).write_bytes(flipped)
-        with pytest.raises(DataError) as told:
+        with pytest.raises(DataError) as error:
             load()
-        assert f"{path / name}: is damaged" in str(told.value)
-        assert f"{older.name} is whole: to go on from there, remove {path}" in str(told.value)
+        assert f"{path / name}: is damaged" in str(error.value)
+        assert f"{older.name} is whole: to go on from there, remove {path}" in str(error.value)
     (older / name).write_bytes(b"")
     with pytest.raises(DataError, match="no older one is whole"):
         load()
@@ -108,7 +108,7 @@ def test_a_flipped_bit_is_refused_and_an_older_whole_one_is_named(tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    ("meta", "told"),
+    ("meta", "message"),
     [
         ('{"format": 3, "step": 1, "something": "new"}', "is of a newer ramen, got format 3; this one reads up to 2"),
         ('{"format": 1, "step": 1}', "is damaged, sha256: Field required"),
@@ -121,10 +121,10 @@ def test_a_flipped_bit_is_refused_and_an_older_whole_one_is_named(tmp_path: Path
         ("[" * 100_000, "is damaged"),
     ],
 )
-def test_another_format_is_told(tmp_path: Path, meta: str, told: str) -> None:
+def test_another_format_is_told(tmp_path: Path, meta: str, message: str) -> None:
     path = checkpoint.save(tmp_path, 1, nn.Linear(1, 1), {}, keep=1)
     (path / checkpoint.META).write_text(meta)
-    with pytest.raises(DataError, match=told) as error:
+    with pytest.raises(DataError, match=message) as error:
         checkpoint.load_weights(path, nn.Linear(1, 1))
     assert checkpoint.META in str(error.value)
 
@@ -139,7 +139,7 @@ def test_the_best_one_is_kept_besides_the_last_ones(tmp_path: Path) -> None:
 
 
 def killed_at(event: int, folder: Path, work: Callable[[], object]) -> bool:
-    """Whether a child process, doing the work, came as far as this file operation in the folder, and died there."""
+    """True if a child process, doing the work, came as far as this file operation in the folder, and died there."""
     child = os.fork()
     if child == 0:
         left = event

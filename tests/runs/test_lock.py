@@ -23,9 +23,11 @@ fcntl.flock = flock
 
 
 @contextmanager
-def held(folder: Path, flock: bool) -> Iterator[subprocess.Popen[str]]:
+def locked(folder: Path, flock: bool) -> Iterator[subprocess.Popen[str]]:
     """Another process that holds the folder."""
-    code = f"{'' if flock else WITHOUT}{HOLD}held = lock(Path(sys.argv[1])); print('held', flush=True); time.sleep(600)"
+    code = (
+        f"{'' if flock else WITHOUT}{HOLD}lease = lock(Path(sys.argv[1])); print('held', flush=True); time.sleep(600)"
+    )
     process = subprocess.Popen([sys.executable, "-c", code, str(folder)], stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout and process.stdout.readline() == "held\n"
@@ -37,7 +39,7 @@ def held(folder: Path, flock: bool) -> Iterator[subprocess.Popen[str]]:
 
 @pytest.fixture(params=[True, False], ids=["flock", "no flock"])
 def flock(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
-    """Whether the file system has locks."""
+    """True on a file system with locks."""
 
     def missing(*arguments: object) -> None:
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
@@ -49,7 +51,7 @@ def flock(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bo
 
 
 def test_two_processes_do_not_hold_one_folder(tmp_path: Path, flock: bool) -> None:
-    with held(tmp_path, flock) as process:
+    with locked(tmp_path, flock) as process:
         assert is_locked(tmp_path)
         assert lock(tmp_path) is None
         process.send_signal(signal.SIGSTOP)

@@ -1,4 +1,4 @@
-"""Which folder a run may have, and which one `resume=auto` finds."""
+"""The folder that a run may have, and the one that `resume=auto` finds."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""What a run leaves behind, whatever its end."""
+"""The files that a run leaves behind, whatever its end."""
 
 import hashlib
 import json
