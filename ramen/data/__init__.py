@@ -1,1 +1,1 @@
-"""Data travels one way: text -> documents -> tokens -> shards -> batches. All numpy; the trainer makes tensors."""
+"""Data: text -> documents -> tokens -> shards -> batches."""

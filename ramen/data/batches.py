@@ -1,21 +1,18 @@
-"""Batches: rows of tokens with labels that are never wrong, and a position in the data that can be saved.
+"""Batches: rows of tokens with their labels, and a position in the data that can be saved.
 
-Three ways to cut rows: whole documents, the next tokens in order, and windows at random places; Source.batches chooses.
+Rows of whole documents (DocumentBatches). A document begins at BOS and ends before the next one. Each row starts at BOS and is
+filled by one document after the other; the last one is cut to fit. The label of a token is the next token, at the end of a
+document BOS, and at a cut nothing (-100). The rest behind a cut opens the next row behind a BOS put in its place, so that
+every token is learned from once an epoch (`split`), or is dropped (`crop`, as modded-nanogpt does). Tokens before the first
+BOS of a shard are skipped. If any shard begins without BOS, the program that wrote the shards cuts documents at their ends
+(as modded-nanogpt's does), and the end of a shard is not taken for the end of a document.
 
-Rows of whole documents. Every row starts at BOS and is filled by one document after the other; the last one is cut to fit.
-The label of a token is the next token, at the end of a document BOS, and where a document is cut nothing (-100). What lies
-behind a cut opens the next row, behind a BOS put in its place, so that every token is learned from once an epoch (`split`),
-or is dropped (`crop`, as modded-nanogpt does). A document begins at BOS and ends before the next one. What a shard holds
-before its first BOS belongs to no document and is skipped. If any shard begins without BOS, the shards come from a program
-that cuts documents at their ends (modded-nanogpt's tokenization does), and the last document of every shard counts as
-unfinished: it may go on elsewhere.
-
-Windows of the tokens as they lie in the shards go across the ends of documents, without a document mask; the label of a
-token is the next token of the shard, whatever it is. `contiguous`: each batch takes the next tokens in order; the rest of a
-shard that is shorter than a batch is dropped (modded-nanogpt's track 3). `random`: each row begins at a random place, drawn
-with replacement (nanoGPT). Sources: https://github.com/KellerJordan/modded-nanogpt (records/track_3_optimization),
-https://github.com/karpathy/nanoGPT (train.py). Differs from the sources: contiguous begins again at the end of the data;
-random draws by (seed, number of the row), and with several shards no window crosses from one to the next.
+Windows of the tokens in file order (WindowBatches) go across the ends of documents, without a document mask; the label is the
+next token of the shard. `contiguous`: each batch takes the next tokens; the rest of a shard that is shorter than a batch is
+dropped (modded-nanogpt's track 3). `random`: each row begins at a random place, drawn with replacement (nanoGPT).
+Sources: https://github.com/KellerJordan/modded-nanogpt (records/track_3_optimization), https://github.com/karpathy/nanoGPT
+(train.py). Differs from the sources: contiguous begins again at the end of the data; random draws by (seed, number of the
+row), and no window crosses from one shard to the next.
 """
 
 import math
@@ -23,7 +20,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -52,6 +49,7 @@ class Batch:
 class Batches(ABC):
     """Rows without end, epoch after epoch, from a position that can be saved."""
 
+    POSITION: ClassVar[tuple[str, ...]]  # the attributes that say the place of the next row
     document_mask = True  # False: a row is one document for attention, whatever it holds
     epoch: int  # of the next token
     tokens_dropped = 0
@@ -70,22 +68,18 @@ class Batches(ABC):
         """The rows of one epoch in file order; the last one of a shard may be filled up with BOS that has no label."""
 
     @abstractmethod
-    def position(self) -> dict[str, int]:
-        """The place of the next row."""
-
-    @abstractmethod
-    def seek(self, **position: int) -> None:
+    def seek(self, *position: int) -> None:
         """Go to a position. DataError when there is none such."""
 
     def state_dict(self) -> dict[str, int]:
         """The position in integers; a position in these shards, with this seed and these settings (the caller's to check)."""
-        return {**self.position(), "tokens_dropped": self.tokens_dropped}
+        return {name: getattr(self, name) for name in (*self.POSITION, "tokens_dropped")}
 
     def load_state_dict(self, state: Mapping[str, int]) -> None:
         """Continue exactly where `state` was taken. DataError when it is no position here."""
         if missing := self.state_dict().keys() - state.keys():
             raise DataError(f"data state: is incomplete, got no {', '.join(sorted(missing))}")
-        self.seek(**{key: int(state[key]) for key in self.position()})
+        self.seek(*(int(state[name]) for name in self.POSITION))
         self.tokens_dropped = int(state["tokens_dropped"])
 
     def batch_of(self, tokens: NDArray[np.int64], targets: NDArray[np.int64]) -> Batch:
@@ -110,10 +104,11 @@ def check_position(part: str, value: int, count: float = math.inf) -> None:
 class DocumentBatches(Batches):
     """Rows of whole documents: the same however they are grouped into batches, and after a resumption.
 
-    The position is (epoch, shard, document, offset): `shard` and `document` count in this epoch's order, `offset` counts
-    the tokens of the document that have been taken. Orders are drawn from (seed, epoch) and (seed, epoch, shard) alone, in
-    bits that numpy promises to keep.
+    In the position, `shard` and `document` count in this epoch's order, `offset` counts the tokens of the document that have
+    been taken. Orders are drawn from (seed, epoch) and (seed, epoch, shard) alone, in bits that numpy promises to keep.
     """
+
+    POSITION = ("epoch", "shard", "document", "offset")
 
     def __init__(self, shards: Sequence[Path], *, shuffle: bool, long_documents: LongDocuments, **base: Any):
         super().__init__(shards, **base)
@@ -137,9 +132,6 @@ class DocumentBatches(Batches):
             self._fill_row(row, labels, epochs=1)
             yield row, labels
 
-    def position(self) -> dict[str, int]:
-        return {"epoch": self.epoch, "shard": self.shard, "document": self.document, "offset": self.offset}
-
     def seek(self, epoch: int, shard: int, document: int, offset: int) -> None:  # type: ignore[override]
         check_position("epoch", epoch)
         check_position("shard", shard, len(self.shards))
@@ -155,7 +147,7 @@ class DocumentBatches(Batches):
         filled = 0
         label = IGNORED
         unknown = []  # ends that may be none
-        if self.offset:
+        if self.offset:  # within a document
             row[0] = self.bos
             filled = 1
         while filled < len(row) and self.epoch < epochs:
@@ -199,10 +191,8 @@ class DocumentBatches(Batches):
             tokens = self.open_ids(path)
             starts = document_starts(tokens, self.bos)
             if not len(starts):
-                raise DataError(
-                    f"{path}: holds no document, got no BOS (id {self.bos}) among {len(tokens)} tokens; "
-                    "each document opens with it"
-                )
+                content = f"no BOS (id {self.bos}) among {len(tokens)} tokens"
+                raise DataError(f"{path}: holds no document, got {content}; each document opens with BOS")
             self._path, self._tokens, self._starts = path, tokens, starts
         self._order = self._draw(len(self._starts), 1 + index)
 
@@ -255,6 +245,8 @@ class WindowBatches(Batches):
 class ContiguousBatches(WindowBatches):
     """The next tokens in order."""
 
+    POSITION = ("epoch", "shard", "token")
+
     def __init__(self, shards: Sequence[Path], **base: Any):
         super().__init__(shards, **base)
         self.seek(0, 0, 0)
@@ -271,13 +263,8 @@ class ContiguousBatches(WindowBatches):
             self.tokens_dropped += len(self._tokens) - self.token
             ended, shard = divmod(self.shard + 1, len(self.shards))
             self.seek(self.epoch + ended, shard, 0)
-        raise DataError(
-            f"data.batching=contiguous: no shard is longer than a batch, got a batch of {size} tokens; a shorter "
-            "trainer.batch_tokens or a larger data.shard_tokens is needed"
-        )
-
-    def position(self) -> dict[str, int]:
-        return {"epoch": self.epoch, "shard": self.shard, "token": self.token}
+        remedy = "a shorter trainer.batch_tokens or a larger data.shard_tokens is needed"
+        raise DataError(f"data.batching=contiguous: no shard is longer than a batch, got {size} tokens; {remedy}")
 
     def seek(self, epoch: int, shard: int, token: int) -> None:  # type: ignore[override]
         check_position("epoch", epoch)
@@ -287,7 +274,9 @@ class ContiguousBatches(WindowBatches):
 
 
 class RandomBatches(WindowBatches):
-    """Windows at random places, each place as likely as any other. The position is the number of rows that have been drawn."""
+    """Windows at random places, each place as likely as any other."""
+
+    POSITION = ("row",)  # the number of rows that have been drawn
 
     def __init__(self, shards: Sequence[Path], **base: Any):
         super().__init__(shards, **base)
@@ -312,9 +301,6 @@ class RandomBatches(WindowBatches):
             window[:] = self._all[number][start : start + len(window)]
         self.row += rows
         return self.batch_of(windows[:, :-1].copy(), windows[:, 1:].copy())
-
-    def position(self) -> dict[str, int]:
-        return {"row": self.row}
 
     def seek(self, row: int) -> None:  # type: ignore[override]
         check_position("row", row)

@@ -1,7 +1,7 @@
 """Any text data set of the Hugging Face hub, streamed through `datasets`: read once, never stored as text.
 
-`path` may also be a local folder that `datasets` can read. A branch is pinned to its commit when the preparation begins;
-one that was killed goes on at the same document of the same commit, or begins again when the branch has moved on.
+`path` may also be a local folder that `datasets` can read. A branch is pinned to its commit when the preparation begins. A
+preparation that was killed goes on at the same document of that commit, or begins again if the branch has moved on.
 """
 
 from collections.abc import Iterator, Mapping

@@ -4,9 +4,8 @@ Everything is written to a hidden folder beside the target, which is renamed whe
 it are the progress: a preparation that was killed, or has lost its source, goes on behind them; one that fails for good
 leaves nothing. One process at a time works at a target, the others wait and use the result.
 
-Documents travel in chunks of about a megabyte, which threads tokenize: tiktoken works outside Python's lock. The result is
-the same, in the same order, for any number of threads. Memory is a few chunks of text, however many documents there are
-and however long a shard is.
+Threads tokenize chunks of about a megabyte: tiktoken works outside Python's lock. The result is the same, in the same order,
+for any number of threads. Memory is a few chunks of text, however many documents there are and however long a shard is.
 """
 
 import os
@@ -14,7 +13,7 @@ import sys
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -92,7 +91,7 @@ def _tokenizer(source: "TextSource", progress: bool) -> Tokenizer:
     try:
         return train_bpe((text for text, is_held_out in documents if not is_held_out), source.bpe_vocabulary, progress)
     except ConfigError:
-        documents.check()  # too few documents have too few words
+        documents.check()  # it may be too short because it has too few documents
         raise
 
 
@@ -162,7 +161,7 @@ def tokenize_all(documents: Iterable[Document], tokenizer: Tokenizer, workers: i
             yield from pending.popleft().result()
 
 
-class SplitWriter:
+class SplitWriter(AbstractContextManager["SplitWriter"]):
     """Takes documents in order and leaves `<split>_<number>.bin` files, behind those that are finished in the folder.
 
     No document is cut: a shard is closed by the document that brings it to `shard_tokens`. Memory does not grow with a
@@ -215,9 +214,6 @@ class SplitWriter:
         self.index.write()
         self.number += 1
         self.tokens, self.file = 0, None
-
-    def __enter__(self) -> "SplitWriter":
-        return self
 
     def __exit__(self, *error: object) -> None:
         if self.file:

@@ -1,9 +1,8 @@
 """Shards that others have tokenized with GPT-2's tokenizer: modded-nanogpt's FineWeb data sets, and any repository like them.
 
 A repository holds `<prefix>_val_000000.bin` and `<prefix>_train_000001.bin`, `..._000002.bin` and so on, each of 100
-million tokens. The files lie under their own names in `<folder>/<owner>_<repository>`, where they may also be put by hand.
-What is missing is fetched by huggingface_hub. A file counts when its size and sha256 are those that the hub states and a
-shard is in it. Whole files stay, whatever happens to the rest.
+million tokens. They are kept under these names in `<folder>/<owner>_<repository>`, where they may also be put by hand.
+huggingface_hub fetches missing ones. A file is accepted if it is a shard of the size and sha256 that the hub states.
 Sources: https://github.com/KellerJordan/modded-nanogpt (data/cached_fineweb10B.py), repositories kjj0/fineweb10B-gpt2,
 kjj0/fineweb100B-gpt2, kjj0/finewebedu10B-gpt2. Differs from the source: files are checked, not only counted.
 """
@@ -95,7 +94,7 @@ class Pretokenized(Source):
 
         try:
             entries = HfApi().get_paths_info(self.repo, names, repo_type="dataset")
-        except Exception as error:  # the hub's own errors and those of whichever http client it uses
+        except Exception as error:  # the hub's errors and those of its http client
             raise self._by_hand(names, error) from error
         files = [entry for entry in entries if isinstance(entry, RepoFile)]
         if absent := sorted({*names} - {file.path for file in files}):
@@ -103,10 +102,9 @@ class Pretokenized(Source):
             raise DataError(f"{self.repo}: has no {_listed(absent)}; {remedy}")
         needed, free = sum(file.size for file in files) + SPARE_BYTES, shutil.disk_usage(self.home).free
         if needed > free:
-            raise DataError(
-                f"{self.home}: has too little room for {len(names)} files of {self.repo}, got {free / 1e9:.2f} GB free; "
-                f"needed are {needed / 1e9:.2f} GB: a smaller data.shards or another data.folder"
-            )
+            remedy = f"needed are {needed / 1e9:.2f} GB: a smaller data.shards or another data.folder"
+            room = f"too little room for {len(names)} files of {self.repo}, got {free / 1e9:.2f} GB free"
+            raise DataError(f"{self.home}: has {room}; {remedy}")
         if progress:  # huggingface_hub shows how far it is on a terminal
             tqdm.write(f"fetching {needed / 1e9:.2f} GB, {_listed(names)} of {self.repo}, into {self.home}", sys.stderr)
         index, pool = ShardIndex(self.home), ThreadPoolExecutor(self.downloads)
@@ -125,7 +123,7 @@ class Pretokenized(Source):
         index.shards.pop(path.name, None)
         try:
             hf_hub_download(self.repo, file.path, repo_type="dataset", local_dir=self.home)
-        except Exception as error:  # the hub's own errors and those of whichever http client it uses
+        except Exception as error:  # as above
             if isinstance(error, OSError) and error.errno is not None:  # of this machine: a full disk
                 raise
             raise self._by_hand([file.path], error) from error

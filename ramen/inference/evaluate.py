@@ -25,7 +25,7 @@ from ramen.training.evaluate import bits_per_byte
 SHARD = ".bin"
 OVERRIDE = re.compile(r"data(\.\w+)*=")
 # Keys of the run's data that hold for other data, too, unless given.
-KEPT = (
+INHERITED = (
     "folder", "tokenizer", "bpe_vocabulary", "sequence_length", "batching", "long_documents", "separator", "text_column",
 )  # fmt: skip
 # Keys that can be changed on the run's own data: its hash must be the same.
@@ -73,10 +73,8 @@ def evaluate_on(run: Run, *arguments: str) -> Evaluation:
             dataset = source.dataset()
             _check_tokenizer(dataset.tokenizer, run.tokenizer, dataset.folder)
             if overrides.keys() <= SAME_DATA and run.data_hash not in (None, dataset.hash):
-                raise DataError(
-                    f"{dataset.folder}: is not what {run.folder} was trained on, got hash {dataset.hash}; its data has "
-                    f"{run.data_hash}"
-                )
+                problem = f"is not what {run.folder} was trained on, got hash {dataset.hash}"
+                raise DataError(f"{dataset.folder}: {problem}; its data has {run.data_hash}")
             shards, data_hash = list(dataset.validation), dataset.hash
         rows = source.validation_batch(shards, run.tokenizer.bos)
     size = run.tokenizer.bytes_per_target(rows.targets.numpy())
@@ -99,9 +97,7 @@ def _sort(arguments: Sequence[str]) -> tuple[list[Path], dict[str, str]]:
     if len({path.suffix == SHARD for path in files}) > 1:
         problems.append(f"shards and text cannot be mixed, got {', '.join(map(str, files))}; evaluate one by one")
     if files and overrides.keys() & {"data", "data.files"}:
-        problems.append(
-            f"files and another data config cannot be mixed, got {' '.join(arguments)}; evaluate one by one"
-        )
+        problems.append(f"files and a data config cannot be mixed, got {' '.join(arguments)}; evaluate one by one")
     if overrides.keys() & {"data.tokenizer", "data.bpe_vocabulary"}:
         problems.append("data.tokenizer: is that of the run, whose ids its model knows; leave it out")
     if problems:
@@ -117,7 +113,9 @@ def _source(run: Run, overrides: dict[str, str], whole: bool) -> Source:
         node = plain(composer.compose(list(overrides.values())))["data"] if "data" in overrides else {**trained_on}
     if "data" in overrides:
         node |= {
-            key: trained_on[key] for key in KEPT if key in trained_on and key in node and f"data.{key}" not in overrides
+            key: trained_on[key]
+            for key in INHERITED
+            if key in trained_on and key in node and f"data.{key}" not in overrides
         }
     else:
         node |= {override.key_or_group.removeprefix("data."): override.value() for override in parsed}
@@ -127,10 +125,8 @@ def _source(run: Run, overrides: dict[str, str], whole: bool) -> Source:
         raise ConfigError(*problems)
     source: Source = build_section({"data": node, "allow_targets": allow}, "data")
     if source.sequence_length > run.text.sequence_length:
-        raise ConfigError(
-            f"data.sequence_length: is more than the model was made for, got {source.sequence_length}; "
-            f"allowed is up to {run.text.sequence_length}"
-        )
+        problem = f"is more than the model was made for, got {source.sequence_length}"
+        raise ConfigError(f"data.sequence_length: {problem}; allowed is up to {run.text.sequence_length}")
     return source
 
 
@@ -149,11 +145,9 @@ def _check_tokenizers(shards: list[Path], tokenizer: Tokenizer) -> bool:
 
 def _check_tokenizer(tokenizer: Tokenizer, trained_on: Tokenizer, folder: Path) -> None:
     if tokenizer.hash != trained_on.hash:
-        other, own = (f"{t.name} of {t.vocabulary} ids ({t.hash[:12]})" for t in (tokenizer, trained_on))
-        raise DataError(
-            f"{folder}: is of another tokenizer, got {other}; the run's is {own}: give the text itself, which is tokenized "
-            "with that"
-        )
+        other, expected = (f"{t.name} of {t.vocabulary} ids ({t.hash[:12]})" for t in (tokenizer, trained_on))
+        remedy = f"the run's is {expected}: give the text itself, which is tokenized with that"
+        raise DataError(f"{folder}: is of another tokenizer, got {other}; {remedy}")
 
 
 def _hash(records: Sequence[ShardRecord]) -> str:
