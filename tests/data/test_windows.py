@@ -59,9 +59,7 @@ def test_contiguous_takes_what_the_source_takes(paths, rows):
 
 
 def test_a_batch_longer_than_any_shard_is_told(paths):
-    with pytest.raises(
-        DataError, match=r"data\.batching=contiguous: no shard is longer than a batch, got 80 tokens"
-    ):
+    with pytest.raises(DataError, match=r"data\.batching=contiguous: no shard is longer than a batch, got 80 tokens"):
         batches(paths, "contiguous").take(20)
 
 
