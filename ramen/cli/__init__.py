@@ -1,1 +1,1 @@
-"""A command's words -> one run, or the jobs of a sweep; what is wrong with them; tables on the console."""
+"""From a command to one run, or to the jobs of a sweep; its mistakes, all at once; tables on the console."""

@@ -5,36 +5,30 @@ continues.
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from ramen.cli.command import parse
 from ramen.cli.train import print_config
 
-if TYPE_CHECKING:
-    from ramen.data.dataset import Dataset
-
 
 def main(arguments: Sequence[str]) -> int:
     """Prepare `data` of a config, given by overrides, and print what it holds."""
+    from rich.console import Console
+    from rich.table import Table
+
     from ramen.build.objects import build_section
+    from ramen.data.dataset import Dataset
 
     command = parse(arguments)
     if command.prints:
         return print_config(command)
     with command.composer().open() as composer:
         _, config = composer.checked(command.overrides)
-    _print(build_section(config, "data").dataset())
-    return 0
-
-
-def _print(dataset: "Dataset") -> None:
-    """Print a row for each split."""
-    from rich.console import Console
-    from rich.table import Table
-
+    d: Dataset = build_section(config, "data").dataset()
     columns = ("split", "documents", "tokens", "share", "bytes / token", "shards")
-    table = Table(*columns, title=f"{dataset.tokenizer.vocabulary} ids, {dataset.hash}")
-    d, total = dataset, dataset.train_tokens + dataset.validation_tokens
+    table, total = (
+        Table(*columns, title=f"{d.tokenizer.vocabulary} ids, {d.hash}"),
+        d.train_tokens + d.validation_tokens,
+    )
     for split, documents, tokens, size, shards in (
         ("train", d.train_documents, d.train_tokens, d.train_bytes, d.train),
         ("validation", d.validation_documents, d.validation_tokens, d.validation_bytes, d.validation),
@@ -43,4 +37,5 @@ def _print(dataset: "Dataset") -> None:
         table.add_row(split, f"{documents:,}", f"{tokens:,}", *shares)
     console = Console(markup=False)
     console.print(table)
-    console.print(str(dataset.folder), soft_wrap=True)
+    console.print(str(d.folder), soft_wrap=True)
+    return 0

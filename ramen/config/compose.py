@@ -54,7 +54,11 @@ class Composer:
                 if not parsed[-1].key_or_group:
                     raise HydraException("no key")
             except HydraException:
-                problems.append(_unreadable(word))
+                key, equals, value = word.partition("=")
+                quoted = value.replace('"', r"\"")
+                remedy = f"quote the value, within the quotes of the shell: '{key}=\"{quoted}\"'"
+                reason = f"cannot be read; {remedy}" if key and equals else "is no override; write KEY=VALUE"
+                problems.append(f"{word}: {reason}")
         if problems:
             raise ConfigError(*problems)
         return parsed
@@ -253,11 +257,3 @@ def _missing_plugin(word: str, text: str) -> str | None:
     """The problem of an override that needs a plugin of Hydra, if the text names an option of one."""
     extra = next((extra for option, extra in PLUGINS.items() if option in text), None)
     return f"{word}: needs a plugin of Hydra that is not installed: pip install 'ramen[{extra}]'" if extra else None
-
-
-def _unreadable(word: str) -> str:
-    key, equals, value = word.partition("=")
-    if not equals or not key:
-        return f"{word}: is no override; write KEY=VALUE"
-    quoted = value.replace('"', r"\"")
-    return f"{word}: cannot be read; quote the value, within the quotes of the shell: '{key}=\"{quoted}\"'"
