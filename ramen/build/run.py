@@ -26,8 +26,7 @@ from ramen.data.source import Source
 from ramen.errors import RamenError
 from ramen.kernels.cuda.graphs import GradientGraphs, GraphedStep
 from ramen.logger.base import Guarded, Logger, Loggers
-from ramen.logger.console import ConsoleLogger
-from ramen.logger.files import FileLogger
+from ramen.logger.local import ConsoleLogger, FileLogger
 from ramen.logger.none import NoLogger
 from ramen.nn.gpt import DataSpec
 from ramen.nn.parameter import initialise

@@ -15,9 +15,8 @@ import numpy as np
 
 from ramen.data.batches import Batch, Batches, ContiguousBatches, DocumentBatches, LongDocuments, RandomBatches
 from ramen.data.dataset import Dataset, open_dataset
-from ramen.data.prepare import prepare
+from ramen.data.prepare import Holdout, Split, prepare
 from ramen.data.shard import LARGEST_ID, MOST_TOKENS, refusing
-from ramen.data.split import Holdout, Split
 from ramen.data.tokenizer import TOKENIZER, char_tokenizer, load_tokenizer
 from ramen.errors import DataError
 from ramen.ops.checks import check_range

@@ -8,8 +8,8 @@ import pytest
 
 from ramen.data import prepare as preparation
 from ramen.data.dataset import open_dataset
+from ramen.data.prepare import Split, position
 from ramen.data.shard import open_shard
-from ramen.data.split import Split, position
 from ramen.data.tokenizer import train_bpe
 from ramen.errors import ConfigError, DataError
 from ramen.runs.atomic import sha256_of

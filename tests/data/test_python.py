@@ -1,7 +1,7 @@
 import pytest
 
+from ramen.data.prepare import position
 from ramen.data.python import Python
-from ramen.data.split import position
 from ramen.errors import DataError
 
 

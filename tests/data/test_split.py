@@ -1,6 +1,6 @@
 import pytest
 
-from ramen.data.split import Split, position
+from ramen.data.prepare import Split, position
 from ramen.errors import ConfigError
 
 

@@ -1,4 +1,4 @@
-"""The console, always on: a progress bar on a terminal, a line a record elsewhere, and train.log in the run folder."""
+"""The loggers that are always on: the console, train.log, and the other files of the run folder."""
 
 import logging
 from pathlib import Path
@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from ramen.logger.base import Logger
+from ramen.runs.folder import RunFolder
 
 log = logging.getLogger("ramen")
 
@@ -55,3 +56,14 @@ class ConsoleLogger(Logger):
             losses = "; validation loss {final_val_loss:.4f} ({final_val_bits_per_byte:.3f} bits per byte)"
             text += losses.format_map(summary)
         self.show("; ".join(filter(None, [text, summary.get("error")])), style="bold")
+
+
+class FileLogger(RunFolder, Logger):
+    """Writes each record as a line at once. Of a resumed run the `records` up to `resumed_step` stay, later ones go."""
+
+    def __init__(self, path: Path, part: dict[str, Any], resumed_step: int | None, records: int = 0):
+        super().__init__(path)
+        self.part, self.resumed_step, self.records = part, resumed_step, records
+
+    def start(self, folder: Path, config: dict[str, Any], facts: dict[str, Any]) -> None:
+        self.begin(config, self.part, self.resumed_step, self.records)
