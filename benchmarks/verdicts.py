@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from ramen.report.fairness import unfairness
 from ramen.report.grouping import group, lr_curves
 from ramen.report.statistics import difference, seeds_needed
 from ramen.report.tables import ranking_table
-from ramen.runs.metrics import Curve
-from ramen.runs.read import Run, Value
+from ramen.runs.read import COLUMNS, Run, Value
 
 METRIC = "final_val_loss"
 FLAT7, CURVED7, SHARP7 = (0,) * 7, (3, 2, 1, 0, 1, 2, 3), (9, 9, 9, 0, 9, 9, 9)
@@ -105,8 +105,7 @@ def _verdicts(protocol: Protocol, rng: np.random.Generator) -> list[bool]:
 
 
 def _run(method: int, lr: int, seed: int, loss: float) -> Run:
-    empty = np.array([])
-    curve = Curve(empty, empty, empty, empty, empty)
+    curve = pd.DataFrame(columns=COLUMNS, dtype=float)
     config: dict[str, Value] = {"optimizer.lr": 2.0**lr, "seed": seed}
     numbers = {METRIC: 100 + float(loss), "tokens": 1e6, "steps": 100.0, "parameters": 1e6}
     return Run(

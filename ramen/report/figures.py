@@ -18,6 +18,7 @@ from matplotlib.ticker import EngFormatter, FixedLocator, NullLocator
 
 from ramen.report.formatting import loss, one_line, p_text, rows, value_text
 from ramen.report.grouping import HIGHER_IS_BETTER, MOST_DRAWN, PER_BYTE, LrCurve, Method
+from ramen.runs.read import series
 
 BASELINE_COLOUR = "#222222"
 # Okabe and Ito's colour-blind safe set without its yellow (too pale on white), and two of Paul Tol's.
@@ -70,7 +71,7 @@ def draw(
     paint[baseline.label] = BASELINE_COLOUR
     apart = set(ranking[~ranking["comparable"]]["method"])
     figures: dict[str, Figure] = {}
-    evaluated = any(len(r.curve.series("step", "val_loss")[0]) >= 2 for m in shown for r in m.chosen_runs.values())
+    evaluated = any(len(series(r.curve, "step", "val_loss")[0]) >= 2 for m in shown for r in m.chosen_runs.values())
     kind = "val_loss" if evaluated else "train_loss"
     for axis, column in AXES.items():
         if bands := [b for method in shown if (b := band(method, column, kind))]:
@@ -91,12 +92,12 @@ def draw(
 
 def band(method: Method, axis: str, kind: str) -> Band | None:
     """Seeds interpolated to the union of their steps, over the range that every seed covers; None without points."""
-    runs = [run for run in method.chosen_runs.values() if len(run.curve.series(axis, kind)[0]) >= 2]
+    runs = [run for run in method.chosen_runs.values() if len(series(run.curve, axis, kind)[0]) >= 2]
     if not runs:
         return None
     curves = [method.losses(run, "step", kind) for run in runs]
     losses = _by_step(curves).dropna()
-    x = _by_step([run.curve.series("step", axis) for run in runs]).reindex(losses.index).mean(axis=1)
+    x = _by_step([series(run.curve, "step", axis) for run in runs]).reindex(losses.index).mean(axis=1)
     if len(losses) < 2:
         return None
     thin = np.unique(np.linspace(0, len(losses) - 1, POINTS).round().astype(int))
@@ -231,9 +232,9 @@ def spaced_ticks(places: list[float], texts: list[str], first: list[int]) -> lis
     return sorted(shown)
 
 
-def _by_step(series: list[tuple[np.ndarray, np.ndarray]]) -> pd.DataFrame:
+def _by_step(curves: list[tuple[np.ndarray, np.ndarray]]) -> pd.DataFrame:
     """A column a seed, a row a step that any seed has, linear between a seed's own steps."""
-    frame = pd.concat([pd.Series(values, steps) for steps, values in series], axis=1).sort_index()
+    frame = pd.concat([pd.Series(values, steps) for steps, values in curves], axis=1).sort_index()
     return frame.interpolate(method="index", limit_area="inside")
 
 

@@ -13,7 +13,7 @@ from ramen.config.kinds import COMPOSITIONS, KINDS
 from ramen.errors import DataError
 from ramen.report.formatting import listed, value_text
 from ramen.report.statistics import Spread, luck_of_choice, spread
-from ramen.runs.read import Run, Value
+from ramen.runs.read import Run, Value, series
 
 METHOD_KINDS = tuple(name for name, kind in KINDS.items() if kind.report == "method")
 CONTEXT_KINDS = tuple(name for name, kind in KINDS.items() if kind.report == "context")
@@ -81,7 +81,6 @@ class Method:
 
     @property
     def scores(self) -> dict[Seed, float]:
-        """The metric by seed at the chosen setting."""
         return self._scores(self.chosen_runs)
 
     def _scores(self, runs: dict[Seed, Run]) -> dict[Seed, float]:
@@ -95,7 +94,7 @@ class Method:
 
     def losses(self, run: Run, axis: str, kind: str = "val_loss") -> tuple[np.ndarray, np.ndarray]:
         """A run's loss against `axis`: nats a token, or bits a byte where methods are ranked by those."""
-        x, loss = run.curve.series(axis, kind)
+        x, loss = series(run.curve, axis, kind)
         return (x, loss * run.metric(PER_BYTE) / run.metric(LOSS)) if self.metric == PER_BYTE else (x, loss)
 
     def count(self, status: str) -> int:

@@ -232,7 +232,6 @@ def _templates(html: bool) -> Environment:
 
 
 def _cell(text: object) -> str:
-    """Markdown that shows `text` as it is in a table."""
     return _inline(text).replace("|", "\\|")
 
 

@@ -85,7 +85,6 @@ def best(run_folder: Path) -> Path:
 
 
 def step_of(checkpoint: Path) -> int:
-    """The step in a checkpoint's name."""
     return int(checkpoint.name.removeprefix("step_"))
 
 

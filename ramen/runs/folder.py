@@ -140,11 +140,9 @@ class RunFolder:
         aside.unlink(missing_ok=True)
 
     def record(self, line: Mapping[str, Any]) -> None:
-        """Add a line to the metrics."""
         self.append(METRICS, line)
 
     def diagnose(self, line: Mapping[str, Any]) -> None:
-        """Add a line to the diagnostics."""
         self.append(DIAGNOSTICS, line)
 
     def append(self, name: str, line: Mapping[str, Any]) -> None:
@@ -156,7 +154,6 @@ class RunFolder:
             raise DataError(f"{self.path / name}: cannot be written, got {error.strerror}") from error
 
     def finish(self, summary: Mapping[str, Any]) -> None:
-        """Write the summary."""
         self._write(SUMMARY, {**summary, "metrics_sha256": self._sha256(METRICS)})
 
     def remember(self, overrides: list[str]) -> None:

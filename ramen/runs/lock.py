@@ -56,7 +56,6 @@ def exclusive(folder: Path, unless: Path | None = None, wait: bool = True) -> It
 
 
 def is_locked(folder: Path) -> bool:
-    """True while a process holds the folder."""
     if not (folder / LOCK).is_file():
         return False
     try:

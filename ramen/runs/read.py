@@ -1,4 +1,8 @@
-"""Find run folders at any depth, and read each as one record: what was asked for, how it ended, and its curve."""
+"""Find run folders at any depth, and read each as one record: what was asked for, how it ended, and its curve.
+
+Tolerant of damage, never inventive: a line of metrics.jsonl counts only if it is a JSON object with a whole step number, a
+field only if it is a JSON number. Lines are decoded one by one: joined text would let two half lines pass for one record.
+"""
 
 import contextlib
 import json
@@ -10,10 +14,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
+
 from ramen.config.check import flatten
 from ramen.errors import DataError, RamenError, printable
+from ramen.runs.atomic import read_bytes
 from ramen.runs.folder import CONFIG, METRICS, SUMMARY, RunFolder
-from ramen.runs.metrics import Curve, number, read_metrics
 
 Value = str | int | float | bool | None
 STATUSES = ("finished", "stopped", "diverged", "failed", "unfinished")
@@ -23,6 +30,9 @@ OF_ONE_RUN = (  # what a run keeps when it goes on, or it is no run of one progr
     "versions.torch",
 )  # fmt: skip
 _EXPONENT = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")  # YAML 1.1 reads 1e-3 as text
+MOST_LINES = 1000
+_NO_EVALUATION = re.compile(r'"val_loss": ?null')
+COLUMNS = ["step", "tokens", "seconds", "train_loss", "val_loss"]  # of training; losses in nats a token
 
 
 @dataclass(frozen=True)
@@ -38,7 +48,7 @@ class Run:
     config: dict[str, Value]
     summary: dict[str, float]
     facts: dict[str, str]  # all known fields of summary and environment, flat, as text
-    curve: Curve
+    curve: pd.DataFrame  # COLUMNS, by increasing step; NaN where a field is absent
     warnings: list[str] = field(default_factory=list)
     doubts: dict[str, str] = field(default_factory=dict)  # why its numbers may not be those of a fresh, unchanged run
 
@@ -127,11 +137,11 @@ def read_run(folder: Path) -> Run:
         # As the matrices get it: a grid of routing.matrix.lr_scale is a grid of learning rates.
         config |= {"optimizer.lr": _canonical(float(f"{number(lr) * scale:.12g}")), "routing.matrix.lr_scale": 1}
     summary, environment = tolerant(files.summary), tolerant(files.environment)
-    curve = read_metrics(folder / METRICS)
-    if curve.bad_lines:
-        warnings.append(f"{folder}: {curve.bad_lines} unreadable lines of {METRICS} ignored")
+    curve, bad_lines = read_metrics(folder / METRICS)
+    if bad_lines:
+        warnings.append(f"{folder}: {bad_lines} unreadable lines of {METRICS} ignored")
     numbers = {key: n for key, value in summary.items() if not math.isnan(n := number(value))}
-    steps, losses = curve.series("step", "val_loss")
+    steps, losses = series(curve, "step", "val_loss")
     final = numbers.get("final_val_loss", math.nan)
     if len(steps) and steps[-1] == numbers.get("steps") and abs(final - losses[-1]) > 1e-3 * abs(losses[-1]):
         warnings.append(f"{folder}: {SUMMARY} says final_val_loss {final:.4f}, {METRICS} ends with {losses[-1]:.4f}")
@@ -183,8 +193,8 @@ def _canonical(value: Any) -> Value:
     return json.dumps(value, default=str)
 
 
-def _status(summary: dict[str, Any], curve: Curve) -> tuple[str, str]:
-    last = f"last record at step {int(curve.step[-1])}" if len(curve.step) else "no record"
+def _status(summary: dict[str, Any], curve: pd.DataFrame) -> tuple[str, str]:
+    last = f"last record at step {int(curve['step'].iloc[-1])}" if len(curve) else "no record"
     if not summary:
         return "unfinished", f"no {SUMMARY}: still running or killed; {last}"
     status, error = summary.get("status"), " ".join(printable(summary.get("error") or "").split())
@@ -193,3 +203,54 @@ def _status(summary: dict[str, Any], curve: Curve) -> tuple[str, str]:
     if status in STATUSES:
         return str(status), error or f"no reason recorded; {last}"
     return "unfinished", f"{SUMMARY} has status {status!r}, not one of {', '.join(STATUSES[:4])}; {last}"
+
+
+def read_metrics(path: Path) -> tuple[pd.DataFrame, int]:
+    """Read `path` as a curve, empty if the file is missing, and count unreadable lines but for a half-written last one.
+
+    Records after a resume replace those of the abandoned attempt. OSError; ValueError for what is no ordinary file.
+    """
+    content = read_bytes(path) if path.exists() else b""
+    lines = content.decode("utf-8", errors="replace").split("\n")
+    half_written = lines.pop()  # what follows the last newline; empty in a sound file
+    lines = [line for line in lines if line.strip()]
+    if len(lines) > MOST_LINES:  # every evaluation, the last line, and as many training records as a curve can use
+        every, last = 2 * len(lines) // MOST_LINES, len(lines) - 1
+        lines = [line for i, line in enumerate(lines) if i % every == 0 or i == last or not _NO_EVALUATION.search(line)]
+    records = [record for line in (*lines, half_written) if (record := _record(line))]
+    bad_lines = len(lines) + bool(_record(half_written)) - len(records)
+    numbers = [[number(record.get(name)) for name in COLUMNS] for record in records]
+    curve = pd.DataFrame(numbers, columns=COLUMNS, dtype=float)
+    # What a resume goes back behind is of the abandoned attempt; training and evaluation of a step may be two lines.
+    curve = curve[curve["step"] <= curve["step"][::-1].cummin()[::-1]]
+    return curve.groupby("step", as_index=False).last(), bad_lines
+
+
+def series(curve: pd.DataFrame, x: str, y: str) -> tuple[np.ndarray, np.ndarray]:
+    """The points of a curve where both are finite; none if x does not increase (a clock that was set back)."""
+    xs, ys = curve[x].to_numpy(), curve[y].to_numpy()
+    finite = np.isfinite(xs) & np.isfinite(ys)
+    xs, ys = xs[finite], ys[finite]
+    return (xs, ys) if np.all(np.diff(xs) > 0) else (xs[:0], ys[:0])
+
+
+def number(value: Any) -> float:
+    """A JSON or YAML number as float; NaN for everything else (text, booleans, null, infinite, too large)."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return math.nan
+    try:
+        return float(value) if math.isfinite(value) else math.nan
+    except OverflowError:
+        return math.nan
+
+
+def _record(line: str) -> dict[str, Any] | None:
+    if "\r" in line.rstrip("\r"):  # a blank to JSON; in a digit's place it makes another number
+        return None
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if type(record) is not dict or type(record.get("step")) is not int or not 0 <= record["step"] < 2**53:
+        return None
+    return record

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ramen.runs.metrics import MOST_LINES, number, read_metrics
+from ramen.runs.read import MOST_LINES, number, read_metrics, series
 
 RECORDS = [
     {
@@ -28,14 +28,18 @@ HARMFUL = b'{}[]":,xyz\n\r\x00\xff\xc3\\nulNaIf'
 def read(tmp_path, content: bytes):
     path = tmp_path / "metrics.jsonl"
     path.write_bytes(content)
-    return read_metrics(path)
+    return read_metrics(path)[0]
+
+
+def bad_lines(tmp_path):
+    return read_metrics(tmp_path / "metrics.jsonl")[1]
 
 
 def values(curve):
     return {
         (int(step), name): float(column[i])
         for i, step in enumerate(curve.step)
-        for name, column in vars(curve).items()
+        for name, column in curve.items()
         if name in ("tokens", "seconds", "train_loss", "val_loss") and not math.isnan(column[i])
     }
 
@@ -48,8 +52,8 @@ def folder(tmp_path_factory):
 def test_sound_file(tmp_path):
     curve = read(tmp_path, SOUND)
     assert values(curve) == {key: value for key, value in WRITTEN.items() if value is not None}
-    assert curve.bad_lines == 0
-    steps, losses = curve.series("step", "val_loss")
+    assert bad_lines(tmp_path) == 0
+    steps, losses = series(curve, "step", "val_loss")
     assert steps.tolist() == [0, 2, 4, 6, 8, 10]
     assert losses[-1] == 6 - 10 / 8
 
@@ -59,7 +63,7 @@ def test_killed_run_keeps_every_whole_line(folder, cut):
     curve = read(folder, SOUND[:cut])
     whole = SOUND[:cut].count(b"\n") + SOUND[:cut].endswith(b"}")
     assert len(curve.step) == whole
-    assert curve.bad_lines == 0
+    assert bad_lines(folder) == 0
     assert values(curve).items() <= WRITTEN.items()
 
 
@@ -103,18 +107,18 @@ def test_any_bytes_are_read_without_error(folder, content):
 def test_line_that_is_no_record(tmp_path, line):
     curve = read(tmp_path, line.encode() + b"\n" + SOUND)
     assert len(curve.step) == len(RECORDS)
-    assert curve.bad_lines == 1
+    assert bad_lines(tmp_path) == 1
 
 
 @pytest.mark.parametrize("value", ["true", '"3.2"', "[3]", "{}", "NaN", "1" + "0" * 400])
 def test_field_that_is_no_number_is_missing(tmp_path, value):
     curve = read(tmp_path, f'{{"step": 1, "val_loss": {value}}}\n{{"step": 2, "val_loss": 3.5}}\n'.encode())
-    assert curve.series("step", "val_loss")[1].tolist() == [3.5]
+    assert series(curve, "step", "val_loss")[1].tolist() == [3.5]
 
 
 def test_infinite_loss_is_no_point_of_a_curve(tmp_path):
     curve = read(tmp_path, b'{"step": 1, "val_loss": Infinity}\n{"step": 2, "val_loss": 3.5}\n')
-    assert curve.series("step", "val_loss")[1].tolist() == [3.5]
+    assert series(curve, "step", "val_loss")[1].tolist() == [3.5]
 
 
 def test_two_half_lines_are_not_one_record(tmp_path):
@@ -124,7 +128,7 @@ def test_two_half_lines_are_not_one_record(tmp_path):
 def test_resumed_run_drops_the_abandoned_attempt(tmp_path):
     lines = [(0, 6.0), (10, 5.0), (20, 4.0), (30, 3.9), (15, 4.5), (20, 4.1)]
     text = "".join(json.dumps({"step": s, "val_loss": v}) + "\n" for s, v in lines)
-    steps, losses = read(tmp_path, text.encode()).series("step", "val_loss")
+    steps, losses = series(read(tmp_path, text.encode()), "step", "val_loss")
     assert steps.tolist() == [0, 10, 15, 20]
     assert losses.tolist() == [6.0, 5.0, 4.5, 4.1]
 
@@ -136,8 +140,8 @@ def test_training_and_evaluation_lines_of_one_step_are_one_record(tmp_path):
 
 def test_clock_that_was_set_back_gives_no_curve_against_seconds(tmp_path):
     curve = read(tmp_path, b'{"step": 1, "seconds": 9, "val_loss": 4}\n{"step": 2, "seconds": 1, "val_loss": 3}\n')
-    assert not len(curve.series("seconds", "val_loss")[0])
-    assert len(curve.series("step", "val_loss")[0]) == 2
+    assert not len(series(curve, "seconds", "val_loss")[0])
+    assert len(series(curve, "step", "val_loss")[0]) == 2
 
 
 def test_long_file_keeps_every_evaluation_and_the_last_line(tmp_path):
@@ -146,13 +150,13 @@ def test_long_file_keeps_every_evaluation_and_the_last_line(tmp_path):
         json.dumps({"step": s, "train_loss": 1.0, "val_loss": None if s % 7 else 3.0}) + "\n" for s in range(n)
     )
     curve = read(tmp_path, text.encode())
-    assert curve.series("step", "val_loss")[0].tolist() == list(range(0, n, 7))
-    assert curve.step[-1] == n - 1
+    assert series(curve, "step", "val_loss")[0].tolist() == list(range(0, n, 7))
+    assert curve["step"].iloc[-1] == n - 1
     assert len(curve.step) < n / 2
 
 
 def test_missing_file_is_an_empty_curve(tmp_path):
-    assert not len(read_metrics(tmp_path / "metrics.jsonl").step)
+    assert not len(read_metrics(tmp_path / "metrics.jsonl")[0])
 
 
 def test_number():
