@@ -26,13 +26,13 @@ class Logger:
         """One line of diagnostics, flat: step and `<cut>/<where>/<measure>`."""
 
     def advance(self, progress: float) -> None:
-        """Called after every step with the part of the budget that is used up."""
+        """Called after every step with the part of the budget that is used, in [0, 1]."""
 
     def finish(self, summary: dict[str, Any]) -> None:
         """The end of the run, whatever its status. Called once."""
 
     def remedy(self) -> str:
-        """Advice for the data that a logger has not sent when it failed."""
+        """Advice on how to send the data that was not sent when this logger failed."""
         return ""
 
 
@@ -59,7 +59,7 @@ class Loggers(Logger):
             logger.advance(progress)
 
     def finish(self, summary: dict[str, Any]) -> None:
-        with contextlib.ExitStack() as endings:  # each is called, in order, even when the disk of the first is full
+        with contextlib.ExitStack() as endings:  # calls each, in order, even when the disk of the first is full
             for logger in reversed(self.loggers):
                 endings.callback(logger.finish, summary)
 

@@ -1,9 +1,11 @@
-"""What schedules share: interpolation, the checks of their arguments, and where their values are looked at before a run."""
+"""Shared by schedules: interpolation, checks of arguments, and the points at which a run tries their values beforehand."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
+
+from ramen.ops.checks import check_range
 
 GRID = [part / 100 for part in range(101)]
 
@@ -15,9 +17,7 @@ def ramp(low: float, high: float, part: float) -> float:
 
 def check_fractions(**fractions: float) -> None:
     """ValueError unless every fraction of the run is in [0, 1] and together they are not more than 1."""
-    for name, value in fractions.items():
-        if not 0 <= value <= 1:
-            raise ValueError(f"{name} must be in [0, 1], got {value}")
+    check_range("[0, 1]", **fractions)
     if sum(fractions.values()) > 1 + 1e-9:
         raise ValueError(f"{' + '.join(fractions)} must be at most 1, got {sum(fractions.values()):g}")
 
@@ -30,10 +30,10 @@ def check_multipliers(**multipliers: float) -> None:
 
 
 def turning_points(*schedules: Callable[[float], float]) -> list[float]:
-    """Values of progress that meet every value of stepped schedules and the extremes of the others, in order.
+    """Points of progress, in order, at which stepped schedules take all their values and the others their extremes.
 
-    A schedule turns at fractions of the run among its own arguments, counted from either end: it is looked at there, just before,
-    and on a grid, for functions that hide where they turn.
+    A schedule turns at the fractions of the run among its arguments, counted from either end: these points, the numbers just
+    below them, and a grid for functions whose turns are not among their arguments.
     """
     numbers = [x for schedule in schedules if isinstance(schedule, partial) for x in _numbers(schedule.keywords)]
     turns = [turn for x in numbers if 0 <= x <= 1 for turn in (x, 1 - x)]
