@@ -7,6 +7,7 @@ architectures share every weight they have in common. The role decides which opt
 import hashlib
 import math
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
@@ -98,20 +99,19 @@ class Component(nn.Module):
             vars(p).update(declared[name])
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:  # `to` and its like
-        before = dict(self.named_parameters())
-        super()._apply(fn, recurse)
-        _redeclare(self, before)
-        return self
+        with _redeclared(self):
+            return super()._apply(fn, recurse)
 
     def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> Any:
-        before = dict(self.named_parameters())
-        result = super().load_state_dict(state_dict, strict, assign)
-        _redeclare(self, before)
-        return result
+        with _redeclared(self):
+            return super().load_state_dict(state_dict, strict, assign)
 
 
-def _redeclare(module: nn.Module, before: dict[str, nn.Parameter]) -> None:
-    """Hand what was declared of parameters on to those that torch has put in their places."""
+@contextmanager
+def _redeclared(module: nn.Module) -> Iterator[None]:
+    """Hand what was declared of parameters on to those that torch puts in their places within."""
+    before = dict(module.named_parameters())
+    yield
     after = {name: p for name, p in module.named_parameters() if name in before and p is not before[name]}
     successors = {id(before[name]): p for name, p in after.items()}
     for name, p in after.items():

@@ -20,7 +20,7 @@ def name(request):
 @pytest.fixture
 def make(component):
     """make(name, dim=, noise=, seed=, **changes): an MLP with dense maps."""
-    return lambda name, *, dim=DIM, **given: component("mlp", name, dim, **given)
+    return lambda name, *, dim=DIM, **arguments: component("mlp", name, dim, **arguments)
 
 
 def values(*shape: int, seed: int = 0) -> torch.Tensor:

@@ -34,7 +34,7 @@ def name(request):
 @pytest.fixture
 def make(component):
     """make(name, sublayer=, noise=, seed=, **changes): a connection."""
-    return lambda name, *, sublayer=1, **given: component("residual", name, DIM, sublayer, **given)
+    return lambda name, *, sublayer=1, **arguments: component("residual", name, DIM, sublayer, **arguments)
 
 
 def values(*shape: int, seed: int = 0) -> torch.Tensor:

@@ -30,7 +30,7 @@ def make(component, option):
     """make(noise=, seed=, **changes): the option; a connection is that of sublayer 1."""
     kind, name = option
     runtime = (DIM,) if kind == "mlp" else (DIM, 1)
-    return lambda **given: component(kind, name, *runtime, **given)
+    return lambda **arguments: component(kind, name, *runtime, **arguments)
 
 
 @pytest.fixture
@@ -71,9 +71,9 @@ def test_deterministic(make):
 
 
 def test_refuses_what_is_out_of_range(make, node):
-    given, annotations = node
+    arguments, annotations = node
     for key, annotation in annotations.items():
-        if isinstance(given[key], (int, float)) and not isinstance(given[key], bool):
+        if isinstance(arguments[key], (int, float)) and not isinstance(arguments[key], bool):
             with pytest.raises(ValueError, match=rf"^{key} must be .*, got -1"):
                 make(**{key: -1})
         if get_origin(annotation) is Literal:
@@ -103,12 +103,12 @@ def test_every_option_changes_the_values_or_the_parameters(make, node, option):
         shapes = tuple((key, tuple(p.shape), lr_scale(p)) for key, p in module.named_parameters())
         return (shapes, *(p.grad.flatten().tolist() for p in module.parameters()), y.tolist())
 
-    given, annotations = node
+    arguments, annotations = node
     same = SAME_GATE if option == ("mlp", "nff") else SAME
     for key, annotation in annotations.items():
         beside = BESIDE.get((option[1], key), {})
         start = fingerprint(**beside)
-        for value in other_values(key, given[key], annotation):
-            if key == "activation" and any({value, given[key]} <= names for names in same):
+        for value in other_values(key, arguments[key], annotation):
+            if key == "activation" and any({value, arguments[key]} <= names for names in same):
                 continue
             assert fingerprint(**beside, **{key: value}) != start, (key, value)

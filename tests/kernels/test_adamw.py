@@ -38,8 +38,10 @@ def test_it_compiles_for_gpus_that_are_not_here(compiled_for: Callable[..., Any]
     pointers = ("weights", "gradients", "firsts", "seconds", "corrections", "lr")
     types = dict.fromkeys(_step.arg_names[:-1], "fp32") | dict.fromkeys(pointers, "*fp32")
     types |= dict.fromkeys(("place", "tensors", "count"), "i32")
-    made = compiled_for(_step, capability, types, {"block": BLOCK})
-    assert made.asm["ptx"].count("ld.global.v4") == 8 and "ld.local" not in made.asm["ptx"]  # wide loads, none spilled
+    result = compiled_for(_step, capability, types, {"block": BLOCK})
+    assert (
+        result.asm["ptx"].count("ld.global.v4") == 8 and "ld.local" not in result.asm["ptx"]
+    )  # wide loads, none spilled
 
 
 @pytest.fixture
@@ -50,7 +52,7 @@ def kernel(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> s
         import_module("ramen.kernels.cuda.adamw")
         monkeypatch.setitem(serving, "cpu", serving["cuda"])
     real, calls = serving["cpu"], []
-    monkeypatch.setitem(serving, "cpu", lambda *given, **more: (calls.append(1), real(*given, **more))[1])
+    monkeypatch.setitem(serving, "cpu", lambda *arguments, **more: (calls.append(1), real(*arguments, **more))[1])
     yield request.param
     assert calls
 
@@ -89,7 +91,7 @@ def test_it_is_the_twin(kernel: str) -> None:
 @pytest.mark.parametrize("kernel", BY, indirect=True)
 def test_the_rate_may_be_a_tensor(kernel: str) -> None:
     """As it is on CUDA, where a recorded step reads it anew."""
-    found = []
+    results = []
     for lr in (0.02, torch.tensor(0.02)):
         optimizer = make(0.02)
         optimizer.param_groups[0]["lr"] = lr
@@ -97,8 +99,8 @@ def test_the_rate_may_be_a_tensor(kernel: str) -> None:
         for seed, p in enumerate(weights):
             p.grad = values(p.shape, seed + 5)
         optimizer.step()
-        found.append([p.detach().clone() for p in weights])
-    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+        results.append([p.detach().clone() for p in weights])
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
 
 
 @pytest.mark.parametrize("kernel", BY[1:], indirect=True)

@@ -53,8 +53,8 @@ def batch(rows=8):
 def gradients(compose):
     """gradients(*words, precision=, mode=): loss and gradients of a model on one batch, all weights away from zero."""
 
-    def compute(*words, precision=torch.float32, mode="off"):
-        model, tokens = build_model(compose("model.layers=3", *words), DATA), batch()
+    def compute(*overrides, precision=torch.float32, mode="off"):
+        model, tokens = build_model(compose("model.layers=3", *overrides), DATA), batch()
         initialise(model, 0)
         with torch.no_grad():
             for number, parameter in enumerate(model.parameters()):
@@ -78,9 +78,9 @@ def test_models_agree_with_sdpa_in_float32(gradients, backend, precision, mode, 
         backend in backends() and backends()[backend].serves(DEVICE, precision, 32, mode == "on")
     ):
         pytest.skip("cannot serve here")
-    words = ("attention.long_window_tokens=30", *options)
-    found = gradients(*words, f"attention.backend={backend}", precision=precision, mode=mode)
-    agree(found, gradients(*words, "attention.backend=sdpa"), 2e-3 if precision == torch.float32 else 5e-2)
+    overrides = ("attention.long_window_tokens=30", *options)
+    results = gradients(*overrides, f"attention.backend={backend}", precision=precision, mode=mode)
+    agree(results, gradients(*overrides, "attention.backend=sdpa"), 2e-3 if precision == torch.float32 else 5e-2)
 
 
 def head(cap):

@@ -11,7 +11,7 @@ from ramen.ops.cross_entropy import IGNORED, Softcap, linear_cross_entropy
 from ramen.ops.operation import twins as twins_of
 from ramen.ops.rms_norm import rms_norm
 
-here = pytest.mark.skipif(status() != "C kernels", reason=status())
+with_kernels = pytest.mark.skipif(status() != "C kernels", reason=status())
 CAPS = {
     "none": None,
     "sigmoid": Softcap("sigmoid", limit=23.0, shift=5.0, scale=7.5),
@@ -57,18 +57,18 @@ def head_of(dtype, softcap, tokens=23, rows=48, vocabulary=37):
 
 
 def close(pairs, tolerance):
-    for mine, plain in zip(*pairs, strict=True):
-        assert mine.dtype == plain.dtype and mine.shape == plain.shape
-        torch.testing.assert_close(mine, plain, rtol=tolerance, atol=tolerance)
+    for actual, plain in zip(*pairs, strict=True):
+        assert actual.dtype == plain.dtype and actual.shape == plain.shape
+        torch.testing.assert_close(actual, plain, rtol=tolerance, atol=tolerance)
 
 
-@here
+@with_kernels
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_rms_norm_equals_its_twin(shape):
     close(twins(with_gradient(rms_norm), values(*shape) * 3, values(*shape, seed=1)), 2e-6)
 
 
-@here
+@with_kernels
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("shape", [*SHAPES, (3, 5000)], ids=str)
 def test_relu_squared_equals_its_twin(shape, dtype):
@@ -76,7 +76,7 @@ def test_relu_squared_equals_its_twin(shape, dtype):
     close(twins(with_gradient(relu_squared), *inputs), 1e-6 if dtype == torch.float32 else 2e-2)
 
 
-@here
+@with_kernels
 def test_rounding_to_bfloat16_is_torchs():
     """To the bit: squares of 8 binary digits are now and then halfway between two numbers, and go to the even one."""
     x = (torch.arange(128.0, 256.0) / 128).bfloat16()
@@ -84,41 +84,41 @@ def test_rounding_to_bfloat16_is_torchs():
     assert torch.equal(relu_squared(x), x.float().square().bfloat16())
 
 
-@here
+@with_kernels
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("softcap", CAPS.values(), ids=CAPS)
 def test_cross_entropy_equals_its_twin(softcap, dtype):
     run, inputs = head_of(dtype, softcap)
-    mine, plain = twins(run, *inputs)
-    for a, b in zip(mine, plain, strict=True):
+    actual, plain = twins(run, *inputs)
+    for a, b in zip(actual, plain, strict=True):
         assert (a - b).norm() <= (2e-6 if dtype == torch.float32 else 1e-2) * b.norm()
 
 
-@here
+@with_kernels
 @pytest.mark.parametrize("function", [rms_norm, relu_squared], ids=lambda f: f.__name__)
 def test_strides_and_broadcast_gradients(function):
     x = values(6, 5, 4).permute(2, 0, 1)
     close(twins(with_gradient(function), x, torch.ones(()).expand(4, 6, 5)), 2e-6)
 
 
-@here
+@with_kernels
 def test_nothing_depends_on_the_run_and_only_matrix_products_on_the_number_of_threads():
     x, grad = values(700, 96), values(700, 96, seed=1)
     run, inputs = head_of(torch.float32, CAPS["sigmoid"])
-    found = []
+    results = []
     threads = torch.get_num_threads()
     try:
         for count in (1, 2, 1):
             torch.set_num_threads(count)
-            found.append([*with_gradient(rms_norm)(x, grad), *with_gradient(relu_squared)(x, grad), *run(*inputs)])
+            results.append([*with_gradient(rms_norm)(x, grad), *with_gradient(relu_squared)(x, grad), *run(*inputs)])
     finally:
         torch.set_num_threads(threads)
-    ours = len(found[0]) - 2  # the head's gradients are of matrix products: torch's, whose sums depend on the threads
-    for other, same in ((found[1], ours), (found[2], ours + 2)):
-        assert all(torch.equal(a, b) for a, b in zip(found[0][:same], other[:same], strict=True))
+    ours = len(results[0]) - 2  # the head's gradients are of matrix products: torch's, whose sums depend on the threads
+    for other, same in ((results[1], ours), (results[2], ours + 2)):
+        assert all(torch.equal(a, b) for a, b in zip(results[0][:same], other[:same], strict=True))
 
 
-@here
+@with_kernels
 def test_what_is_not_a_number_is_not_hidden():
     x = torch.ones(2, 32)
     x[0, 3] = float("nan")
@@ -128,14 +128,14 @@ def test_what_is_not_a_number_is_not_hidden():
     assert loss.isnan()
 
 
-@here
+@with_kernels
 @pytest.mark.parametrize("target", [-1, 9, 2**40])
 def test_a_target_out_of_range_is_refused(target):
     with pytest.raises(IndexError, match="target"):
         linear_cross_entropy(values(2, 8), values(12, 8), torch.tensor([1, target]), 9, None)
 
 
-@here
+@with_kernels
 def test_a_gradient_is_given_once_and_only_once():
     """It is made in place: a second pass over the same graph may not find the first one's leavings."""
     x = values(3, 8).requires_grad_()
@@ -145,7 +145,7 @@ def test_a_gradient_is_given_once_and_only_once():
         loss.backward()
 
 
-@here
+@with_kernels
 def test_plain_torch_serves_to_the_end_of_the_outer_block():
     with plain_torch():
         with plain_torch():
@@ -154,7 +154,7 @@ def test_plain_torch_serves_to_the_end_of_the_outer_block():
     assert twins_of(rms_norm).keys() == {"any", "cpu"}
 
 
-@here
+@with_kernels
 def test_the_compiler_sees_the_twin():
     """torch.compile's graph holds torch operations only, and gives the same numbers."""
     x = values(4, 16)

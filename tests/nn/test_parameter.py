@@ -158,7 +158,7 @@ CHANGES = [
 @pytest.mark.parametrize("change", CHANGES)
 def test_declarations_survive_what_torch_does_to_a_model(compose, build_gpt, change):
     """Roles, initial values and factor pairs: after a copy, a move, a load, with every kind of parameter there is."""
-    words = (
+    overrides = (
         "linear=low_rank",
         "embedding=split",
         "value_embedding=tables",
@@ -166,14 +166,14 @@ def test_declarations_survive_what_torch_does_to_a_model(compose, build_gpt, cha
         "residual=kromhc",
         "mlp=ff",
     )
-    words += ("stream.bigram_rows=60", "optimizer=spectron")
-    model = build_gpt(*words)
+    overrides += ("stream.bigram_rows=60", "optimizer=spectron")
+    model = build_gpt(*overrides)
     before = {name: role for name, _, role in named_roles(model)}
     assert set(before.values()) == {"matrix", "embedding", "head", "value_embedding", "gate", "scalar"}
     values = {name: value.detach().clone() for name, value in model.named_parameters()}
     changed = change(model)
     assert {name: role for name, _, role in named_roles(changed)} == before
-    config = compose(*words)
+    config = compose(*overrides)
     build_optimizers(config, build_groups(config, changed))  # Spectron refuses a factor without its partner
     initialise(changed.float(), 0)
     assert all(torch.equal(value, values[name]) for name, value in changed.named_parameters())

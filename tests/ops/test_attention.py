@@ -16,7 +16,7 @@ from ramen.ops.attention import attention
 from ramen.ops.document_mask import DocumentMask
 from ramen.ops.rotary import rotate, rotation_table
 
-here = pytest.mark.skipif(status() != "C kernels", reason=status())
+with_kernels = pytest.mark.skipif(status() != "C kernels", reason=status())
 # batch, time, heads, head width, documents a row, window
 LAYOUTS = [
     (2, 11, 2, 8, 3, None),
@@ -56,7 +56,7 @@ def run(qkv, grad, mask, window, *, position=None, qk_norm=True, scale=0.3):
     return y.detach(), qkv.grad
 
 
-@here
+@with_kernels
 @pytest.mark.parametrize("qk_norm", [True, False])
 @pytest.mark.parametrize("layout", LAYOUTS, ids=str)
 def test_the_kernel_equals_torch_in_float64(layout, qk_norm):
@@ -65,19 +65,19 @@ def test_the_kernel_equals_torch_in_float64(layout, qk_norm):
     exact = run(
         qkv.double(), grad.double(), mask, window, position=Rotation(shape[3], shape[1]).double(), qk_norm=qk_norm
     )
-    for mine, expected in zip(run(qkv, grad, mask, window, qk_norm=qk_norm), exact, strict=True):
-        torch.testing.assert_close(mine.double(), expected, rtol=1e-5, atol=1e-5)
+    for actual, expected in zip(run(qkv, grad, mask, window, qk_norm=qk_norm), exact, strict=True):
+        torch.testing.assert_close(actual.double(), expected, rtol=1e-5, atol=1e-5)
 
 
-@here
+@with_kernels
 @pytest.mark.parametrize("layout", LAYOUTS, ids=str)
 def test_in_bfloat16_it_is_as_close_as_bfloat16_is(layout):
     *shape, window = layout
     qkv, grad, mask = inputs(*shape, dtype=torch.bfloat16)
     exact = run(qkv.double(), grad.double(), mask, window, position=Rotation(shape[3], shape[1]).double())
-    for mine, expected in zip(run(qkv, grad, mask, window), exact, strict=True):
-        assert mine.dtype == torch.bfloat16
-        assert (mine.double() - expected).norm() <= 4e-3 * expected.norm() + 1e-6
+    for actual, expected in zip(run(qkv, grad, mask, window), exact, strict=True):
+        assert actual.dtype == torch.bfloat16
+        assert (actual.double() - expected).norm() <= 4e-3 * expected.norm() + 1e-6
 
 
 def test_plain_torch_has_the_gradient_of_finite_differences():
@@ -90,7 +90,7 @@ def test_plain_torch_has_the_gradient_of_finite_differences():
     assert torch.autograd.gradcheck(function, qkv.requires_grad_())
 
 
-@here
+@with_kernels
 def test_positions_without_a_table_are_asked():
     """Any callable that keeps a position's contract will do, with the same numbers."""
     qkv, grad, mask = inputs(2, 40, 2, 8, 2)
@@ -101,7 +101,7 @@ def test_positions_without_a_table_are_asked():
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
 
 
-@here
+@with_kernels
 def test_a_table_of_none_leaves_queries_and_keys_where_they_are():
     class Nowhere(torch.nn.Module):
         table = None
@@ -116,25 +116,25 @@ def test_a_table_of_none_leaves_queries_and_keys_where_they_are():
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
 
 
-@here
+@with_kernels
 def test_strides_and_threads_and_repetition_change_nothing():
     qkv, grad, mask = inputs(3, 70, 2, 16, 3)
     expected = run(qkv, grad, mask, 40)
     strided = qkv.permute(4, 3, 2, 1, 0).contiguous().permute(4, 3, 2, 1, 0)
     spread = grad.transpose(1, 2).contiguous().transpose(1, 2)
     threads = torch.get_num_threads()
-    found = []
+    results = []
     try:
         for count in (1, 2):
             torch.set_num_threads(count)
-            found += [run(qkv, grad, mask, 40), run(strided, spread, mask, 40)]
+            results += [run(qkv, grad, mask, 40), run(strided, spread, mask, 40)]
     finally:
         torch.set_num_threads(threads)
-    for other in found:
+    for other in results:
         assert all(torch.equal(a, b) for a, b in zip(expected, other, strict=True))
 
 
-@here
+@with_kernels
 def test_what_is_not_a_number_reaches_those_who_see_it():
     qkv, _, _ = inputs(1, 40, 1, 8, 1)
     qkv[0, 20, 2] = float("nan")  # a value
@@ -143,7 +143,7 @@ def test_what_is_not_a_number_reaches_those_who_see_it():
     assert y[0, 20:].isnan().all()
 
 
-@here
+@with_kernels
 def test_what_is_hidden_weighs_nothing():
     """Not even by the smallest number of float32, which times a value near its largest were one like any other."""
     qkv, grad, mask = inputs(1, 70, 1, 8, 3)
@@ -155,7 +155,7 @@ def test_what_is_hidden_weighs_nothing():
         assert torch.equal(run(changed, grad, mask, None)[0][0, seeing], expected[0, seeing])
 
 
-@here
+@with_kernels
 def test_logits_far_out_of_range_stay_finite():
     qkv, grad, mask = inputs(1, 40, 1, 8, 1)
     y, gradient = run(qkv * 1e3, grad, mask, None, qk_norm=False, scale=1.0)
@@ -193,7 +193,7 @@ def test_starts_are_where_documents_start():
     assert mask.starts.dtype == torch.int32
 
 
-@here
+@with_kernels
 def test_equal_keys_are_seen_equally():
     """By hand: all logits alike, so an output is the mean of the visible values."""
     qkv = torch.ones(1, 6, 3, 1, 2)
@@ -208,7 +208,7 @@ def test_equal_keys_are_seen_equally():
     assert math.isclose(by_kernel[0].item(), 0.0, abs_tol=1e-7)
 
 
-@here
+@with_kernels
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_compiled_it_is_the_same_to_the_bit(dtype):
     """To a compiler each pass is one operation, whose shapes it is told."""
@@ -219,13 +219,13 @@ def test_compiled_it_is_the_same_to_the_bit(dtype):
         y = attention(x, turn, mask, window=9, scale=0.3, qk_norm=True)
         return (y * grad).sum()
 
-    found = []
+    results = []
     for function in (loss, torch.compile(loss, backend="aot_eager", fullgraph=True, dynamic=False)):
         x = qkv.clone().requires_grad_()
         value = function(x)
         value.backward()
-        found.append((value.detach(), x.grad))
-    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+        results.append((value.detach(), x.grad))
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
     starts, settings = mask.starts, (9, 0.3, True)
     torch.library.opcheck(torch.ops.ramen.attention, (qkv, turn.table[:37].contiguous(), starts, *settings))
     y, denominators = torch.ops.ramen.attention(qkv, None, starts, *settings)
@@ -263,18 +263,18 @@ def test_varlen_is_asked_for_the_same_attention(window, monkeypatch):
 
     def documented(q, k, v, begins_q, begins_k, longest_q, longest_k, *, scale, window_size):
         left, right = window_size
-        made = []
+        result = []
         for first, last in pairwise(begins_q):
             ahead = torch.arange(last - first)[None, :] - torch.arange(last - first)[:, None]  # key less query
             seen = (ahead <= right) & ((ahead >= -left) | (left == -1))
             part = (x[first:last].transpose(0, 1) for x in (q, k, v))
-            made.append(F.scaled_dot_product_attention(*part, attn_mask=seen, scale=scale).transpose(0, 1))
+            result.append(F.scaled_dot_product_attention(*part, attn_mask=seen, scale=scale).transpose(0, 1))
             assert last - first <= min(longest_q, longest_k)
         assert torch.equal(begins_q, begins_k) and begins_q.dtype == torch.int32
-        return torch.cat(made)
+        return torch.cat(result)
 
     monkeypatch.setattr(varlen, "varlen_attn", documented)
     mask = DocumentMask(torch.stack(PACKED))
     q, k, v = torch.randn(3, 2, 512, 2, 16, generator=torch.Generator().manual_seed(0))
-    made = (backends()[name].attend(q, k, v, mask, window, 0.4) for name in ("varlen", "sdpa"))
-    torch.testing.assert_close(*made, rtol=1e-4, atol=1e-5)
+    result = (backends()[name].attend(q, k, v, mask, window, 0.4) for name in ("varlen", "sdpa"))
+    torch.testing.assert_close(*result, rtol=1e-4, atol=1e-5)

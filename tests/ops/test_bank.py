@@ -32,12 +32,12 @@ def tolerance(dtype):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_stacking_and_back(dtype):
-    made = tensors(dtype)
-    bank = stack(made)
+    result = tensors(dtype)
+    bank = stack(result)
     assert bank.shape == (10, 5, 7) and bank.dtype == torch.promote_types(dtype, torch.float32)
-    back = unstack(bank, made)
-    assert all(torch.equal(a.to(dtype), b) and a.data_ptr() != b.data_ptr() for a, b in zip(back, made, strict=True))
-    assert [view.shape for view in unstack(bank.new_ones(10), made)] == [t.shape[:-2] for t in made]
+    back = unstack(bank, result)
+    assert all(torch.equal(a.to(dtype), b) and a.data_ptr() != b.data_ptr() for a, b in zip(back, result, strict=True))
+    assert [view.shape for view in unstack(bank.new_ones(10), result)] == [t.shape[:-2] for t in result]
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -70,7 +70,7 @@ def test_descend(by, dtype, cautious, decay, special):
         "step_scale": values(10, 1, 1, seed=5, dtype=wide).abs(),
     }
     more |= {"radius": torch.tensor([0.0, 2.0] * 5, dtype=wide)}
-    given = {key: value if key == special else None for key, value in more.items()}
+    arguments = {key: value if key == special else None for key, value in more.items()}
     mask = (d * w >= 0).double() if cautious else 1.0
     x = more["decay_target"].double() if special == "decay_target" else w
     step_scale = more["step_scale"].double() if special == "step_scale" else 1.0
@@ -80,7 +80,7 @@ def test_descend(by, dtype, cautious, decay, special):
         radius = more["radius"].double()[:, None, None]
         expected = expected * torch.where(radius > 0, radius / norm, (5**0.5 / norm).clamp_max(1))
     with by():
-        descend(weights, direction, rate=0.3, decay=decay, cautious=cautious, **given)
+        descend(weights, direction, rate=0.3, decay=decay, cautious=cautious, **arguments)
     torch.testing.assert_close(stack(weights).double(), expected, rtol=tolerance(dtype), atol=tolerance(dtype))
 
 

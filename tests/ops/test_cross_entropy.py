@@ -79,15 +79,15 @@ def test_padding_never_enters_and_gets_no_gradient():
 def test_ignored_targets_count_nothing_and_their_tokens_get_no_gradient():
     ignored = (0, 7, 22)
     x, weight, targets = inputs(ignored)
-    kept = targets != IGNORED
+    saved = targets != IGNORED
     x.requires_grad_()
     weight.requires_grad_()
     with_ignored = chunked(x, weight, targets, VOCABULARY, None, None, 5)
     with_ignored.backward()
-    assert torch.equal(x.grad[~kept], torch.zeros(len(ignored), DIM))
-    expected, grad_x, grad_weight = oracle(x[kept], weight, targets[kept], None)
+    assert torch.equal(x.grad[~saved], torch.zeros(len(ignored), DIM))
+    expected, grad_x, grad_weight = oracle(x[saved], weight, targets[saved], None)
     torch.testing.assert_close(with_ignored.double(), expected, rtol=1e-6, atol=1e-5)
-    torch.testing.assert_close(x.grad[kept].double(), grad_x, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(x.grad[saved].double(), grad_x, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(weight.grad.double(), grad_weight, rtol=1e-5, atol=2e-5)
 
 

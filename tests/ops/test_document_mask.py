@@ -44,19 +44,19 @@ def test_boundaries_are_the_same_when_their_number_is_known(documents):
     assert boundaries(mask).tolist() == [*begins, rows * length]
     assert boundaries(mask.paired()).tolist() == [2 * begin for begin in (*begins, rows * length)]
     known = DocumentMask(documents, len(begins))
-    for told, found in ((known, mask), (known.paired(), mask.paired())):
-        assert torch.equal(boundaries(told), boundaries(found)) and boundaries(told).dtype == torch.int32
+    for reported, results in ((known, mask), (known.paired(), mask.paired())):
+        assert torch.equal(boundaries(reported), boundaries(results)) and boundaries(reported).dtype == torch.int32
 
 
 def test_each_window_and_number_type_has_a_mask_of_its_own():
     """Layers with different windows share one object; none may be handed another's mask."""
     mask = DocumentMask(torch.zeros(1, 6, dtype=torch.long))
     asked = [(None, torch.float32), (1, torch.float32), (3, torch.float32), (3, torch.bfloat16), (None, torch.float32)]
-    made = [mask.additive(*key) for key in asked]
-    for (window, dtype), additive in zip(asked, made, strict=True):
+    result = [mask.additive(*key) for key in asked]
+    for (window, dtype), additive in zip(asked, result, strict=True):
         assert additive.dtype == dtype
         assert torch.equal(additive == 0, mask.dense(window))
-    assert made[0] is made[-1]  # and made once
+    assert result[0] is result[-1]  # and made once
     windows, at = (None, 1, 3, None), torch.arange(6)
     for window, blocks in zip(windows, [block_mask(mask, window) for window in windows], strict=True):
         assert blocks.mask_mod(torch.tensor(0), 0, at[:, None], at).equal(mask.dense(window)[0, 0])
@@ -91,8 +91,10 @@ def test_a_compiler_may_not_lay_blocks_out_as_it_likes():
 def blocks_are_right(documents, window):
     mask, length = DocumentMask(documents), documents.shape[1]
     dense, blocks = mask.dense(window), block_mask(mask, window)
-    found = create_block_mask(lambda b, h, q, k: dense[b, 0, q, k], 2, None, length, length, device="cpu")
-    for mine, expected in zip(blocks.as_tuple()[:-1], found.as_tuple()[:-1], strict=True):
-        assert mine.equal(expected) and mine.dtype == expected.dtype if torch.is_tensor(mine) else mine == expected
+    results = create_block_mask(lambda b, h, q, k: dense[b, 0, q, k], 2, None, length, length, device="cpu")
+    for actual, expected in zip(blocks.as_tuple()[:-1], results.as_tuple()[:-1], strict=True):
+        assert (
+            actual.equal(expected) and actual.dtype == expected.dtype if torch.is_tensor(actual) else actual == expected
+        )
     at = torch.arange(length)
     assert blocks.mask_mod(torch.tensor(1), 0, at[:, None], at).equal(dense[1, 0])

@@ -77,13 +77,13 @@ def test_near_the_identity_the_gradient_is_that_of_the_values(by, streams, noise
     weights, step = logits(streams, streams, dtype=torch.float64, seed=1), 1e-4
     with by():
         x = start.clone().requires_grad_()
-        (found,) = torch.autograd.grad((sinkhorn_knopp(x, 20) * weights).sum(), x)
+        (results,) = torch.autograd.grad((sinkhorn_knopp(x, 20) * weights).sum(), x)
         moved = [start + sign * step * unit.view(streams, -1) for unit in torch.eye(streams**2) for sign in (1, -1)]
         values = (sinkhorn_knopp(torch.stack(moved), 20) * weights).sum((-2, -1)).view(-1, 2)
     expected = ((values[:, 0] - values[:, 1]) / (2 * step)).view(streams, -1)
-    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3 * expected.abs().max().item())
+    torch.testing.assert_close(results, expected, rtol=1e-3, atol=1e-3 * expected.abs().max().item())
     for axis in (0, 1):  # a whole row or column of logits can rise and change nothing
-        torch.testing.assert_close(found.sum(axis), torch.zeros(streams, dtype=torch.float64), rtol=0, atol=1e-7)
+        torch.testing.assert_close(results.sum(axis), torch.zeros(streams, dtype=torch.float64), rtol=0, atol=1e-7)
 
 
 def test_sinkhorn_by_hand():

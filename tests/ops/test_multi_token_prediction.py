@@ -41,7 +41,7 @@ def test_loss_and_gradients_are_those_of_the_weighted_sum(by, cap, padded, chunk
     parts = [F.cross_entropy(logits, targets[:, k], reduction="sum", ignore_index=IGNORED) for k in range(3)]
     expected = parts[0] + 0.5 * parts[1] + 0.25 * parts[2]
     torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-4)
-    got, wanted = (torch.autograd.grad(made, (x, weight), retain_graph=True) for made in (loss, expected))
+    got, wanted = (torch.autograd.grad(result, (x, weight), retain_graph=True) for result in (loss, expected))
     torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-4)
     with torch.no_grad():
         torch.testing.assert_close(head(), loss.detach())
@@ -52,7 +52,7 @@ def test_weights_of_zero_are_the_next_token_alone():
     alone = linear_cross_entropy(x, weight, targets[:, 0], VOCABULARY, None)
     joined = linear_cross_entropy(x, weight, targets[:, 0], VOCABULARY, None, mtp=(targets[:, 1:], torch.zeros(2)))
     torch.testing.assert_close(joined, alone, rtol=1e-6, atol=1e-6)
-    for got, wanted in zip(*(torch.autograd.grad(made, (x, weight)) for made in (joined, alone)), strict=True):
+    for got, wanted in zip(*(torch.autograd.grad(result, (x, weight)) for result in (joined, alone)), strict=True):
         torch.testing.assert_close(got, wanted, rtol=1e-5, atol=1e-6)
 
 
@@ -63,7 +63,7 @@ def test_bfloat16_gradients_are_close():
     with torch.autocast("cpu", torch.bfloat16):
         close = linear_cross_entropy(x, weight, targets[:, 0], VOCABULARY, None, mtp=(targets[:, 1:], weights))
     assert close.item() == pytest.approx(exact.item(), rel=0.01)
-    wanted, got = (torch.autograd.grad(made, weight)[0] for made in (exact, close))
+    wanted, got = (torch.autograd.grad(result, weight)[0] for result in (exact, close))
     assert (got - wanted).norm() < 0.02 * wanted.norm()
 
 

@@ -103,10 +103,10 @@ def test_zero_rows_and_columns_stay_zero(function, shape):
     x[3], x[:, 5] = 0, 0
     y = function(x)
     assert y.isfinite().all() and (y[3] == 0).all() and (y[:, 5] == 0).all()
-    kept = torch.ones(shape[1], dtype=torch.bool)
-    kept[5] = False
+    saved = torch.ones(shape[1], dtype=torch.bool)
+    saved[5] = False
     if function is sinkhorn:
-        assert close(norms(y, -2)[kept] / shape[0] ** 0.5, 1.0, 1e-6)
+        assert close(norms(y, -2)[saved] / shape[0] ** 0.5, 1.0, 1e-6)
     x[1] *= 1e-12  # small, but a row like any other
     assert norms(function(x, steps=3), -1)[1] > 0.1
 

@@ -8,8 +8,8 @@ from ramen.ops.streams import normed_linear, read_and_mix, write
 
 
 def values(*shape: int, seed: int = 0) -> torch.Tensor:
-    made = torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    return made.requires_grad_()
+    result = torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return result.requires_grad_()
 
 
 @pytest.mark.parametrize("shape", [(5, 7), (2, 3, 7)])
@@ -47,7 +47,7 @@ def test_gradients_are_not_rounded_where_a_branch_is(function, shapes):
     loss = sum(part.square().sum() for part in (y if isinstance(y, tuple) else (y,)))
     exact = gradients()
     with torch.autocast("cpu", torch.bfloat16):
-        assert all(torch.equal(mine, right) for mine, right in zip(gradients(), exact, strict=True))
+        assert all(torch.equal(actual, right) for actual, right in zip(gradients(), exact, strict=True))
 
 
 def test_write():

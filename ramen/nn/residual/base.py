@@ -16,6 +16,7 @@ from torch import Tensor
 from ramen.nn.contracts import Branch, Residual
 from ramen.nn.parameter import constant, parameter
 from ramen.ops.bank import upcast
+from ramen.ops.checks import check_one_of
 from ramen.ops.streams import normed_linear, read_and_mix, write
 
 Init = Literal["paper", "identity"]
@@ -64,6 +65,7 @@ class Manifold(Streams):
 
     def __init__(self, dim: int, sublayer: int, streams: int, mix_bias: Tensor, *, dynamic: bool, init: Init):
         super().__init__(dim, sublayer, streams, 1)
+        check_one_of("paper", "identity", init=init)
         assigned = torch.arange(streams) == sublayer % streams
         reading = writing = 2.0 * assigned - 1
         if init == "identity":

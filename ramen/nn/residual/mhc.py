@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from ramen.nn.residual.base import OFF_DIAGONAL, Manifold, eye_like
-from ramen.ops.checks import COUNTS, check_range
+from ramen.ops.checks import COUNTS, check_one_of, check_range
 from ramen.ops.doubly_stochastic import orthostochastic, sinkhorn_knopp
 
 Projection = Literal["sinkhorn", "orthostochastic"]
@@ -41,12 +41,13 @@ class MHC(Manifold):
     ):
         check_range("[2, inf)", streams=streams)
         check_range(COUNTS, iterations=iterations)
+        check_one_of("sinkhorn", "orthostochastic", projection=projection)
         check_range("(0, 1) or null", identity_mix=identity_mix)
         start = _start(streams, projection, near_identity=identity_mix is None).flatten()
         if identity_mix is not None:  # a is the sigmoid of a logit of its own, behind those of H
             start = torch.cat((start, torch.tensor([math.log(identity_mix / (1 - identity_mix))])))
         super().__init__(dim, sublayer, streams, start, **base)
-        self.project = {"sinkhorn": sinkhorn_knopp, "orthostochastic": orthostochastic}[projection]
+        self.project = sinkhorn_knopp if projection == "sinkhorn" else orthostochastic
         self.iterations = iterations
 
     def mix(self, logits: Tensor) -> Tensor:

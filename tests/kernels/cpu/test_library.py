@@ -14,7 +14,7 @@ from ramen.kernels import status
 from ramen.kernels.cpu import library
 
 ROOT = Path(__file__).resolve().parents[3]
-here = pytest.mark.skipif(status() != "C kernels", reason=status())
+with_kernels = pytest.mark.skipif(status() != "C kernels", reason=status())
 posix = pytest.mark.skipif(os.name != "posix", reason="owners and modes of files are POSIX's")
 
 ASK = """
@@ -58,14 +58,14 @@ def cached(compiled, tmp_path) -> Path:
     return path
 
 
-@here
+@with_kernels
 def test_a_library_is_compiled_once_and_kept(cached):
     before = cached.stat().st_mtime_ns
     assert ask(cached.parents[1]).stdout == "C kernels\n"
     assert [*cached.parent.iterdir()] == [cached] and cached.stat().st_mtime_ns == before
 
 
-@here
+@with_kernels
 @pytest.mark.parametrize("damage", ["cut", "empty", "flipped", "another's"])
 def test_a_damaged_library_is_never_loaded_and_healed(cached, damage):
     content = cached.read_bytes()
@@ -78,7 +78,7 @@ def test_a_damaged_library_is_never_loaded_and_healed(cached, damage):
     assert all(b"planted" not in path.read_bytes() for path in cached.parent.iterdir())
 
 
-@here
+@with_kernels
 @posix
 def test_a_library_others_can_write_to_is_not_loaded(cached):
     """Even with the right content: it could be changed after it was looked at."""
@@ -87,7 +87,7 @@ def test_a_library_others_can_write_to_is_not_loaded(cached):
     assert not any(path.stat().st_mode & 0o022 for path in cached.parent.iterdir())
 
 
-@here
+@with_kernels
 @posix
 def test_a_folder_others_can_write_to_is_not_used(cached):
     cached.parent.chmod(0o777)
@@ -109,7 +109,7 @@ def test_what_another_user_planted_is_not_loaded(cached, what):
     assert ("is not this user's alone" in done.stderr) == (what == "folder")
 
 
-@here
+@with_kernels
 def test_processes_with_one_number_do_not_disturb_each_other(tmp_path):
     """As in containers that share a cache: several compile at once, and none sees another's unfinished file."""
     variables = {**os.environ, "XDG_CACHE_HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}
@@ -126,15 +126,15 @@ COMPILERS = {
 }
 
 
-@pytest.mark.parametrize(("script", "told"), COMPILERS.items(), ids=COMPILERS.values())
-def test_without_a_compiler_torch_serves_and_says_so_once(tmp_path, script, told):
+@pytest.mark.parametrize(("script", "reported"), COMPILERS.items(), ids=COMPILERS.values())
+def test_without_a_compiler_torch_serves_and_says_so_once(tmp_path, script, reported):
     compiler = tmp_path / "cc"
     if script is not None:
         compiler.write_text(script)
         compiler.chmod(0o755)
     done = ask(tmp_path, CC=str(compiler))
-    assert done.stdout.startswith("plain torch, which is slower (") and told in done.stdout
-    assert done.stderr.count(told) == 1
+    assert done.stdout.startswith("plain torch, which is slower (") and reported in done.stdout
+    assert done.stderr.count(reported) == 1
     assert not [*(tmp_path / "ramen").glob("*")]
 
 
@@ -144,9 +144,9 @@ def test_a_run_says_what_served(tmp_path, small, variable):
     value = {"CC": "/no/compiler", "RAMEN_KERNELS": "off"}[variable]
     environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path), variable: value}
 
-    def train(name: str, *words: str) -> subprocess.CompletedProcess[str]:
-        words = (*small, "trainer.steps=1", f"hydra.run.dir={tmp_path / name}", *words)
-        command = [sys.executable, "train.py", *words]
+    def train(name: str, *overrides: str) -> subprocess.CompletedProcess[str]:
+        overrides = (*small, "trainer.steps=1", f"hydra.run.dir={tmp_path / name}", *overrides)
+        command = [sys.executable, "train.py", *overrides]
         return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
 
     done = train("run", "precision=bf16")
@@ -171,7 +171,7 @@ def test_a_cache_that_cannot_be_made_is_replaced(tmp_path, monkeypatch):
     assert folder.is_dir() and tmp_path not in folder.parents and folder == cache_folder()
 
 
-@here
+@with_kernels
 def test_kernels_are_for_ordinary_tensors_of_the_cpu():
     x = torch.ones(2)
     assert library.kernels(x) and library.kernels(x.bfloat16())
@@ -181,7 +181,7 @@ def test_kernels_are_for_ordinary_tensors_of_the_cpu():
     assert torch.func.vmap(lambda row: row + float(library.kernels(row) is not None))(torch.zeros(2, 3)).eq(0).all()
 
 
-@here
+@with_kernels
 def test_a_kernel_refuses_what_it_cannot_read():
     kernels = library.kernels(torch.ones(2))
     with pytest.raises(ValueError, match="contiguous"):

@@ -41,8 +41,8 @@ def test_against_float64(lead):
     weights = draw(*expected.shape, seed=9)
     got.backward(weights)
     expected.backward(weights.double())
-    for mine, theirs in zip(ours, exact, strict=True):
-        torch.testing.assert_close(mine.grad, theirs.grad.float(), rtol=1e-5, atol=1e-5)
+    for actual, theirs in zip(ours, exact, strict=True):
+        torch.testing.assert_close(actual.grad, theirs.grad.float(), rtol=1e-5, atol=1e-5)
 
 
 def test_without_gradients_nothing_is_kept():
@@ -54,11 +54,11 @@ def test_without_gradients_nothing_is_kept():
 
 
 def test_it_keeps_the_hidden_layer_once():
-    kept: list[int] = []
+    saved: list[int] = []
     x, up, down = operands(CHUNK)
-    with torch.autograd.graph.saved_tensors_hooks(lambda t: (kept.append(t.numel()), t)[1], lambda t: t):
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: (saved.append(t.numel()), t)[1], lambda t: t):
         fused(x, up, down)
-    assert sorted(kept) == sorted([x.numel(), up.numel(), down.numel(), CHUNK * len(up)])
+    assert sorted(saved) == sorted([x.numel(), up.numel(), down.numel(), CHUNK * len(up)])
 
 
 def test_a_gradient_that_is_no_row_of_memory_after_another():

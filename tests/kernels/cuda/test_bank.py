@@ -43,11 +43,11 @@ def test_momentum_is_the_twins(count: int, nesterov: bool) -> None:
     with plain_torch():
         expected = bank.accumulate(gradients, twin, beta=0.9, nesterov=nesterov)
     for beta in (0.9, torch.tensor(0.9)):
-        mine = momentum.clone()
-        used = bank_triton.accumulate(gradients, mine, beta=beta, nesterov=nesterov)
-        torch.testing.assert_close(mine, twin)
+        actual = momentum.clone()
+        used = bank_triton.accumulate(gradients, actual, beta=beta, nesterov=nesterov)
+        torch.testing.assert_close(actual, twin)
         torch.testing.assert_close(used, expected)
-        assert (used is mine) == (not nesterov)
+        assert (used is actual) == (not nesterov)
 
 
 @interpreted
@@ -75,14 +75,14 @@ def test_they_compile_for_gpus_that_are_not_here(compiled_for: Callable[..., Any
     """Into loads and stores of four numbers at once, wherever the tensors lie."""
     from ramen.kernels.cuda import bank as bank_triton
 
-    def made(kernel: Any, own: dict[str, str], fixed: dict[str, Any], count: str = "i32") -> str:
+    def compiled(kernel: Any, sizes: dict[str, str], fixed: dict[str, Any], count: str = "i32") -> str:
         places = [name for name in kernel.arg_names if name[1:].isdigit()]
-        types = dict.fromkeys(places, "*fp32") | own | {"first": "i32", "count": count}
+        types = dict.fromkeys(places, "*fp32") | sizes | {"first": "i32", "count": count}
         return compiled_for(kernel, capability, types, fixed | {"block": bank_triton.BLOCK}).asm["ptx"]
 
     tensors = dict.fromkeys(("momentum", "used", "beta"), "*fp32")
-    text = made(bank_triton._accumulate, tensors, {"nesterov": True})
+    text = compiled(bank_triton._accumulate, tensors, {"nesterov": True})
     assert text.count("ld.global.v4") == text.count("st.global.v4") == 2 * bank_triton.BLOCK // 512
     tensors = dict.fromkeys(("direction", "rate", "decay"), "*fp32") | {"elements": "i32"}
-    text = made(bank_triton._descend, tensors, {"decay_target": None, "step_scale": None, "cautious": True})
+    text = compiled(bank_triton._descend, tensors, {"decay_target": None, "step_scale": None, "cautious": True})
     assert text.count("ld.global.v4") == 2 * text.count("st.global.v4") > 0

@@ -47,13 +47,15 @@ def test_it_compiles_for_gpus_that_are_not_here(
     types = {"logits": "*bf16", "targets": "*i64", "losses": "*fp32"}
     types |= dict.fromkeys(("height", "slope", "offset", "gain", "lift"), "fp32")
     fixed = dict(stride=50304, vocabulary=50257, capped=capped, differentiated=True, block=BLOCK, each=EACH)
-    made = compiled_for(_row, capability, types, fixed, num_warps=WARPS)
-    assert made.metadata.shared < 48 * 1024
-    assert "ld.global.v4" in made.asm["ptx"] and "ld.local" not in made.asm["ptx"]  # wide loads, no spilled registers
-    given = re.findall(r"min\.NaN\.f32 \w, (%r\d+)", made.asm["ptx"])
-    assert bool(given) == capped
+    result = compiled_for(_row, capability, types, fixed, num_warps=WARPS)
+    assert result.metadata.shared < 48 * 1024
+    assert (
+        "ld.global.v4" in result.asm["ptx"] and "ld.local" not in result.asm["ptx"]
+    )  # wide loads, no spilled registers
+    arguments = re.findall(r"min\.NaN\.f32 \w, (%r\d+)", result.asm["ptx"])
+    assert bool(arguments) == capped
     assert all(
-        len(re.findall(rf"{name}\b", made.asm["ptx"])) > 1 for name in given
+        len(re.findall(rf"{name}\b", result.asm["ptx"])) > 1 for name in arguments
     )  # none is read that was never written
 
 
@@ -68,10 +70,10 @@ def test_annotations_inside_kernels_are_constants_alone() -> None:
 
 @pytest.fixture
 def kernel(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    from ramen.kernels.cuda import cross_entropy as made
+    from ramen.kernels.cuda import cross_entropy as module
 
-    monkeypatch.setattr(made, "BLOCK", 64)  # three blocks a row, the last one cut
-    return made
+    monkeypatch.setattr(module, "BLOCK", 64)  # three blocks a row, the last one cut
+    return module
 
 
 def inputs(dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
@@ -128,10 +130,10 @@ def test_the_head_runs_on_it_where_it_is_chosen(
 ) -> None:
     x, weight = torch.randn(ROWS, 12, requires_grad=True), torch.randn(PADDED, 12, requires_grad=True)
     targets = inputs()[1]
-    made = []
+    result = []
     for serving in (plain(cross_entropy_rows), twins(cross_entropy_rows)["cuda"]):
         monkeypatch.setitem(twins(cross_entropy_rows), "cpu", serving)
         loss = chunked(x, weight, targets, VOCABULARY, softcap, chunk_tokens=3)
-        made.append((loss, *torch.autograd.grad(loss, (x, weight))))
-    for expected, fused in zip(*made, strict=True):
+        result.append((loss, *torch.autograd.grad(loss, (x, weight))))
+    for expected, fused in zip(*result, strict=True):
         torch.testing.assert_close(fused, expected, rtol=1e-5, atol=1e-4)

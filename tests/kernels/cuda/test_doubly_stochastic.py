@@ -51,5 +51,5 @@ def test_they_compile_for_gpus_that_are_not_here(compiled_for: Callable[..., Any
 
     fixed = {"iterations": 20, "size": size, "padded": triton.next_power_of_2(size), "tokens": kernels.TOKENS}
     types = dict.fromkeys(("matrices", "out"), "*fp32") | {"count": "i32"}
-    made = compiled_for(kernels._scale, capability, types, fixed, num_warps=1)
-    assert made.metadata.shared == 0  # a matrix is in one thread
+    result = compiled_for(kernels._scale, capability, types, fixed, num_warps=1)
+    assert result.metadata.shared == 0  # a matrix is in one thread

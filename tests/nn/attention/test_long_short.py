@@ -35,8 +35,8 @@ def test_the_pattern_is_repeated_over_the_layers(build_gpt, rows):
 
 
 def test_short_and_long_windows_may_be_one(build_gpt, rows):
-    words = "attention.pattern=LS", "attention.long_window_tokens=4", "attention.short_window_tokens=4"
-    same, long = build_gpt(*words, noise=0.3), build_gpt("attention.long_window_tokens=4", noise=0.3)
+    options = "attention.pattern=LS", "attention.long_window_tokens=4", "attention.short_window_tokens=4"
+    same, long = build_gpt(*options, noise=0.3), build_gpt("attention.long_window_tokens=4", noise=0.3)
     assert torch.equal(same(rows((12,))), long(rows((12,))))
 
 
@@ -53,8 +53,8 @@ def test_windows_move_together(build_gpt, rows):
 @pytest.mark.parametrize("windows", [(11, 3), (None, 3), (None, None)])
 def test_weights_come_with_their_windows(build_gpt, windows):
     pattern = "attention.pattern=LS" if windows[1] else "attention.pattern=L"
-    words = pattern, f"attention.short_window_tokens={2 if windows[1] else 'null'}"
-    model, restored = build_gpt(*words), build_gpt(*words)
+    options = pattern, f"attention.short_window_tokens={2 if windows[1] else 'null'}"
+    model, restored = build_gpt(*options), build_gpt(*options)
     model.move_windows(windows)
     restored.load_state_dict(model.state_dict())
     assert restored.windows == model.windows == windows
@@ -145,7 +145,9 @@ def test_the_gate_halves_attention_at_the_start(build_gpt):
 
 @pytest.mark.parametrize("inputs", [5, 16])
 def test_the_gate_of_a_head_reads_the_first_dimensions(build_gpt, inputs):
-    plain, gated = (build_gpt(f"attention.gate_inputs={given}").blocks[0].attention for given in ("null", inputs))
+    plain, gated = (
+        build_gpt(f"attention.gate_inputs={arguments}").blocks[0].attention for arguments in ("null", inputs)
+    )
     with torch.no_grad():
         gated.gate.normal_()
         for module in (plain, gated):
@@ -260,10 +262,10 @@ def test_flex_agrees_where_it_can_run(window):
     documents = torch.cat([torch.full((60,), 0), torch.full((3,), 1), torch.full((90,), 2)]).expand(2, -1)
     q, k, v = torch.randn(3, 2, 153, 2, 16)
     with torch.no_grad():
-        made = [
+        result = [
             backend.attend(q, k, v, DocumentMask(documents), window, 0.4) for backend in (DenseAttention, FlexAttention)
         ]
-    torch.testing.assert_close(*made, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(*result, rtol=1e-4, atol=1e-4)
 
 
 def test_flex_leaves_out_blocks_that_nobody_sees():
@@ -277,20 +279,20 @@ def test_flex_leaves_out_blocks_that_nobody_sees():
 @pytest.mark.parametrize("backend", ["sdpa", "flex", "varlen"])
 def test_masks_are_made_before_the_layers(build_gpt, rows, monkeypatch, backend, narrow):
     """A layer may be compiled by itself, and run again for its gradient: it finds all that it asks its mask for."""
-    computed, told = [], []
+    computed, reported = [], []
     once = DocumentMask.once
 
     def noting(mask, key, compute):
         return once(mask, key, lambda: computed.append(key) or compute())
 
     monkeypatch.setattr(DocumentMask, "once", noting)
-    monkeypatch.setattr(kernels, "choose", lambda *given: told.append(given[-1]) or backend)
+    monkeypatch.setattr(kernels, "choose", lambda *arguments: reported.append(arguments[-1]) or backend)
     monkeypatch.setattr(VarlenAttention, "attend", lambda q, k, v, mask, *more: v + boundaries(mask)[0])
-    words = "attention.pattern=LSN", "attention.short_window_tokens=4", "attention.paired_layers=[0,4]"
-    model, at = build_gpt("model.layers=5", *words), []
+    options = "attention.pattern=LSN", "attention.short_window_tokens=4", "attention.paired_layers=[0,4]"
+    model, at = build_gpt("model.layers=5", *options), []
     for block in (model.blocks[0], model.blocks[-1]):
-        block.register_forward_hook(lambda block, given, made: at.append(computed.copy()))
-    model.blocks[0].register_forward_pre_hook(lambda block, given: at.extend((told.copy(), computed.copy())))
+        block.register_forward_hook(lambda block, arguments, result: at.append(computed.copy()))
+    model.blocks[0].register_forward_pre_hook(lambda block, arguments: at.extend((reported.copy(), computed.copy())))
     for block in model.blocks[::3]:
         block.attention.compiled = True
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=narrow):
@@ -302,7 +304,7 @@ def test_masks_are_made_before_the_layers(build_gpt, rows, monkeypatch, backend,
 def test_the_backend_asked_for_is_the_one_that_runs(build_gpt, rows, monkeypatch):
     ran = []
     attend = DenseAttention.attend
-    monkeypatch.setattr(DenseAttention, "attend", lambda *given: ran.append("sdpa") or attend(*given))
+    monkeypatch.setattr(DenseAttention, "attend", lambda *arguments: ran.append("sdpa") or attend(*arguments))
     build_gpt("attention.backend=sdpa")(rows((12,)))
     assert ran == ["sdpa"] * 2
 

@@ -81,12 +81,12 @@ def test_with_qk_norm_the_size_of_query_and_key_maps_does_not_matter(make, index
 def test_every_option_changes_the_result(make):
     """No option is dead, and none equals another."""
     changed = ["qk_norm=false", "long_window_tokens=3", "scale=0.5", "init_scale=2.0", "output_init_scale=0.5"]
-    made = []
+    result = []
     for overrides in [[], *([f"attention.{option}"] for option in changed)]:
         module, turn = make(*overrides)
-        made.append(module(inputs(), turn, DocumentMask(DOCUMENTS)))
-    for i, first in enumerate(made):
-        for j, second in enumerate(made[:i]):
+        result.append(module(inputs(), turn, DocumentMask(DOCUMENTS)))
+    for i, first in enumerate(result):
+        for j, second in enumerate(result[:i]):
             assert (first - second).abs().max() > 1e-3, (i, j)
 
 

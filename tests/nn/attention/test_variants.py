@@ -18,7 +18,7 @@ DOCUMENTS = torch.tensor([[1, 1, 1, 1, 1, 1, 2, 3, 3, 3], [0, 0, 1, 1, 1, 1, 1, 
 def make(compose):
     """make(**changes): attention of layer 0 with every weight alive, and its position."""
 
-    def made(position="half_rope", linear="dense", **changes):
+    def result(position="half_rope", linear="dense", **changes):
         config = compose(f"position={position}", f"linear={linear}")
         turn = factory(config["position"])(DIM // HEADS, TIME)
         module = factory(config["attention"] | changes)(DIM, HEADS, factory(config["linear"]), 0, 4, turn.turning)
@@ -28,7 +28,7 @@ def make(compose):
                 value += 0.3 * torch.randn(value.shape, generator=generator(0, name))
         return module, turn
 
-    return made
+    return result
 
 
 def inputs(seed=0):
@@ -93,8 +93,8 @@ def test_xsa_takes_out_what_lies_along_the_own_value():
     error, rounding = (exclude_self(*narrow, ones) - exact).norm(), (exact.bfloat16() - exact).norm()
     assert error <= 1.01 * rounding  # once
     nothing = torch.zeros_like(v).requires_grad_()
-    kept = exclude_self(y, nothing, torch.ones(HEADS))
-    assert torch.equal(kept, y) and torch.autograd.grad(kept.sum(), nothing)[0].isfinite().all()
+    saved = exclude_self(y, nothing, torch.ones(HEADS))
+    assert torch.equal(saved, y) and torch.autograd.grad(saved.sum(), nothing)[0].isfinite().all()
 
 
 def test_xsa_starts_as_nothing_and_knows_value_embeddings(build_gpt, rows):

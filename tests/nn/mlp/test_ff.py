@@ -11,8 +11,8 @@ DIM = 16
 @pytest.fixture
 def ff(component):
     """ff(depth, **changes): one whose delta is not zero at the start."""
-    given = {"activation": "gelu", "output_init_scale": 1.0}
-    return lambda depth=3, **changes: component("mlp", "ff", DIM, depth=depth, **given | changes)
+    arguments = {"activation": "gelu", "output_init_scale": 1.0}
+    return lambda depth=3, **changes: component("mlp", "ff", DIM, depth=depth, **arguments | changes)
 
 
 def values(*shape: int) -> torch.Tensor:

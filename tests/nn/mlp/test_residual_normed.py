@@ -11,8 +11,8 @@ DIM = 16
 @pytest.fixture
 def residual_normed(component):
     """residual_normed(**changes): two blocks of two units, and a delta that is not zero at the start."""
-    given = {"residual_every": 2, "output_init_scale": 1.0}
-    return lambda **changes: component("mlp", "residual_normed", DIM, **given | changes)
+    arguments = {"residual_every": 2, "output_init_scale": 1.0}
+    return lambda **changes: component("mlp", "residual_normed", DIM, **arguments | changes)
 
 
 def values(*shape: int) -> torch.Tensor:

@@ -43,10 +43,10 @@ def test_formula(mhc):
 
 def test_starts_as_the_paper(mhc):
     pre, res, post = matrices(mhc(sublayer=6), values(5, 4, DIM))
-    own = torch.tensor([1 - SIGMOID_1] * 4)
-    own[6 % 4] = SIGMOID_1
-    torch.testing.assert_close(pre, own.expand(5, 4))
-    torch.testing.assert_close(post, 2 * own.expand(5, 4))
+    separate = torch.tensor([1 - SIGMOID_1] * 4)
+    separate[6 % 4] = SIGMOID_1
+    torch.testing.assert_close(pre, separate.expand(5, 4))
+    torch.testing.assert_close(post, 2 * separate.expand(5, 4))
     off = math.exp(-8) / (1 + 3 * math.exp(-8))
     torch.testing.assert_close(res, torch.eye(4).expand(5, 4, 4), atol=1.1 * 3 * off, rtol=0)
     torch.testing.assert_close(res[0, 0, 1].item(), off, rtol=1e-3, atol=0)
@@ -105,11 +105,11 @@ def test_an_identity_mix_leaves_no_parameter_without_a_gradient(build_gpt, rows)
     assert [name for name, p in model.named_parameters() if not p.grad.any()] == []
 
 
-@pytest.mark.parametrize(("identity_mix", "own"), [(None, 0.995), (0.01, 0.99)])
+@pytest.mark.parametrize(("identity_mix", "separate"), [(None, 0.995), (0.01, 0.99)])
 @pytest.mark.parametrize("projection", ["sinkhorn", "orthostochastic"])
-def test_mixing_starts_near_the_identity(projection, identity_mix, own, mhc):
+def test_mixing_starts_near_the_identity(projection, identity_mix, separate, mhc):
     _, res, _ = matrices(mhc(projection=projection, identity_mix=identity_mix), values(5, 4, DIM))
-    assert (res.diagonal(dim1=-2, dim2=-1) >= own - 1e-6).all()
+    assert (res.diagonal(dim1=-2, dim2=-1) >= separate - 1e-6).all()
     if identity_mix is None:  # by either projection as near as the other
         off_diagonal = res[:, ~torch.eye(4, dtype=torch.bool)]
         torch.testing.assert_close(off_diagonal, torch.full_like(off_diagonal, math.exp(-8)), rtol=0.1, atol=0)

@@ -20,10 +20,10 @@ OFF: dict[str, Any] = {
 }
 
 
-def made(**given: Any) -> Modded:
+def result(**passed: Any) -> Modded:
     from ramen.nn.parameter import initialise
 
-    stream = Modded(16, 4, **OFF | given)
+    stream = Modded(16, 4, **OFF | passed)
     initialise(stream, 0)
     return stream
 
@@ -37,7 +37,7 @@ def test_with_everything_off_it_is_plain(build_gpt: Callable[..., GPT], rows: Ca
 
 
 def test_smear_adds_the_predecessor_but_not_across_documents() -> None:
-    stream = made(smear_init=0.6)
+    stream = result(smear_init=0.6)
     embedded = torch.randn(1, 5, 16)
     opens = torch.tensor([[False, False, False, True, False]])  # a row that begins in a document has nothing before it
     out = stream.enter(embedded, torch.zeros(1, 5, dtype=torch.long), opens, {})
@@ -48,40 +48,40 @@ def test_smear_adds_the_predecessor_but_not_across_documents() -> None:
 
 
 def test_lambdas_mix_the_stream_with_the_embedding() -> None:
-    stream = made(residual_init=1.1, x0_init=0.3)
+    stream = result(residual_init=1.1, x0_init=0.3)
     h, start = torch.randn(2, 1, 3, 16).unbind()
     torch.testing.assert_close(stream.before(2, h, start, start, {}), 1.1 * h + 0.3 * start)
 
 
 @pytest.mark.parametrize("streams", [(), (3,)])
 def test_the_skip_adds_what_the_earlier_layer_wrote(streams: tuple[int, ...]) -> None:
-    stream = made(skip_from=0.25, skip_to=0.75)
+    stream = result(skip_from=0.25, skip_to=0.75)
     h, saved = torch.randn(2, 1, 3, *streams, 16).unbind()
-    kept: dict[str, torch.Tensor] = {}
-    stream.after(1, saved, kept)
+    remaining: dict[str, torch.Tensor] = {}
+    stream.after(1, saved, remaining)
     x0 = torch.randn(1, 3, 16)
-    torch.testing.assert_close(stream.before(3, h, h, x0, kept), h + 0.1824255 * saved)
-    assert torch.equal(stream.before(2, h, h, x0, kept), h)
+    torch.testing.assert_close(stream.before(3, h, h, x0, remaining), h + 0.1824255 * saved)
+    assert torch.equal(stream.before(2, h, h, x0, remaining), h)
 
 
 def test_backout_takes_the_middle_out_again() -> None:
-    stream = made(backout_at=0.5)
+    stream = result(backout_at=0.5)
     h, middle = torch.randn(2, 1, 3, 16).unbind()
-    kept: dict[str, torch.Tensor] = {}
+    remaining: dict[str, torch.Tensor] = {}
     for layer, value in enumerate((h, h, middle, h)):
-        stream.after(layer, value, kept)
-    torch.testing.assert_close(stream.leave(h, kept), h - 0.5 * middle)
+        stream.after(layer, value, remaining)
+    torch.testing.assert_close(stream.leave(h, remaining), h - 0.5 * middle)
 
 
 def test_a_bigrams_row_depends_on_the_pair_and_stays_in_its_document() -> None:
     """The same pair has the same row wherever it stands; a first token's row does not know what was before."""
-    stream = made(bigram_rows=1000, bigram_init=0.5)
+    stream = result(bigram_rows=1000, bigram_init=0.5)
     with torch.no_grad():
         stream.bigram_table.normal_()
     tokens = torch.tensor([[0, 5, 6, 0, 5, 6, 7, 6], [0, 9, 6, 0, 6, 5, 6, 7]])
-    kept: dict[str, torch.Tensor] = {}
-    stream.enter(torch.zeros(2, 8, 16), tokens, tokens == 0, kept)
-    rows = kept["bigram"]
+    remaining: dict[str, torch.Tensor] = {}
+    stream.enter(torch.zeros(2, 8, 16), tokens, tokens == 0, remaining)
+    rows = remaining["bigram"]
     where: dict[tuple[int, int], list[torch.Tensor]] = {}
     for b in range(2):
         for t in range(8):
@@ -91,30 +91,30 @@ def test_a_bigrams_row_depends_on_the_pair_and_stays_in_its_document() -> None:
     assert all(torch.equal(row, same[0]) for same in where.values() for row in same)
     assert len({tuple(same[0].tolist()) for same in where.values()}) == len(where)  # no two pairs share a row of 1,000
     h = torch.randn(2, 8, 3, 16)
-    torch.testing.assert_close(stream.before(2, h, h, h[:, :, 0], kept), h + 0.5 * rows[:, :, None])
+    torch.testing.assert_close(stream.before(2, h, h, h[:, :, 0], remaining), h + 0.5 * rows[:, :, None])
 
 
 def test_bigrams_use_all_rows_alike() -> None:
     """All pairs of 200 tokens over 1,000 rows: 40 a row, as a fair hash would spread them."""
-    stream = made(bigram_rows=1000)
+    stream = result(bigram_rows=1000)
     with torch.no_grad():
         stream.bigram_table.copy_(torch.arange(1000.0)[:, None].expand(1000, 16))
     pairs = torch.cartesian_prod(torch.arange(1, 201), torch.arange(1, 201))
-    kept: dict[str, torch.Tensor] = {}
-    stream.enter(torch.zeros(len(pairs), 2, 16), pairs, torch.zeros_like(pairs, dtype=torch.bool), kept)
-    counts = kept["bigram"][:, 1, 0].long().bincount(minlength=1000)
+    remaining: dict[str, torch.Tensor] = {}
+    stream.enter(torch.zeros(len(pairs), 2, 16), pairs, torch.zeros_like(pairs, dtype=torch.bool), remaining)
+    counts = remaining["bigram"][:, 1, 0].long().bincount(minlength=1000)
     assert counts.max() < 80 and counts.min() > 5
 
 
 def test_numbers_of_tokens_do_not_run_over() -> None:
-    stream = made(bigram_rows=1000)
+    stream = result(bigram_rows=1000)
     with torch.no_grad():
         stream.bigram_table.normal_()
     rows, tokens = [], torch.randint(50_000, (1, 100))
     for same in (tokens, tokens.int()):
-        kept: dict[str, torch.Tensor] = {}
-        stream.enter(torch.zeros(1, 100, 16), same, tokens == 0, kept)
-        rows.append(kept["bigram"])
+        remaining: dict[str, torch.Tensor] = {}
+        stream.enter(torch.zeros(1, 100, 16), same, tokens == 0, remaining)
+        rows.append(remaining["bigram"])
     assert torch.equal(*rows)
 
 
@@ -153,17 +153,17 @@ def test_a_gpt_has_every_part_in_its_place(
     build_gpt: Callable[..., GPT], rows: Callable[..., torch.Tensor], residual: str
 ) -> None:
     """By the formulas, before and after blocks that are taken as they are."""
-    words = "stream=modded", f"residual={residual}", "stream.bigram_rows=50", "model.layers=4"
-    model, tokens, readings = build_gpt(*words, noise=0.3), rows((5, 7), (12,)), []
+    overrides = "stream=modded", f"residual={residual}", "stream.bigram_rows=50", "model.layers=4"
+    model, tokens, readings = build_gpt(*overrides, noise=0.3), rows((5, 7), (12,)), []
     model.blocks[0].register_forward_pre_hook(lambda block, arguments: readings.append(arguments[1:]))
-    made, stream, kept = model.hidden(tokens), model.stream, {}
+    result, stream, remaining = model.hidden(tokens), model.stream, {}
     e, opens = model.embedding(tokens), (tokens == 0).unsqueeze(-1)
-    stream.enter(e, tokens, opens[..., 0], kept)  # for the rows of pairs
+    stream.enter(e, tokens, opens[..., 0], remaining)  # for the rows of pairs
     smear = torch.where(opens, 0, stream.smear * torch.sigmoid(e[..., :12] @ stream.smear_gate.T))
     x0 = rms_norm(e + smear * e.roll(1, dims=1))
     connection = model.blocks[-1].mlp_residual
     h = start = connection.open(x0)
-    pair, gate = kept["bigram"], 2 * torch.sigmoid(x0[..., :12] @ stream.skip_gate.T) * torch.sigmoid(stream.skip)
+    pair, gate = remaining["bigram"], 2 * torch.sigmoid(x0[..., :12] @ stream.skip_gate.T) * torch.sigmoid(stream.skip)
     if residual == "hc":
         pair, gate = pair.unsqueeze(2), gate.unsqueeze(2)
     written = []
@@ -173,14 +173,14 @@ def test_a_gpt_has_every_part_in_its_place(
         h = block(h, *readings[0])
         written.append(h)
     expected = rms_norm(connection.close(h - stream.backout * written[2]))
-    torch.testing.assert_close(made, expected, rtol=1e-4, atol=1e-5)
-    weights, direction = dict(model.named_parameters()), torch.randn(made.shape)
-    for name, mine, right in zip(
+    torch.testing.assert_close(result, expected, rtol=1e-4, atol=1e-5)
+    weights, direction = dict(model.named_parameters()), torch.randn(result.shape)
+    for name, actual, right in zip(
         weights,
-        *(torch.autograd.grad((y * direction).sum(), list(weights.values())) for y in (made, expected)),
+        *(torch.autograd.grad((y * direction).sum(), list(weights.values())) for y in (result, expected)),
         strict=True,
     ):
-        assert (mine - right).norm() <= 1e-3 * right.norm(), name
+        assert (actual - right).norm() <= 1e-3 * right.norm(), name
 
 
 @pytest.mark.parametrize("residual", ["standard", "hc"])
@@ -205,7 +205,7 @@ def test_every_scalar_and_gate_moves(
 
 
 @pytest.mark.parametrize(
-    ("given", "told"),
+    ("passed", "reported"),
     [
         (dict(skip_from=0.5), "skip_from and skip_to must both"),
         (dict(skip_from=0.5, skip_to=0.5), "skip_from must be a layer before"),
@@ -214,6 +214,6 @@ def test_every_scalar_and_gate_moves(
         (dict(skip_from=-0.1, skip_to=0.5), r"skip_from must be in \[0, 1\)"),
     ],
 )
-def test_impossible_places_are_refused(given: dict[str, Any], told: str) -> None:
-    with pytest.raises(ValueError, match=told):
-        made(**given)
+def test_impossible_places_are_refused(passed: dict[str, Any], reported: str) -> None:
+    with pytest.raises(ValueError, match=reported):
+        result(**passed)

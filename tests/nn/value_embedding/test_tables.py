@@ -9,17 +9,17 @@ ON = ("value_embedding=tables", "model.layers=6", "value_embedding.first=[1,2]",
 
 
 def test_first_and_last_layers_read_their_tables(build_gpt):
-    made = build_gpt(*ON).value_embedding
-    assert made.table_of == {0: 1, 1: 2, 3: 0, 4: 1, 5: 2}
-    assert sorted(made.gates) == ["0", "1", "3", "4", "5"]
-    assert len(made.tables) == 3
-    assert {value.role for value in made.tables} == {"value_embedding"}
-    assert {value.role for value in made.gates.values()} == {"gate"}
+    result = build_gpt(*ON).value_embedding
+    assert result.table_of == {0: 1, 1: 2, 3: 0, 4: 1, 5: 2}
+    assert sorted(result.gates) == ["0", "1", "3", "4", "5"]
+    assert len(result.tables) == 3
+    assert {value.role for value in result.tables} == {"value_embedding"}
+    assert {value.role for value in result.gates.values()} == {"gate"}
 
 
 def test_layers_without_attention_are_not_counted(build_gpt):
-    made = build_gpt(*ON, "model.layers=8", "attention.pattern=NLLLLLNL").value_embedding
-    assert made.table_of == {1: 1, 2: 2, 4: 0, 5: 1, 7: 2}
+    result = build_gpt(*ON, "model.layers=8", "attention.pattern=NLLLLLNL").value_embedding
+    assert result.table_of == {1: 1, 2: 2, 4: 0, 5: 1, 7: 2}
 
 
 @pytest.mark.parametrize(
@@ -43,23 +43,23 @@ def test_zero_tables_are_no_tables(build_gpt, rows):
 
 
 def test_adds_a_gated_row_head_by_head(build_gpt):
-    made = build_gpt(*ON, noise=0.3).value_embedding
+    result = build_gpt(*ON, noise=0.3).value_embedding
     tokens, x = torch.tensor([[3, 5, 3]]), torch.randn(1, 3, 16)
-    rows = made.read(tokens)
-    value = made(3, rows, x)
-    gate = 2 * torch.sigmoid(x[..., :12] @ made.gates["3"].T)  # (1, 3, 2)
+    rows = result.read(tokens)
+    value = result(3, rows, x)
+    gate = 2 * torch.sigmoid(x[..., :12] @ result.gates["3"].T)  # (1, 3, 2)
     for t in range(3):
         for head in range(2):
             part = slice(8 * head, 8 * head + 8)
-            expected = gate[0, t, head] * made.tables[0][tokens[0, t], part]
+            expected = gate[0, t, head] * result.tables[0][tokens[0, t], part]
             torch.testing.assert_close(value[0, t, part], expected)
-    assert made(2, rows, x) is None
+    assert result(2, rows, x) is None
 
 
 def test_starts_with_a_factor_of_one(build_gpt):
-    made = build_gpt(*ON).value_embedding
+    result = build_gpt(*ON).value_embedding
     tokens = torch.tensor([[3, 5]])
-    torch.testing.assert_close(made(0, made.read(tokens), torch.randn(1, 2, 16)), made.tables[1][tokens])
+    torch.testing.assert_close(result(0, result.read(tokens), torch.randn(1, 2, 16)), result.tables[1][tokens])
 
 
 def test_without_gates(build_gpt, rows):
