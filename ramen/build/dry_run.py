@@ -94,12 +94,13 @@ def dry_run(
         _check_hyperparameters(config, optimizers, run_schedules, trainer)
         matrix_flops = count_matrix_flops(model)
         flops = matrix_flops + _mean_attention_flops(model, run_schedules)
-        loss_of = loss_function(model, "off", trainer.activation_checkpointing)
+        recompute = trainer.activation_checkpointing
+        loss_of = loss_function(model, "off", recompute)
         peak = _backward_peak(model, loss_of, precision, trainer)
         sizes, update_peak = _step_optimizers(model, optimizers)
         rest = sum(sizes.values())
         sizes["activations"] = max(peak + sizes["optimizer"], update_peak) - rest
-        while auto and (needed := peak_bytes(sizes, device_type)) > USABLE[device_type] * free_bytes:
+        while auto and (needed := peak_bytes(sizes, device_type, recompute)) > USABLE[device_type] * free_bytes:
             if trainer.micro_rows == 1:
                 raise ConfigError(
                     f"trainer.micro_batch_tokens: auto finds no room for a single row, got {free_bytes / 1e6:,.0f} MB free "
@@ -277,7 +278,8 @@ def _step_optimizers(model: nn.Module, optimizers: Optimizers) -> tuple[Sizes, i
     return {"parameters": parameters, "gradients": gradient_bytes, "optimizer": state}, accounting.peak
 
 
-def peak_bytes(sizes: Sizes, device_type: str) -> int:
+def peak_bytes(sizes: Sizes, device_type: str, recompute: bool) -> int:
     """The peak that ramen.device.PeakMemory will measure for tensors of these sizes."""
     total = sum(sizes.values())
-    return int(total * (1 + RESIDENT_SHARE)) + RESIDENT_BYTES if device_type == "cpu" else total
+    kept = 0 if recompute else RESIDENT_SHARE  # of freed blocks, which then go back to the system
+    return int(total * (1 + kept)) + RESIDENT_BYTES if device_type == "cpu" else total

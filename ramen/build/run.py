@@ -169,7 +169,8 @@ def build_training(command: Command, valid: ValidatedRun, dataset: Dataset, logg
     """The objects of a run, with the weights it starts from."""
     config, seed, data = command.config, valid.settings.seed, valid.data
     memory = machine.PeakMemory(valid.device)
-    kernels.prepare_memory(valid.device)  # after that: it returns what was freed to the system
+    # After that, which returns what was freed to the system.
+    kernels.prepare_memory(valid.device, return_freed=valid.dry_run.trainer.activation_checkpointing)
     model = build_model(config, data)
     initialise(model, seed)
     model.after_step()  # type: ignore[operator]  # what holds after a step holds before the first
@@ -222,7 +223,7 @@ def _facts(
     command: Command, valid: ValidatedRun, dataset: Dataset, environment: dict[str, Any], resumed_step: int | None
 ) -> dict[str, Any]:
     """All of the summary that is known before the first step."""
-    costs = valid.dry_run.costs
+    costs, trainer = valid.dry_run.costs, valid.dry_run.trainer
     earlier = RunFolder(command.folder).parts(before=resumed_step) if resumed_step else []
     budgets = [part["budget"] for part in (*earlier, environment) if part.get("budget")]
     same = ("choices", "job", "run_id", "data_hash", "precision", "attention_backend")
@@ -236,8 +237,8 @@ def _facts(
         "config_hash": run_hash(environment["config_hash"], budgets),
         "data": f"{dataset.train_tokens:,} training and {dataset.validation_tokens:,} validation tokens in {dataset.folder}",
         "compile": valid.compile,
-        "memory_peak": peak_bytes(costs["memory"], valid.device.type),
-        "micro_batch_tokens": valid.dry_run.trainer.micro_batch_tokens,
+        "memory_peak": peak_bytes(costs["memory"], valid.device.type, trainer.activation_checkpointing),
+        "micro_batch_tokens": trainer.micro_batch_tokens,
     }
 
 

@@ -36,10 +36,13 @@ def register() -> None:
         _import("cuda", *(() if find_spec("triton") else WITHOUT_TRITON))
 
 
-def prepare_memory(device: torch.device) -> None:
-    """Set up the memory of the process for tensors on a device, before the first of a run."""
+def prepare_memory(device: torch.device, return_freed: bool = False) -> None:
+    """Set up the memory of the process for tensors on a device, before the first of a run.
+
+    `return_freed` takes less memory and more time.
+    """
     if device.type == "cpu" and os.environ.get("RAMEN_KERNELS") != "off":
-        memory.keep_freed_memory()
+        memory.set_up_heap(return_freed)
 
 
 def _import(folder: str, *names: str) -> None:

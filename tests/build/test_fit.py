@@ -23,12 +23,12 @@ def test_a_batch_is_halved_until_its_estimate_is_free(compose: Callable[..., dic
 
     def peak(rows: int) -> int:
         settled = {**config, "trainer": config["trainer"] | {"micro_batch_tokens": rows * 256}}
-        return peak_bytes(dry_run(settled, data, torch.float32).costs["memory"], "cpu")
+        return peak_bytes(dry_run(settled, data, torch.float32).costs["memory"], "cpu", False)
 
     for rows in (12, 6, 3, 2, 1):
         result = dry_run(config, data, torch.float32, free_bytes=peak(rows) / USABLE["cpu"] + 1)
         assert result.trainer.micro_rows == rows
-        assert peak_bytes(result.costs["memory"], "cpu") == peak(rows)
+        assert peak_bytes(result.costs["memory"], "cpu", False) == peak(rows)
 
 
 def test_a_row_that_does_not_fit_is_told(compose: Callable[..., dict[str, Any]]) -> None:

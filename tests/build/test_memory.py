@@ -2,7 +2,11 @@
 
 import gc
 import itertools
+import json
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +19,7 @@ from ramen.nn.gpt import DataSpec
 from ramen.nn.parameter import initialise
 from ramen.training.compilation import loss_function
 
+ROOT = Path(__file__).resolve().parents[2]
 TEXT = DataSpec(101, 0, 64)
 SIZE = ("model.layers=3", "model.dim=64", "model.heads=4", "trainer.batch_tokens=512")
 CASES = {
@@ -105,5 +110,21 @@ def test_a_gpus_head_takes_more_logits_at_a_time(compose: Callable[..., dict[str
 
 def test_what_a_process_takes_is_more_than_its_tensors_and_what_a_gpu_tells_is_not() -> None:
     sizes = {"parameters": 10, "activations": 20}
-    assert peak_bytes(sizes, "cpu") > 30
-    assert peak_bytes(sizes, "cuda") == 30
+    assert peak_bytes(sizes, "cpu", False) > 30
+    assert peak_bytes(sizes, "cuda", False) == 30
+
+
+def test_a_process_grows_as_estimated_and_recomputing_makes_it_smaller(tmp_path: Path) -> None:
+    """Of a process of its own, in which nothing was freed before."""
+    words = "model.layers=8", "trainer.steps=1", "precision=fp32", "threads=1", "data.validation_tokens=256"
+    growth = {}
+    for recompute in (True, False):
+        folder = tmp_path / str(recompute)
+        tokens = "trainer.batch_tokens=8192", "trainer.micro_batch_tokens=8192"
+        command = [sys.executable, str(ROOT / "train.py"), *words, *tokens, f"hydra.run.dir={folder}"]
+        command.append(f"trainer.activation_checkpointing={recompute}")
+        subprocess.run(command, capture_output=True, timeout=300, check=True)
+        summary = json.loads((folder / "summary.json").read_text())
+        growth[recompute] = summary["peak_memory"]
+        assert 0.7 < growth[recompute] / summary["memory_peak"] < 1.3
+    assert growth[True] < growth[False] / 2
