@@ -97,10 +97,8 @@ class Split:
         if not self.lowest < self.fraction <= self.highest:
             few, side = ("low", "out") if self.fraction <= self.lowest else ("high", "in")
             low, high = math.ceil(self.lowest * 1e4 + 1) / 1e4, math.floor(self.highest * 1e4) / 1e4
-            raise ConfigError(
-                f"data.validation_fraction: is too {few} for these {self.documents} documents, none is held {side}, "
-                f"got {self.fraction}; allowed is {low:g} to {high:g}"
-            )
+            problem = f"is too {few} for these {self.documents} documents, none is held {side}, got {self.fraction}"
+            raise ConfigError(f"data.validation_fraction: {problem}; allowed is {low:g} to {high:g}")
 
 
 def prepare(source: "TextSource", folder: Path, progress: bool) -> None:
