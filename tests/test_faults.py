@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 import torch
 
-from ramen.errors import ConfigError, DataError
+from ramen.errors import ConfigError, DataError, tolerate_broken_pipe
 from ramen.runs import checkpoint
 from ramen.runs.folder import RunFolder
 from ramen.runs.lock import exclusive
@@ -55,18 +55,20 @@ def test_a_folder_has_one_process_and_its_lock_goes_with_it(tmp_path: Path, smal
     folder = tmp_path / "run"
     words = [*small, "trainer.steps=1000000", f"hydra.run.dir={folder}"]
     first = door(*words)
-    while not (folder / "metrics.jsonl").exists():
-        assert first.poll() is None, first.communicate()[1]
-        time.sleep(0.05)
-    first.send_signal(signal.SIGSTOP)  # it holds its lock as well asleep, and leaves the processor to the second
-    command = (folder / "command.yaml").read_bytes()
-    second = door(*words, "seed=7")
-    told = second.communicate(timeout=120)[1]
-    assert (second.returncode, "Traceback" in told) == (2, False)
-    assert f"{folder}: another process is at work in it" in told
-    assert (folder / "command.yaml").read_bytes() == command  # refused before it wrote anything
-    assert first.poll() is None
-    first.send_signal(signal.SIGKILL)
+    try:
+        while not all((folder / name).exists() for name in ("command.yaml", "metrics.jsonl")):
+            assert first.poll() is None, first.communicate()[1]
+            time.sleep(0.05)
+        first.send_signal(signal.SIGSTOP)  # it holds its lock as well asleep, and leaves the processor to the second
+        command = (folder / "command.yaml").read_bytes()
+        second = door(*words, "seed=7")
+        told = second.communicate(timeout=120)[1]
+        assert (second.returncode, "Traceback" in told) == (2, False)
+        assert f"{folder}: another process is at work in it" in told
+        assert (folder / "command.yaml").read_bytes() == command  # refused before it wrote anything
+        assert first.poll() is None
+    finally:
+        first.kill()
     first.communicate()
     with exclusive(folder, wait=False) as free:
         assert free
@@ -184,12 +186,13 @@ def test_a_disk_that_takes_no_byte_more_is_told_wherever_the_run_is(
     train_small: Callable[..., dict[str, Any]], tmp_path: Path
 ) -> None:
     """A limit on the size of files stands for a full disk where none can be mounted."""
+    train_small(tmp_path / "room")  # prepares the data
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     for limit in (0, 300, 2000, 30_000):
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
         try:
-            with pytest.raises(DataError, match="written"):
+            with tolerate_broken_pipe(), pytest.raises(DataError, match="written"):
                 train_small(tmp_path / str(limit), "trainer.checkpoint_every_steps=1")
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, before)
