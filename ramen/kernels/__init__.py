@@ -1,8 +1,9 @@
 """The operations of ramen.ops, faster. A file has the name of the file in ops/ that it serves.
 
-any/   for any device, in torch, with gradients written out
+any/   for any device, in torch: gradients written out, or products in another order
 cpu/   in C
-cuda/  in Triton, or by what torch has for CUDA alone; graphs.py replays the launches of a whole training step
+cuda/  in Triton, or by torch's own kernels for CUDA alone; graphs.py replays the launches of a whole training step
+attention.py chooses attention's backend.
 `RAMEN_KERNELS=off` leaves all of them out: plain torch then computes the same to rounding, more slowly, and the head forms all
 logits at once.
 """

@@ -1,1 +1,1 @@
-"""Twins in torch itself for any device: gradients written out, because autograd's own take more passes over memory."""
+"""Twins in torch itself for any device: fewer passes over memory than autograd's gradients take, or fewer products."""
