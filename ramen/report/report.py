@@ -1,6 +1,6 @@
-"""compare: run folders in, a believable comparison out, and its words.
+"""The comparison of run folders, and its page.
 
-page.jinja tells what stands where on the page, html.jinja and md.jinja how that is written, notes.jinja holds the notes.
+prose.jinja holds the sentences, page.jinja the order of the page, html.jinja and md.jinja the markup of each kind.
 """
 
 import base64
@@ -11,7 +11,7 @@ import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pandas as pd
 from jinja2 import Environment, PackageLoader
@@ -19,7 +19,7 @@ from jinja2 import Environment, PackageLoader
 from ramen.errors import DataError
 from ramen.report import formatting, grouping, tables
 from ramen.report.fairness import fact, tokenizers_differ, unfairness
-from ramen.report.formatting import cell_of_csv, large, listed, loss, one_line, p_text, rows
+from ramen.report.formatting import cell_of_csv, large, listed, one_line, rows
 from ramen.report.grouping import LOSS, LR, PER_BYTE, LrCurve, Method
 from ramen.runs.read import Run, read_runs
 
@@ -36,13 +36,9 @@ class Report:
     `paths` maps report.html, report.md and runs.csv's names (without suffix) and the pictures' to the files written.
     """
 
-    answer: str
-    setup: list[str]
-    warnings: list[str]
     by: list[str]
     baseline: str
     metric: str
-    target_text: str
     runs: pd.DataFrame
     ranking: pd.DataFrame
     targets: pd.DataFrame
@@ -50,7 +46,11 @@ class Report:
     left_out: pd.DataFrame
     lr_curves: list[LrCurve]
     methods: list[Method] = field(repr=False)
+    warnings: list[str]
+    answer: str = ""
+    setup: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    target_text: str = ""
     paths: dict[str, Path] = field(default_factory=dict)
 
     @property
@@ -103,26 +103,25 @@ def compare(
     findings = unfairness(methods, keys, curves)
     ranking = tables.ranking_table(methods, base, findings)
     options = {"by": ",".join(keys) if by else None, "baseline": baseline, "metric": metric, "target": target}
-    chosen = [f"--{name}={value}" for name, value in options.items() if value is not None]
-    apart = set(ranking[~ranking["comparable"]]["method"])
-    command = shlex.join(["ramen", "compare", *map(str, tops), *chosen])
+    given = [f"--{name}={value}" for name, value in options.items() if value is not None]
+    comparable = set(ranking[ranking["comparable"]]["method"])
+    table = tables.runs_table(methods, keys)
     report = Report(
-        answer=one_line(answer(ranking, base, len(runs))),
-        setup=[*map(one_line, setup(methods, command))],
-        warnings=[*map(one_line, [*(finding.text for finding in findings), *skipped])],
         by=keys,
         baseline=base.label,
         metric=base.metric,
-        target_text=target_text(base, target),
-        runs=(table := tables.runs_table(methods, keys)),
+        runs=table,
         ranking=ranking,
-        targets=tables.targets_table([m for m in methods if m.label not in apart], base, target),
+        targets=tables.targets_table([method for method in methods if method.label in comparable], base, target),
         learning_rates=pd.concat([curve.points for curve in curves], ignore_index=True) if curves else pd.DataFrame(),
         left_out=tables.left_out_table(table),
         lr_curves=curves,
         methods=methods,
+        warnings=[*map(one_line, [*(finding.text for finding in findings), *skipped])],
     )
-    report.notes = notes(report, by is None, base_note)
+    command = shlex.join(["ramen", "compare", *map(str, tops), *given])
+    facts = {"command": command, "by_default": by is None, "base_note": base_note, "target": target}
+    _tell(report, facts | {"mean_target": tables.targets_by_seed(base, target)[1]})
     if out is not None:
         report.write(out)
     return report
@@ -137,80 +136,24 @@ def _check(metric: str, target: float | None, runs: list[Run]) -> None:
         raise DataError(f"--target: must be a positive loss in nats a token, got {target}")
 
 
-def answer(ranking: pd.DataFrame, base: Method, runs: int) -> str:
-    """The result in one sentence: the best method, or the next one where the baseline is the best."""
-    ranked = ranking[ranking["n"] > 0]
-    if not len(ranked):
-        return f"None of {runs} runs finished with a finite {base.metric}: nothing can be compared."
-    apart = [f"{r.method} ({r.verdict.removeprefix('no verdict: ')})" for r in rows(ranked[~ranked["comparable"]])]
-    rest = f"No verdict against {base.label} on {listed(apart, 3)}." if apart else ""
-    ranked = ranked[ranked["comparable"]]
-    return rest if apart and len(ranked) < 2 else f"{_best(ranked, base)} {rest}".strip()
-
-
-def _best(ranked: pd.DataFrame, base: Method) -> str:
-    best = ranked.iloc[0]
-    text = f"{best['method']} has the {'highest' if base.metric in grouping.HIGHER_IS_BETTER else 'lowest'} {base.metric}: "
-    text += f"{loss(best['mean'])} (n = {best['n']})"
-    if best["verdict"] == "baseline":
-        if len(ranked) == 1:
-            return f"{text}. There is nothing to compare it with."
-        best, text = ranked.iloc[1], f"{text}, and it is the baseline. Next is {ranked.iloc[1]['method']}"
-    if math.isnan(best["difference"]):
-        return f"{text}. The baseline {base.label} has no finished run, so there is no difference to report."
-    text += f", {loss(best['difference'], '+')} against {base.label}"
-    if math.isnan(best["low"]):
-        return f"{text} ({best['verdict'] or 'no uncertainty'})."
-    pairing = f"paired over {best['pairs']} seeds" if best["test"] == "paired" else "seeds not paired, Welch's test"
-    text += f", 95 % interval {loss(best['low'], '+')} to {loss(best['high'], '+')} ({pairing}; "
-    text += f"{p_text(best['p_holm'], 'p')} after Holm's correction): {best['verdict']}"
-    needed = best["verdict"] == "no clear difference" and best["seeds_needed"] > best["pairs"]
-    return (
-        f"{text}; a difference of this size would take {formatting.seeds(best['seeds_needed'])}."
-        if needed
-        else f"{text}."
-    )
-
-
-def setup(methods: list[Method], command: str) -> list[str]:
-    """Sentences on what was run: model, budget, data, code, date, machine, and the command of this report."""
-    runs = [run for method in methods for run in method.chosen_runs.values()] or methods[0].runs
+def _tell(report: Report, facts: dict[str, Any]) -> None:
+    """Fill in the sentences of prose.jinja, which has these facts besides the report's own."""
+    runs = [run for method in report.methods for run in method.chosen_runs.values()] or report.methods[0].runs
 
     def shared(name: str) -> str:
         texts = [large(n) if math.isfinite(n := run.metric(name)) else fact(name, run) or "unknown" for run in runs]
         return listed(list(dict.fromkeys(texts)), 3)
 
-    dates = [date for run in runs if (date := run.facts.get("started"))]
-    return [
-        f"Model: {shared('model.layers')} layers of width {shared('model.dim')}, {shared('parameters')} parameters",
-        f"Budget: {shared('tokens')} training tokens in {shared('steps')} steps",
-        f"Data: {listed(list(dict.fromkeys(map(_data, runs))), 3)}",
-        f"Code: commit {shared('git_commit')}",
-        f"Date: {' to '.join(dict.fromkeys([min(dates), max(dates)])) if dates else 'not recorded'}",
-        f"Machine: {shared('device')}; {shared('threads')} threads, torch {shared('versions.torch')}",
-        f"Command: {command}",
-    ]
-
-
-def target_text(base: Method, target: float | None) -> str:
-    """The target loss in words; empty if there is none."""
-    if target is not None:
-        return f"Target: validation loss {target:g}."
-    by_seed, mean = tables.targets_by_seed(base, None)
-    text = f"Target: the final validation loss of {base.label} at the same seed (mean {loss(mean)})."
-    return text if by_seed else ""
-
-
-def notes(report: Report, by_default: bool, base_note: str) -> list[str]:
-    """Sentences on how the numbers were made. `by_default`: the grouping was not given."""
-    text = _templates(html=False).get_template("notes.jinja").render(vars())
-    return [one_line(note) for note in text.splitlines() if note]
+    names = vars(report) | facts | {"chosen": runs, "shared": shared, "fact": fact}
+    prose: Any = _templates(finalize=one_line).get_template("prose.jinja").make_module(names)
+    report.answer, report.target_text = one_line(prose.answer), one_line(prose.target_text)
+    report.setup, report.notes = prose.setup.splitlines(), prose.notes.splitlines()
 
 
 def render(report: Report, kind: Literal["html", "md"], pictures: dict[str, Path]) -> str:
     """The page as one HTML file or as GitHub-flavoured Markdown. `pictures`: name -> file."""
     ranking = formatting.ranking_text(report.ranking, report.metric)
-    page = _templates(html=kind == "html").get_template("page.jinja")
+    page = _templates(autoescape=kind == "html").get_template("page.jinja")
     text = page.render(report=report, ranking=ranking, pictures=pictures, kind=kind)
     return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
 
@@ -220,14 +163,15 @@ def line(text: str) -> str:
     return re.sub(r"^(\d+(?=[.)])|(?=[-+#>]))", r"\1\\", _inline(text))
 
 
-def _templates(html: bool) -> Environment:
+def _templates(**options: Any) -> Environment:
     loader, extensions = PackageLoader("ramen.report", ""), ["jinja2.ext.do"]
-    templates = Environment(loader=loader, autoescape=html, trim_blocks=True, lstrip_blocks=True, extensions=extensions)
-    names = ("large", "duration", "memory", "speedup", "one_line", "seeds")
+    templates = Environment(loader=loader, trim_blocks=True, lstrip_blocks=True, extensions=extensions, **options)
+    names = ("duration", "large", "listed", "loss", "memory", "one_line", "p_text", "seeds", "speedup")
     templates.filters |= {name: getattr(formatting, name) for name in names}
     templates.filters |= {"line": line, "cell": _cell, "embedded": _embedded}
-    templates.globals |= {"rows": rows, "most_rows": MOST_ROWS}
-    templates.globals |= {"most_drawn": grouping.MOST_DRAWN, "least_seeds": grouping.LEAST_SEEDS}
+    templates.tests["nan"] = math.isnan
+    templates.globals |= {"rows": rows, "most_rows": MOST_ROWS, "most_drawn": grouping.MOST_DRAWN}
+    templates.globals |= {"least_seeds": grouping.LEAST_SEEDS, "higher_is_better": grouping.HIGHER_IS_BETTER}
     return templates
 
 
@@ -242,8 +186,3 @@ def _inline(text: object) -> str:
 def _embedded(picture: Path) -> str:
     """The picture as a data address, so that the page is one file."""
     return "data:image/png;base64," + base64.b64encode(picture.read_bytes()).decode("ascii")
-
-
-def _data(run: Run) -> str:
-    name, digest = run.choices.get("data") or run.value("data._target_") or "unknown", fact("data_hash", run)
-    return f"{name} ({digest})" if digest else str(name)
