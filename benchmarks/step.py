@@ -18,7 +18,7 @@ from ramen.kernels.cuda.graphs import GradientGraphs
 from ramen.nn.gpt import DataSpec
 from ramen.nn.parameter import initialise
 from ramen.training.compilation import choose_compile_mode, loss_function, raise_compile_errors
-from ramen.training.gradient_accumulator import GradientAccumulator
+from ramen.training.loss import GradientAccumulator
 
 VOCABULARY = 2048
 LIKE = ("optimizer=adamw", "optimizer.cautious=false", "auxiliary.cautious=false", "model.softcap=null")

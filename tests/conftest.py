@@ -26,7 +26,7 @@ from torch import Tensor
 from ramen import kernels
 from ramen.build.dry_run import DryRun, dry_run
 from ramen.build.objects import build_model
-from ramen.build.run import Command, build_training, run, validate
+from ramen.build.run import Command, build_trainer, run, validate
 from ramen.config.compose import compose as compose_words
 from ramen.config.registry import CONF, factory
 from ramen.data.shard import header_of
@@ -234,15 +234,16 @@ class Lines(Logger):
 
 @pytest.fixture(scope="session")
 def trainer_in(small: tuple[str, ...]) -> Callable[..., Trainer]:
-    """trainer_in(folder, *overrides, clock=): of a small run, before its first step; `setup.logger.lines` are its records."""
+    """trainer_in(folder, *overrides, clock=): of a small run, before its first step; `logger.lines` are its records."""
 
     def make(folder: Path, *overrides: str, clock: Callable[[], float] = time.perf_counter) -> Trainer:
         config = _compose(*small, *overrides)
         folder.mkdir(parents=True, exist_ok=True)
         valid = validate(config)
         dataset = valid.source.dataset(progress=False)
-        setup = build_training(Command(config, folder, {}, [], None), valid, dataset, Lines())
-        return Trainer(setup, valid.dry_run.trainer, clock)
+        trainer = build_trainer(Command(config, folder, {}, [], None), valid, dataset, Lines())
+        trainer.clock = clock
+        return trainer
 
     return make
 

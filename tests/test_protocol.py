@@ -39,17 +39,17 @@ def built(trainer_in: Callable[..., Trainer], tmp_path_factory: pytest.TempPathF
 
     @functools.cache
     def build(*overrides: str) -> Built:
-        setup = trainer_in(folder, *overrides).setup
-        names = {parameter: name for name, parameter in setup.model.named_parameters()}
+        trainer = trainer_in(folder, *overrides)
+        names = {parameter: name for name, parameter in trainer.model.named_parameters()}
         settings = {
             names[parameter]: {key: value for key, value in group.items() if key != "params"}
-            for group in setup.optimizers.by_name["auxiliary"].param_groups
+            for group in trainer.optimizers.by_name["auxiliary"].param_groups
             for parameter in group["params"]
         }
-        taken = [setup.batches.take(4) for _ in range(3)]
+        taken = [trainer.batches.take(4) for _ in range(3)]
         batches = [(batch.tokens.tolist(), batch.targets.tolist()) for batch in taken]
-        weights = {name: value.detach().clone() for name, value in setup.model.state_dict().items()}
-        return Built(weights, batches, setup.validation.tokens.tolist(), settings)
+        weights = {name: value.detach().clone() for name, value in trainer.model.state_dict().items()}
+        return Built(weights, batches, trainer.validation.tokens.tolist(), settings)
 
     return build
 

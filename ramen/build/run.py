@@ -35,7 +35,7 @@ from ramen.runs import checkpoint, resume
 from ramen.runs.code import describe_code, describe_commit
 from ramen.runs.folder import CONFIG, ENVIRONMENT, RunFolder, run_hash
 from ramen.training.compilation import CompileMode, choose_compile_mode
-from ramen.training.loop import Trainer, TrainingSetup
+from ramen.training.loop import Trainer
 
 log = logging.getLogger("ramen")
 
@@ -123,8 +123,7 @@ def _train(command: Command) -> dict[str, Any]:
     resumed_step = checkpoint.step_of(resume_from) if resume_from else None
 
     dataset = valid.source.dataset(progress=screen.console.is_terminal)
-    environment = _environment(command, valid, dataset, resumed_step)
-    facts = _facts(command, valid, dataset, environment, resumed_step)
+    environment, facts = _account(command, valid, dataset, resumed_step)
     screen.show(start_table(config, facts, valid.dry_run, device))
     # CUDA reports when it runs out; the system ends a process without a word.
     if device.type == "cpu" and (needed := facts["memory_peak"]) > (free := machine.free_memory(device)):
@@ -136,11 +135,11 @@ def _train(command: Command) -> dict[str, Any]:
     service = valid.logger if isinstance(valid.logger, NoLogger) else Guarded(valid.logger)
     loggers = Loggers(files, screen, service)
 
-    trainer = Trainer(build_training(command, valid, dataset, loggers), valid.dry_run.trainer)
+    trainer = build_trainer(command, valid, dataset, loggers)
     if trainer.config.cuda_graphs:
         run, key = trainer.gradients.run, trainer.phases.graph_key
         trainer.gradients.graphs = GradientGraphs(run, trainer.parameters, key, device)
-        trainer.setup.optimizers.use_cuda_graphs(GraphedStep)
+        trainer.optimizers.use_cuda_graphs(GraphedStep)
     if resume_from:
         trainer.resume(resume_from)
         files.records = trainer.progress.records
@@ -165,26 +164,27 @@ def _train(command: Command) -> dict[str, Any]:
     return summary
 
 
-def build_training(command: Command, valid: ValidatedRun, dataset: Dataset, logger: Logger) -> TrainingSetup:
+def build_trainer(command: Command, valid: ValidatedRun, dataset: Dataset, logger: Logger) -> Trainer:
     """The objects of a run, with the weights it starts from."""
-    config, seed, data = command.config, valid.settings.seed, valid.data
+    config, seed, bos = command.config, valid.settings.seed, valid.data.bos
     memory = machine.PeakMemory(valid.device)
     # After that, which returns what was freed to the system.
     kernels.prepare_memory(valid.device, return_freed=valid.dry_run.trainer.activation_checkpointing)
-    model = build_model(config, data)
+    model = build_model(config, valid.data)
     initialise(model, seed)
     model.after_step()  # type: ignore[operator]  # what holds after a step holds before the first
     model.to(valid.device)
-    validation = valid.source.validation_batch(dataset.validation, data.bos)
+    validation = valid.source.validation_batch(dataset.validation, bos)
     groups = build_groups(config, model)
     diagnostics = build_section(config, "diagnostics")
     if diagnostics:
         diagnostics.watch(groups, logger.diagnose)
-    return TrainingSetup(
+    return Trainer(
+        config=valid.dry_run.trainer,
         model=model,
         optimizers=build_optimizers(config, groups),
         schedules=valid.dry_run.schedules,
-        batches=valid.source.batches(dataset.train, data.bos, seed),
+        batches=valid.source.batches(dataset.train, bos, seed),
         validation=validation,
         bytes_per_token=dataset.tokenizer.bytes_per_target(validation.targets.numpy()),
         device=valid.device,
@@ -199,47 +199,51 @@ def build_training(command: Command, valid: ValidatedRun, dataset: Dataset, logg
     )
 
 
-def _environment(command: Command, valid: ValidatedRun, dataset: Dataset, resumed_step: int | None) -> dict[str, Any]:
-    """Machine, code and data of this part of a run; choices and job too, for the report of a sweep that is not done."""
+def _account(
+    command: Command, valid: ValidatedRun, dataset: Dataset, resumed_step: int | None
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The environment of this part of a run, and all of the summary that is known before the first step.
+
+    The environment holds choices and job too, for the report of a sweep that is not done.
+    """
+    costs, trainer, folder = valid.dry_run.costs, valid.dry_run.trainer, RunFolder(command.folder)
+    budget = vars(trainer.budget)
+    earlier = folder.parts(before=resumed_step) if resumed_step else []
+    budgets = [*(part["budget"] for part in earlier if part.get("budget")), budget]
+    common = {
+        "choices": command.choices,
+        "job": command.job,
+        "run_id": uuid4().hex[:16] if resumed_step is None else folder.run_id(),
+        "data_hash": dataset.hash,
+        "precision": _name(valid.precision),
+        "attention_backend": valid.attention_backend,
+    }
+    digest = config_hash(command.config)
     targets = [value for key, value in flatten(command.config).items() if key.endswith("_target_")]
-    return {
+    environment = {
         **machine.describe(valid.device),
         **describe_commit(),
         **describe_code(targets),
-        "precision": _name(valid.precision),
-        "attention_backend": valid.attention_backend,
+        **common,
         "kernels": sorted({place for twins in TWINS.values() for place in twins} & {ANY, valid.device.type}),
-        "config_hash": config_hash(command.config),
-        "data_hash": dataset.hash,
+        "config_hash": digest,
         "tokenizer_hash": dataset.tokenizer.hash,
-        "budget": vars(valid.dry_run.trainer.budget),
-        "run_id": uuid4().hex[:16] if resumed_step is None else RunFolder(command.folder).run_id(),
-        "choices": command.choices,
-        "job": command.job,
+        "budget": budget,
     }
-
-
-def _facts(
-    command: Command, valid: ValidatedRun, dataset: Dataset, environment: dict[str, Any], resumed_step: int | None
-) -> dict[str, Any]:
-    """All of the summary that is known before the first step."""
-    costs, trainer = valid.dry_run.costs, valid.dry_run.trainer
-    earlier = RunFolder(command.folder).parts(before=resumed_step) if resumed_step else []
-    budgets = [part["budget"] for part in (*earlier, environment) if part.get("budget")]
-    same = ("choices", "job", "run_id", "data_hash", "precision", "attention_backend")
-    return {
-        **{key: environment[key] for key in same},
+    facts = {
+        **common,
         **costs,
         "seed": valid.settings.seed,
         "overrides": command.overrides,
         "resumed_step": resumed_step,
         "budgets": budgets,
-        "config_hash": run_hash(environment["config_hash"], budgets),
+        "config_hash": run_hash(digest, budgets),
         "data": f"{dataset.train_tokens:,} training and {dataset.validation_tokens:,} validation tokens in {dataset.folder}",
         "compile": valid.compile,
         "memory_peak": peak_bytes(costs["memory"], valid.device.type, trainer.activation_checkpointing),
         "micro_batch_tokens": trainer.micro_batch_tokens,
     }
+    return environment, facts
 
 
 def _identity(config: dict[str, Any]) -> dict[str, Any]:

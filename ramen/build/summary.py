@@ -15,8 +15,8 @@ from ramen.errors import ConfigError, RamenError
 from ramen.runs import checkpoint, resume
 from ramen.runs.folder import RunFolder
 from ramen.training.config import Status
-from ramen.training.evaluate import bits_per_byte
 from ramen.training.loop import Trainer
+from ramen.training.loss import bits_per_byte
 
 COMPILED = {"on": ", compiled", "regional": ", blocks compiled", "off": ""}
 
@@ -53,7 +53,7 @@ def start_table(config: dict[str, Any], facts: dict[str, Any], dry_run: DryRun, 
 
 def ending(status: Status, reason: str | None, trainer: Trainer) -> dict[str, Any]:
     """The fields of the summary that are known after the last step."""
-    p, bytes_per_token = trainer.progress, trainer.setup.bytes_per_token
+    p, bytes_per_token = trainer.progress, trainer.bytes_per_token
     final = None if status == "stopped" else p.val_loss
     return {
         "status": status,
@@ -70,7 +70,7 @@ def ending(status: Status, reason: str | None, trainer: Trainer) -> dict[str, An
         "evaluation_seconds": p.evaluation_seconds,
         "compile_seconds": p.compile_seconds,
         "tokens_per_second": p.tokens / p.seconds if p.seconds else 0.0,
-        "peak_memory": trainer.setup.memory.bytes(),
+        "peak_memory": trainer.memory.bytes(),
     }
 
 

@@ -20,7 +20,7 @@ from ramen.data.source import Source, TextSource
 from ramen.data.tokenizer import TOKENIZER, Tokenizer, gpt2_tokenizer, load_tokenizer
 from ramen.errors import ConfigError, DataError
 from ramen.inference.load import Run
-from ramen.training.evaluate import bits_per_byte
+from ramen.training.loss import bits_per_byte
 
 SHARD = ".bin"
 OVERRIDE = re.compile(r"data(\.\w+)*=")

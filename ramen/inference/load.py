@@ -23,7 +23,7 @@ from ramen.errors import ConfigError, DataError
 from ramen.nn.gpt import DataSpec
 from ramen.runs import checkpoint
 from ramen.runs.folder import CONFIG, ENVIRONMENT, SUMMARY, RunFolder
-from ramen.training.evaluate import evaluate
+from ramen.training.loss import evaluate
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 

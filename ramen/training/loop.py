@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,8 +25,7 @@ from ramen.training.compilation import CompileMode, loss_function, raise_compile
 from ramen.training.config import Progress, Status, TrainerConfig
 from ramen.training.device_loader import DeviceLoader
 from ramen.training.diagnostics import Diagnostics
-from ramen.training.evaluate import bits_per_byte, evaluate
-from ramen.training.gradient_accumulator import GradientAccumulator
+from ramen.training.loss import GradientAccumulator, bits_per_byte, evaluate
 from ramen.training.nonfinite import NonFiniteGuard, broken_weights
 from ramen.training.phases import RunPhases, RunSchedules
 from ramen.training.profiling import profiler
@@ -36,10 +35,11 @@ FEW_STEPS, UNSETTLED = 50, 1.0  # before so many steps, a loss that has risen by
 Ending = tuple[Status, str | None]  # and the reason
 
 
-@dataclass
-class TrainingSetup:
-    """The objects that a Trainer works with; ramen.build fills it."""
+@dataclass(kw_only=True, eq=False)
+class Trainer:
+    """Trains a model to the end of its budget; ramen.build fills it. `clock` gives seconds."""
 
+    config: TrainerConfig
     model: Any  # a ramen.nn.gpt.GPT
     optimizers: Optimizers
     schedules: RunSchedules
@@ -55,31 +55,20 @@ class TrainingSetup:
     identity: dict[str, Any]  # config keys and hashes that a checkpoint must share to be resumed
     logger: Logger
     diagnostics: Diagnostics | None
+    clock: Callable[[], float] = time.perf_counter
 
-
-class StepResult(NamedTuple):
-    """The figures of a step that go into its record."""
-
-    norm: Tensor  # of the gradient, still on the device
-    batch_tokens: int
-    hyperparameters: dict[str, float]  # lr, momentum, auxiliary_lr ... as set for this step
-
-
-class Trainer:
-    """Trains a model to the end of its budget. `clock` gives seconds."""
-
-    def __init__(self, setup: TrainingSetup, config: TrainerConfig, clock: Callable[[], float] = time.perf_counter):
-        self.setup, self.config, self.budget, self.clock = setup, config, config.budget, clock
-        self.progress = Progress()
+    def __post_init__(self) -> None:
+        config, device = self.config, self.device
+        self.budget, self.progress = config.budget, Progress()
         self.saved_step: int | None = None
         self.step_seconds = 0.0  # about those of the first step, where the budget is one of seconds
-        self.loss_sum = torch.zeros((), device=setup.device)  # since the last record
-        self.guard = NonFiniteGuard(config.nonfinite, setup.device)
-        self.phases = RunPhases(setup.model, setup.optimizers, setup.schedules, config)
-        self.parameters = [p for p in setup.model.parameters() if p.requires_grad]
-        self.loss = loss_function(setup.model, setup.compile, config.activation_checkpointing)
-        self.gradients = GradientAccumulator(self.loss, config.micro_rows, setup.precision, setup.device)
-        self.loader = DeviceLoader(setup.batches, setup.device, config.prefetch_batches)
+        self.loss_sum = torch.zeros((), device=device)  # since the last record
+        self.guard = NonFiniteGuard(config.nonfinite, device)
+        self.phases = RunPhases(self.model, self.optimizers, self.schedules, config)
+        self.parameters = [p for p in self.model.parameters() if p.requires_grad]
+        self.loss = loss_function(self.model, self.compile, config.activation_checkpointing)
+        self.gradients = GradientAccumulator(self.loss, config.micro_rows, self.precision, device)
+        self.loader = DeviceLoader(self.batches, device, config.prefetch_batches)
 
     def fit(self, reserved: int) -> int:
         """Settle trainer.micro_batch_tokens=auto on CUDA by trying, `reserved` bytes apart; returns the tokens of a micro-batch."""
@@ -91,7 +80,7 @@ class Trainer:
     def warm_up(self) -> None:
         """Compile and record before the clock starts, for every phase of the run and for evaluation in it; changes no weight."""
         p, started = self.progress, self.clock()
-        if self.setup.compile != "off" or self.config.cuda_graphs:
+        if self.compile != "off" or self.config.cuda_graphs:
             with raise_compile_errors():
                 for rows in self.phases.all_phases(self.budget.behind(p)):
                     for size in self.gradients.sizes(rows):
@@ -101,52 +90,53 @@ class Trainer:
         if self.budget.seconds is not None and p.step == 0:
             started = self.clock()
             self._try(self.config.micro_rows)
-            micro_batches = math.ceil(self.config.rows(self.setup.schedules.batch(0.0)) / self.config.micro_rows)
+            micro_batches = math.ceil(self.config.rows(self.schedules.batch(0.0)) / self.config.micro_rows)
             self.step_seconds = (self.clock() - started) * micro_batches
 
     def _try(self, rows: int) -> None:
         """Differentiate rows of nothing, and drop the gradients."""
-        tokens = torch.zeros((rows, self.config.sequence_length), dtype=torch.long, device=self.setup.device)
+        tokens = torch.zeros((rows, self.config.sequence_length), dtype=torch.long, device=self.device)
         try:
             # Were targets the same tensor, a graph would rely on it.
             self.gradients.micro_batch(tokens, tokens.clone(), tokens.numel())
             self._synchronize()
         finally:
-            self.setup.model.zero_grad()
+            self.model.zero_grad()
 
     def train(self) -> Ending:
         """Run to the end of the budget, a divergence, `stop_after_steps` or a signal; returns the status and its reason."""
         self.warm_up()
         p, ending = self.progress, None
-        profiling = profiler(self.setup.folder, self.config.profile_steps)
+        profiling = profiler(self.folder, self.config.profile_steps)
         with catch_stop_signals() as signals, contextlib.closing(self.loader), profiling as profile:
             while ending is None and not self.budget.done(p):
                 started = self.clock()
-                result = self._step()
+                figures = self._step()
                 reads_clock = self._due(self.config.record_every_steps, self.config.evaluate_every_steps)
                 if reads_clock or self.budget.seconds is not None:
                     self._synchronize()
                 p.seconds += self.clock() - started
                 if profile:
                     profile.step()
-                self.setup.logger.advance(self.budget.middle(p, 0))
-                ending = self._after(result, signals[-1] if signals else None)
+                self.logger.advance(self.budget.middle(p, 0))
+                ending = self._after(figures, signals[-1] if signals else None)
             status, reason = ending or self._finished()
             wanted = status == "stopped" or (status == "finished" and self.config.checkpoint_at_end)
             if wanted and self.saved_step != p.step:
                 self.save()
         return status, reason
 
-    def _step(self) -> StepResult:
-        setup, p = self.setup, self.progress
+    def _step(self) -> dict[str, Any]:
+        """Train on one batch; returns what only the step knows of its record, the norm still on the device."""
+        p = self.progress
         # A phase follows from what was trained, every other schedule is read in the middle of the step.
         rows, figures = self.phases.start_phase(self.budget.behind(p))
         batch_tokens = rows * self.config.sequence_length
         middle = self.budget.middle(p, batch_tokens, self.step_seconds)
-        values = setup.optimizers.schedule(middle, setup.schedules.lr(middle) * self.config.lr_factor(rows)) | figures
-        if setup.model.mtp_weights:
-            values["mtp_share"] = setup.schedules.mtp_share(middle)
-            setup.model.set_mtp_share(values["mtp_share"])
+        values = self.optimizers.schedule(middle, self.schedules.lr(middle) * self.config.lr_factor(rows)) | figures
+        if self.model.mtp_weights:
+            values["mtp_share"] = self.schedules.mtp_share(middle)
+            self.model.set_mtp_share(values["mtp_share"])
         batch = self.loader.take(rows)
         loss = self.gradients(batch)
         self.phases.freeze_scalars()
@@ -154,37 +144,37 @@ class Trainer:
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, bound)
         p.step += 1
         p.tokens += batch_tokens
-        p.flops += batch_tokens * (setup.matrix_flops + setup.model.attention_flops())
-        if setup.diagnostics:
-            setup.diagnostics.before(p.step)
+        p.flops += batch_tokens * (self.matrix_flops + self.model.attention_flops())
+        if self.diagnostics:
+            self.diagnostics.before(p.step)
         if self.guard.should_step(p.step, loss, norm):
             self.loss_sum += loss
             p.counted += batch.counted
             if p.first_loss is None:
                 p.first_loss = loss.item() / batch.counted
-            setup.optimizers.step()
-            setup.model.after_step()
+            self.optimizers.step()
+            self.model.after_step()
         else:
             p.skipped_steps += 1
-        if setup.diagnostics:
-            seconds = setup.diagnostics.after(p.step)  # not training's: a budget of seconds must not see them
+        if self.diagnostics:
+            seconds = self.diagnostics.after(p.step)  # not training's: a budget of seconds must not see them
             p.seconds, p.evaluation_seconds = p.seconds - seconds, p.evaluation_seconds + seconds
-        setup.model.zero_grad()
-        return StepResult(norm, batch_tokens, values)
+        self.model.zero_grad()
+        return {"grad_norm": norm, "batch_tokens": batch_tokens, "hyperparameters": values}
 
-    def _after(self, result: StepResult, signal: str | None) -> Ending | None:
+    def _after(self, figures: dict[str, Any], signal: str | None) -> Ending | None:
         """Record, evaluate and save what is due between two steps; returns how the run ends if it ends here, before its budget."""
         p, config, last = self.progress, self.config, self.budget.done(self.progress)
         evaluated = last or self._due(config.evaluate_every_steps)
         best = evaluated and self._validate()
         if evaluated or self._due(config.record_every_steps) or p.skipped_steps > config.most_skipped_steps:
-            self._record(result, p.val_loss if evaluated else None)
+            self._record(figures, p.val_loss if evaluated else None)
             if problem := self._divergence():
                 return "diverged", problem
         reached = config.stop_after_steps is not None and p.step >= config.stop_after_steps
         save = self._due(config.checkpoint_every_steps) or (best and config.keep_best)
         if save or signal or reached or last:
-            problem = self.guard.problem() or broken_weights(self.setup.model)
+            problem = self.guard.problem() or broken_weights(self.model)
             if problem:
                 return "diverged", f"{problem}, seen at step {p.step}"
         if save:
@@ -215,10 +205,10 @@ class Trainer:
             return "diverged", f"validation loss {p.val_loss:.4f} is above the first training loss {p.first_loss:.4f}"
         return "finished", None
 
-    def _record(self, result: StepResult, val_loss: float | None) -> None:
-        setup, p = self.setup, self.progress
+    def _record(self, figures: dict[str, Any], val_loss: float | None) -> None:
+        p = self.progress
         p.train_loss = self.loss_sum.item() / p.counted if p.counted else None  # None: every step was skipped
-        seconds, peak = p.seconds - p.recorded_seconds, machine.peak_rate(setup.device)
+        seconds, peak = p.seconds - p.recorded_seconds, machine.peak_rate(self.device)
         record = MetricsRecord(
             step=p.step,
             tokens=p.tokens,
@@ -226,16 +216,14 @@ class Trainer:
             seconds=p.seconds,
             train_loss=p.train_loss,
             val_loss=val_loss,
-            val_bits_per_byte=None if val_loss is None else bits_per_byte(val_loss, setup.bytes_per_token),
-            grad_norm=result.norm.item(),
+            val_bits_per_byte=None if val_loss is None else bits_per_byte(val_loss, self.bytes_per_token),
             skipped_steps=p.skipped_steps,
-            batch_tokens=result.batch_tokens,
             tokens_per_second=(p.tokens - p.recorded_tokens) / seconds if seconds > 0 else 0.0,
             mfu=None if peak is None else (p.flops - p.recorded_flops) / seconds / peak if seconds > 0 else 0.0,
-            peak_memory=setup.memory.bytes(),
-            hyperparameters=result.hyperparameters,
+            peak_memory=self.memory.bytes(),
+            **figures | {"grad_norm": figures["grad_norm"].item()},
         )
-        setup.logger.record(record.as_line())
+        self.logger.record(record.as_line())
         self.loss_sum.zero_()
         p.records += 1
         p.counted, p.recorded_tokens, p.recorded_flops, p.recorded_seconds = 0, p.tokens, p.flops, p.seconds
@@ -251,17 +239,17 @@ class Trainer:
 
     def _evaluate(self, rows: int | None = None) -> float:
         """Validation loss, of the first `rows` alone if given."""
-        setup, micro_rows = self.setup, self.config.micro_rows
-        tokens, targets = setup.validation.tokens[:rows], setup.validation.targets[:rows]
-        setup.model.eval()
-        loss = evaluate(self.loss, tokens, targets, micro_rows, setup.precision, setup.device)
-        setup.model.train()
+        micro_rows = self.config.micro_rows
+        tokens, targets = self.validation.tokens[:rows], self.validation.targets[:rows]
+        self.model.eval()
+        loss = evaluate(self.loss, tokens, targets, micro_rows, self.precision, self.device)
+        self.model.train()
         return loss
 
     @contextlib.contextmanager
     def _evaluation_weights(self) -> Iterator[list[Tensor]]:
         """Within, parameters are as the optimizers evaluate them; yields the weights to train, if those differ."""
-        switching = self.setup.optimizers.switching
+        switching = self.optimizers.switching
         if not switching:
             yield []
             return
@@ -269,7 +257,7 @@ class Trainer:
             weights = [p.detach().clone() for p in self.parameters]
             for optimizer in switching:
                 optimizer.eval()
-            self.setup.model.after_step()
+            self.model.after_step()
             try:
                 yield weights
             finally:
@@ -283,39 +271,39 @@ class Trainer:
 
     def _synchronize(self) -> None:
         """Let the clock see the device's work."""
-        if self.setup.device.type == "cuda":
-            torch.cuda.synchronize(self.setup.device)
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
 
     def save(self) -> Path:
-        p, config, setup = self.progress, self.config, self.setup
+        p, config = self.progress, self.config
         state: dict[str, Any] = {
-            "identity": setup.identity,
+            "identity": self.identity,
             "progress": vars(p),
             "budget": vars(self.budget),
             "loss_sum": self.loss_sum.item(),
-            "optimizers": setup.optimizers.state_dict(),
+            "optimizers": self.optimizers.state_dict(),
             "batches": self.loader.state_dict(),
             "phases": self.phases.state_dict(),
-            "diagnostics": setup.diagnostics.state_dict() if setup.diagnostics else {},
+            "diagnostics": self.diagnostics.state_dict() if self.diagnostics else {},
         }
         self.saved_step = p.step
         with self._evaluation_weights() as state["weights_to_train"]:
             return checkpoint.save(
-                setup.folder, p.step, setup.model, state, keep=config.keep_checkpoints, keep_best=config.keep_best,
+                self.folder, p.step, self.model, state, keep=config.keep_checkpoints, keep_best=config.keep_best,
                 val_loss=p.val_loss if p.evaluated_step == p.step else None,
             )  # fmt: skip
 
     def resume(self, path: Path) -> None:
         """Continue from a checkpoint. ConfigError tells what differs from its computation, or which budget it has passed."""
         state = checkpoint.load_state(path)
-        before, now = state.get("identity"), self.setup.identity
+        before, now = state.get("identity"), self.identity
         if not isinstance(before, dict):
             raise DataError(f"{path}: is not the checkpoint of a run")
         pairs = [(key, before.get(key, "nothing"), now.get(key, "nothing")) for key in sorted({*before, *now}, key=str)]
         differs = [f"{key}: was {a!r} in {path}, got {b!r}; a resumed run keeps it" for key, a, b in pairs if a != b]
         if differs:
             raise ConfigError(*differs)
-        checkpoint.load_weights(path, self.setup.model)
+        checkpoint.load_weights(path, self.model)
         try:
             self._load(state)
             passed = self.budget.passed(self.progress, state.get("budget", {}), path)
@@ -325,14 +313,14 @@ class Trainer:
             raise ConfigError(*passed)
 
     def _load(self, state: dict[str, Any]) -> None:
-        self.setup.optimizers.load_state_dict(state["optimizers"])
+        self.optimizers.load_state_dict(state["optimizers"])
         with torch.no_grad():
             for p, weight in zip(self.parameters, state["weights_to_train"] or self.parameters, strict=True):
                 p.copy_(weight)
         self.loader.load_state_dict(state["batches"])
         self.phases.load_state_dict(state["phases"])
         vars(self.progress).update(state["progress"])
-        if self.setup.diagnostics:
-            self.setup.diagnostics.load_state_dict(state.get("diagnostics", {}))
+        if self.diagnostics:
+            self.diagnostics.load_state_dict(state.get("diagnostics", {}))
         self.loss_sum.fill_(state["loss_sum"])
         self.saved_step = self.progress.step

@@ -12,7 +12,7 @@ from ramen import device as machine
 from ramen.build.dry_run import USABLE, dry_run, peak_bytes
 from ramen.errors import ConfigError
 from ramen.nn.gpt import DataSpec
-from ramen.training.gradient_accumulator import GradientAccumulator
+from ramen.training.loss import GradientAccumulator
 
 CPU = torch.device("cpu")
 AUTO = ("model.layers=1", "model.dim=16", "model.heads=2", "trainer.micro_batch_tokens=auto")

@@ -24,7 +24,7 @@ from ramen.ops.cross_entropy import IGNORED, Softcap, linear_cross_entropy
 from ramen.ops.doubly_stochastic import scaled, sinkhorn_knopp
 from ramen.ops.operation import twins
 from ramen.training.compilation import loss_function
-from ramen.training.gradient_accumulator import GradientAccumulator
+from ramen.training.loss import GradientAccumulator
 
 register()
 ON_CUDA = torch.cuda.is_available()

@@ -9,7 +9,7 @@ import torch
 
 from ramen.errors import ConfigError
 from ramen.runs import checkpoint
-from ramen.training.evaluate import evaluate
+from ramen.training.loss import evaluate
 
 pytest.importorskip("pytorch_optimizer")
 METHODS = ["ScheduleFreeAdamW", "SPlus"]
@@ -24,9 +24,9 @@ def test_what_is_saved_is_what_was_evaluated(make_trainer: Any, tmp_path: Path, 
     trainer, other = make_trainer("run", *overrides(method)), make_trainer("other", *overrides(method))
     trainer.train()
     path = checkpoint.latest(tmp_path / "run")
-    checkpoint.load_weights(path, other.setup.model)
-    validation, rows = other.setup.validation, other.config.micro_rows
-    other.setup.model.eval()
+    checkpoint.load_weights(path, other.model)
+    validation, rows = other.validation, other.config.micro_rows
+    other.model.eval()
     loss = evaluate(other.loss, validation.tokens, validation.targets, rows, torch.float32, torch.device("cpu"))
     assert loss == trainer.progress.val_loss
     training = checkpoint.load_state(path)["weights_to_train"]

@@ -70,8 +70,8 @@ def test_the_clock_of_training_sees_steps_alone(
     def slow(*overrides: str) -> Trainer:
         often = ("trainer.evaluate_every_steps=3", "trainer.checkpoint_every_steps=1")
         trainer = make_trainer("run", *often, *overrides, clock=lambda: now)
-        parts = math.ceil(len(trainer.setup.validation.tokens) / trainer.config.micro_rows)
-        model = trainer.setup.model
+        parts = math.ceil(len(trainer.validation.tokens) / trainer.config.micro_rows)
+        model = trainer.model
         model.register_forward_hook(lambda model, batch, loss: take(1.0 if model.training else 60 / parts))
         model.register_state_dict_pre_hook(lambda *more: take(1000.0))
         return trainer
@@ -82,20 +82,20 @@ def test_the_clock_of_training_sees_steps_alone(
     second.resume(checkpoint.latest(tmp_path / "run"))
     second.train()
     assert (second.progress.seconds, second.progress.evaluation_seconds) == (8.0, pytest.approx(180.0))
-    for line in [*first.setup.logger.lines, *second.setup.logger.lines]:
+    for line in [*first.logger.lines, *second.logger.lines]:
         assert (line["seconds"], line["tokens_per_second"]) == (line["step"], 256.0)
         assert line["mfu"] == pytest.approx(second.progress.flops / 8 / 1e9)
     budget = slow("trainer.steps=null", "trainer.seconds=5", "trainer.record_every_steps=1")
     budget.train()
     assert budget.progress.step == 5
-    rates = [line["lr"] for line in budget.setup.logger.lines]  # a trial has told how long the first step will be
+    rates = [line["lr"] for line in budget.logger.lines]  # a trial has told how long the first step will be
     assert rates == [line["lr"] for line in five_steps(make_trainer)]
 
 
 def five_steps(make_trainer: Any) -> list[dict[str, Any]]:
     trainer = make_trainer("five", "trainer.steps=5", "trainer.record_every_steps=1")
     trainer.train()
-    return trainer.setup.logger.lines
+    return trainer.logger.lines
 
 
 def test_mfu_and_flops_follow_the_windows(make_trainer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,11 +108,9 @@ def test_mfu_and_flops_follow_the_windows(make_trainer: Any, monkeypatch: pytest
     )  # fmt: skip
     trainer.train()
     keys = {window: sum(min(query, window) for query in range(1, 65)) / 64 for window in (8, 32)}
-    weights = 12 * 16 * 16 + trainer.setup.model.embedding.head().numel()
+    weights = 12 * 16 * 16 + trainer.model.embedding.head().numel()
     expected = [6 * weights + 12 * 16 * keys[window] for window in (8, 8, 32, 32)]
-    assert [line["mfu"] * 1e9 / line["tokens_per_second"] for line in trainer.setup.logger.lines] == pytest.approx(
-        expected
-    )
+    assert [line["mfu"] * 1e9 / line["tokens_per_second"] for line in trainer.logger.lines] == pytest.approx(expected)
     assert trainer.progress.flops / trainer.progress.tokens == pytest.approx(sum(expected) / 4)
 
 
@@ -216,7 +214,7 @@ def evaluates_to(trainer: Trainer, loss: Callable[[], float]) -> Trainer:
         counted = (batch[1] != IGNORED).sum()
         return sum_of_losses if model.training else loss() * counted
 
-    trainer.setup.model.register_forward_hook(replace)
+    trainer.model.register_forward_hook(replace)
     return trainer
 
 

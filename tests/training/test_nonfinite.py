@@ -48,7 +48,7 @@ def plant(trainer: Trainer, fault: str, *steps: int) -> Trainer:
     def disturb(model: nn.Module, batch: Any, loss: Tensor) -> Tensor:
         return FAULTS[fault](loss) if model.training and trainer.progress.step + 1 in steps else loss
 
-    trainer.setup.model.register_forward_hook(disturb)
+    trainer.model.register_forward_hook(disturb)
     return trainer
 
 
@@ -85,7 +85,7 @@ def test_without_a_checkpoint_in_between_the_next_record_finds_it(make_trainer: 
 def test_weights_that_overflow_are_not_saved(make_trainer: Any, tmp_path: Path, word: str) -> None:
     """Losses and gradients are finite, what the optimizer made of them is not: a row of a byte that is in no text."""
     trainer = make_trainer("run", "embedding=untied", "trainer.record_every_steps=8", f"trainer.{word}")
-    model = trainer.setup.model
+    model = trainer.model
 
     def overflow() -> None:
         if trainer.progress.step == 3:
@@ -114,7 +114,7 @@ def test_a_skipped_step_leaves_weights_and_optimizers_as_they_were(
     states = [checkpoint.load_state(path)["optimizers"] for path in (before, after)]
     assert same(states[0]["optimizer"]["state"], states[1]["optimizer"]["state"])
     assert same(states[0]["auxiliary"]["state"], states[1]["auxiliary"]["state"])
-    lines = trainer.setup.logger.lines
+    lines = trainer.logger.lines
     assert [line["skipped_steps"] for line in lines] == [0, 0, 1, 1]
     assert [line["train_loss"] is None for line in lines] == [False, False, True, False]
     assert [line["tokens"] for line in lines] == [256, 512, 768, 1024]
@@ -124,7 +124,7 @@ def test_a_mean_loss_is_of_the_steps_that_counted(make_trainer: Any) -> None:
     sound = make_trainer("all", "trainer.record_every_steps=1", "trainer.steps=2")
     skipped = plant(make_trainer("skipped", SKIP, "trainer.record_every_steps=2", "trainer.steps=2"), "nan loss", 2)
     sound.train(), skipped.train()
-    assert skipped.setup.logger.lines[0]["train_loss"] == sound.setup.logger.lines[0]["train_loss"]
+    assert skipped.logger.lines[0]["train_loss"] == sound.logger.lines[0]["train_loss"]
 
 
 def test_too_many_skipped_steps_are_a_divergence(make_trainer: Any) -> None:
@@ -150,8 +150,8 @@ def test_a_resumed_run_with_skipped_steps_is_the_uninterrupted_one(
     second.train()
     assert second.progress.skipped_steps == whole.progress.skipped_steps == 2
     assert same(weights("whole"), weights("parts"))
-    lines = [line for trainer in (first, second) for line in trainer.setup.logger.lines]
-    assert [line["train_loss"] for line in lines] == [line["train_loss"] for line in whole.setup.logger.lines]
+    lines = [line for trainer in (first, second) for line in trainer.logger.lines]
+    assert [line["train_loss"] for line in lines] == [line["train_loss"] for line in whole.logger.lines]
 
 
 def test_a_sound_run_is_the_same_under_both_policies(train: Train, assert_bitwise: Any) -> None:

@@ -1,4 +1,4 @@
-"""Gradients of a batch: those of its mean loss, however it is cut, in the precision that is asked for."""
+"""Gradients of a batch's mean loss and the validation loss, whatever is in memory at a time, in the precision asked for."""
 
 from collections.abc import Callable
 
@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ramen.data.batches import IGNORED, Batch
 from ramen.nn.gpt import GPT
-from ramen.training.gradient_accumulator import GradientAccumulator
+from ramen.training.loss import GradientAccumulator, evaluate
 
 CPU = torch.device("cpu")
 
@@ -55,3 +55,18 @@ def test_micro_batches_are_told_how_many_documents_they_have(rows: Callable[...,
     for documents in ((2, 1, 3), None):
         GradientAccumulator(loss, 2, torch.float32, CPU)(Batch(tokens, tokens, 36, documents))
     assert calls == [(2, 3), (1, 3), (2, None), (1, None)]
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3, 7, 20])
+def test_the_mean_is_over_counted_targets_in_parts_of_one_shape(rows: int) -> None:
+    tokens, targets = torch.ones(7, 3, dtype=torch.long), torch.zeros(7, 3, dtype=torch.long)
+    tokens[0, 0] = 2**24  # above which a sum in float32 takes no ones
+    targets[1, 1:] = targets[6, 2] = IGNORED
+
+    def loss(tokens: Tensor, targets: Tensor) -> Tensor:
+        assert tokens.shape == targets.shape == (rows, 3) and not torch.is_grad_enabled()
+        return tokens[targets != IGNORED].sum().float()
+
+    expected = int(tokens[targets != IGNORED].sum()) / 18
+    # A part that has the large number is rounded itself, to even.
+    assert evaluate(loss, tokens, targets, rows, torch.float32, CPU) == pytest.approx(expected, abs=1.1 / 18)

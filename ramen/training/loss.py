@@ -1,16 +1,18 @@
-"""Loss and gradients of a batch, a micro-batch at a time: the device's part of a training step that is not the optimizer's.
+"""The loss of a batch with its gradients, and of the validation rows, some rows at a time.
 
 The losses of micro-batches are summed and divided by the counted targets of the whole batch, so the result does not depend on
 how it is cut.
 """
 
 import logging
+import math
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from ramen.data.batches import Batch
+from ramen.data.batches import IGNORED, Batch
 from ramen.errors import ConfigError
 
 log = logging.getLogger("ramen")
@@ -67,3 +69,25 @@ class GradientAccumulator:
                     ) from error
             log.info("micro-batches of %d rows do not fit, trying half of it", self.micro_rows)
             self.micro_rows = (self.micro_rows + 1) // 2
+
+
+@torch.no_grad()
+def evaluate(
+    loss: Callable[[Tensor, Tensor], Tensor], tokens: Tensor, targets: Tensor, rows: int, precision: torch.dtype,
+    device: torch.device,
+) -> float:  # fmt: skip
+    """Mean loss in nats a counted token of (R, T) rows, `rows` of them at a time; `loss` returns a sum."""
+    total = torch.zeros((), dtype=torch.float64, device=device)
+    with torch.autocast(device.type, precision, enabled=precision != torch.float32):
+        for start in range(0, len(tokens), rows):
+            part = slice(start, start + rows)
+            short = max(0, start + rows - len(tokens))  # the last part is filled up: one shape, one compiled graph
+            filled_tokens = torch.cat((tokens[part], tokens[-1:].expand(short, -1)))
+            filled_targets = F.pad(targets[part], (0, 0, 0, short), value=IGNORED)
+            total += loss(filled_tokens.to(device), filled_targets.to(device))
+    return total.item() / int((targets != IGNORED).sum())
+
+
+def bits_per_byte(loss: float, bytes_per_token: float) -> float:
+    """Nats a token -> bits a byte of text: what models with different tokenizers can be compared by."""
+    return loss / math.log(2) / bytes_per_token
