@@ -22,7 +22,7 @@ def loader(work: Workload, context: BenchmarkContext) -> list[Row]:
     source = build_section(work.config(), "data")
     dataset = source.dataset(progress=False)
     length = source.sequence_length
-    batches = source.batches(dataset.train, source.vocabulary - 1, seed=0)
+    batches = source.batches(dataset.train.paths, source.vocabulary - 1, seed=0)
     rows = max(1, BATCH_TOKENS // length)
     seconds = statistics.median(context.rounds({"take": lambda: batches.take(rows)}, work.rounds)["take"])
     return [

@@ -41,6 +41,6 @@ def test_a_short_run_beats_a_bigram_model_of_the_same_tokens(
     config["data"]["folder"] = str(tmp_path / "data")
     summary = run(Command(config, tmp_path / "run", {}, [], None))
     dataset = open_dataset(next((tmp_path / "data").iterdir()))
-    floor = bigram_loss(tokens(dataset.train), tokens(dataset.validation), dataset.tokenizer.vocabulary)
+    floor = bigram_loss(tokens(dataset.train.paths), tokens(dataset.validation.paths), dataset.tokenizer.vocabulary)
     print(f"validation loss {summary['final_val_loss']:.3f}, bigram floor {floor:.3f}")
     assert summary["final_val_loss"] < floor - 0.3

@@ -174,7 +174,7 @@ def build_trainer(command: Command, valid: ValidatedRun, dataset: Dataset, logge
     initialise(model, seed)
     model.after_step()  # type: ignore[operator]  # what holds after a step holds before the first
     model.to(valid.device)
-    validation = valid.source.validation_batch(dataset.validation, bos)
+    validation = valid.source.validation_batch(dataset.validation.paths, bos)
     groups = build_groups(config, model)
     diagnostics = build_section(config, "diagnostics")
     if diagnostics:
@@ -184,7 +184,7 @@ def build_trainer(command: Command, valid: ValidatedRun, dataset: Dataset, logge
         model=model,
         optimizers=build_optimizers(config, groups),
         schedules=valid.dry_run.schedules,
-        batches=valid.source.batches(dataset.train, bos, seed),
+        batches=valid.source.batches(dataset.train.paths, bos, seed),
         validation=validation,
         bytes_per_token=dataset.tokenizer.bytes_per_target(validation.targets.numpy()),
         device=valid.device,
@@ -238,7 +238,7 @@ def _account(
         "resumed_step": resumed_step,
         "budgets": budgets,
         "config_hash": run_hash(digest, budgets),
-        "data": f"{dataset.train_tokens:,} training and {dataset.validation_tokens:,} validation tokens in {dataset.folder}",
+        "data": f"{dataset.train.tokens:,} training and {dataset.validation.tokens:,} validation tokens in {dataset.folder}",
         "compile": valid.compile,
         "memory_peak": peak_bytes(costs["memory"], valid.device.type, trainer.activation_checkpointing),
         "micro_batch_tokens": trainer.micro_batch_tokens,

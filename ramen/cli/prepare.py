@@ -24,17 +24,12 @@ def main(arguments: Sequence[str]) -> int:
     with command.composer().open() as composer:
         _, config = composer.checked(command.overrides)
     d: Dataset = build_section(config, "data").dataset()
-    columns = ("split", "documents", "tokens", "share", "bytes / token", "shards")
-    table, total = (
-        Table(*columns, title=f"{d.tokenizer.vocabulary} ids, {d.hash}"),
-        d.train_tokens + d.validation_tokens,
-    )
-    for split, documents, tokens, size, shards in (
-        ("train", d.train_documents, d.train_tokens, d.train_bytes, d.train),
-        ("validation", d.validation_documents, d.validation_tokens, d.validation_bytes, d.validation),
-    ):
-        shares = (f"{tokens / total:.1%}", f"{size / tokens:.2f}", str(len(shards)))
-        table.add_row(split, f"{documents:,}", f"{tokens:,}", *shares)
+    columns = "split", "documents", "tokens", "share", "bytes / token", "shards"
+    table = Table(*columns, title=f"{d.tokenizer.vocabulary} ids, {d.hash}")
+    total = d.train.tokens + d.validation.tokens
+    for name, split in (("train", d.train), ("validation", d.validation)):
+        shares = f"{split.tokens / total:.1%}", f"{split.bytes / split.tokens:.2f}", str(len(split.paths))
+        table.add_row(name, f"{split.documents:,}", f"{split.tokens:,}", *shares)
     console = Console(markup=False)
     console.print(table)
     console.print(str(d.folder), soft_wrap=True)

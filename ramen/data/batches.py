@@ -7,7 +7,7 @@ every token is learned from once an epoch (`split`), or is dropped (`crop`, as m
 BOS of a shard are skipped. If any shard begins without BOS, the program that wrote the shards cuts documents at their ends
 (as modded-nanogpt's does), and the end of a shard is not taken for the end of a document.
 
-Windows of the tokens in file order (WindowBatches) go across the ends of documents, without a document mask; the label is the
+Windows of the tokens in file order go across the ends of documents, without a document mask; the label is the
 next token of the shard. `contiguous`: each batch takes the next tokens; the rest of a shard that is shorter than a batch is
 dropped (modded-nanogpt's track 3). `random`: each row begins at a random place, drawn with replacement (nanoGPT).
 Sources: https://github.com/KellerJordan/modded-nanogpt (records/track_3_optimization), https://github.com/karpathy/nanoGPT
@@ -50,22 +50,19 @@ class Batches(ABC):
     """Rows without end, epoch after epoch, from a position that can be saved."""
 
     POSITION: ClassVar[tuple[str, ...]]  # the attributes that say the place of the next row
-    document_mask = True  # False: a row is one document for attention, whatever it holds
+    document_mask = False  # True: attention stays within a document; False: a row is one, whatever it holds
     epoch: int  # of the next token
     tokens_dropped = 0
 
-    def __init__(self, shards: Sequence[Path], *, bos: int, sequence_length: int, seed: int):
+    def __init__(self, shards: Sequence[Path], *, bos: int, sequence_length: int, seed: int, skip_bos: bool):
         if not shards:
             raise DataError("data: there is no shard to read, got an empty list; at least one is needed")
         self.shards, self.bos, self.sequence_length, self.seed = tuple(shards), bos, sequence_length, seed
+        self.skip_bos = skip_bos  # leave out the BOS of the first document, before which nothing ends
 
     @abstractmethod
     def take(self, rows: int) -> Batch:
         """The next rows."""
-
-    @abstractmethod
-    def every_row(self) -> Iterator[Row]:
-        """The rows of one epoch in file order; the last one of a shard may be filled up with BOS that has no label."""
 
     @abstractmethod
     def seek(self, *position: int) -> None:
@@ -88,11 +85,24 @@ class Batches(ABC):
         counted = int(np.count_nonzero(targets != IGNORED))
         return Batch(torch.from_numpy(tokens), torch.from_numpy(targets), counted, tuple(documents.tolist()))
 
-    def open_ids(self, path: Path) -> NDArray[np.uint16]:
+    def every_row(self) -> Iterator[Row]:
+        """The rows of one epoch in file order; the last one of a shard is filled up with BOS that has no label."""
+        length = self.sequence_length
+        for number in range(len(self.shards)):
+            ids = self._ids(number)
+            for start in range(0, len(ids) - 1, length):
+                window = ids[start : start + length + 1].astype(np.int64)
+                short = length + 1 - len(window)
+                window = np.pad(window, (0, short), constant_values=self.bos)
+                labels = window[1:].copy()
+                labels[length - short :] = IGNORED
+                yield window[:-1], labels
+
+    def _ids(self, number: int) -> NDArray[np.uint16]:
         """The ids of a shard (N,). DataError when they are those of another tokenizer."""
-        ids = open_shard(path).view(np.ndarray)
-        check_ids(path, int(ids.max()), self.bos)
-        return ids
+        ids = open_shard(self.shards[number]).view(np.ndarray)
+        check_ids(self.shards[number], int(ids.max()), self.bos)
+        return ids[1:] if self.skip_bos and number == 0 and ids[0] == self.bos else ids
 
 
 def check_position(part: str, value: int, count: float = math.inf) -> None:
@@ -109,12 +119,13 @@ class DocumentBatches(Batches):
     """
 
     POSITION = ("epoch", "shard", "document", "offset")
+    document_mask = True
 
     def __init__(self, shards: Sequence[Path], *, shuffle: bool, long_documents: LongDocuments, **base: Any):
-        super().__init__(shards, **base)
+        super().__init__(shards, skip_bos=False, **base)
         self.shuffle, self.crop = shuffle, long_documents == "crop"
         self.whole = all(open_shard(path)[0] == self.bos for path in self.shards)
-        self._path: Path | None = None
+        self._index: int | None = None
         self.seek(0, 0, 0, 0)
 
     def take(self, rows: int) -> Batch:
@@ -186,14 +197,13 @@ class DocumentBatches(Batches):
     def _open(self) -> None:
         """Map the shard at this position and draw the order of its documents."""
         index = int(self._draw(len(self.shards), 0)[self.shard])
-        path = self.shards[index]
-        if path != self._path:
-            tokens = self.open_ids(path)
+        if index != self._index:
+            tokens = self._ids(index)
             starts = document_starts(tokens, self.bos)
             if not len(starts):
                 content = f"no BOS (id {self.bos}) among {len(tokens)} tokens"
-                raise DataError(f"{path}: holds no document, got {content}; each document opens with BOS")
-            self._path, self._tokens, self._starts = path, tokens, starts
+                raise DataError(f"{self.shards[index]}: holds no document, got {content}; each document opens with BOS")
+            self._index, self._tokens, self._starts = index, tokens, starts
         self._order = self._draw(len(self._starts), 1 + index)
 
     def _go_to(self, document: int) -> None:
@@ -216,33 +226,7 @@ def document_starts(tokens: NDArray[np.uint16], bos: int) -> NDArray[np.int64]:
     return np.concatenate(blocks)
 
 
-class WindowBatches(Batches):
-    """Base of both orders. `skip_bos`: leave out the BOS of the first document, before which nothing ends."""
-
-    document_mask = False
-
-    def __init__(self, shards: Sequence[Path], *, skip_bos: bool, **base: Any):
-        super().__init__(shards, **base)
-        self.skip_bos = skip_bos
-
-    def every_row(self) -> Iterator[Row]:
-        length = self.sequence_length
-        for number in range(len(self.shards)):
-            ids = self._ids(number)
-            for start in range(0, len(ids) - 1, length):
-                window = ids[start : start + length + 1].astype(np.int64)
-                short = length + 1 - len(window)
-                window = np.pad(window, (0, short), constant_values=self.bos)
-                labels = window[1:].copy()
-                labels[length - short :] = IGNORED
-                yield window[:-1], labels
-
-    def _ids(self, number: int) -> NDArray[np.uint16]:
-        ids = self.open_ids(self.shards[number])
-        return ids[1:] if self.skip_bos and number == 0 and ids[0] == self.bos else ids
-
-
-class ContiguousBatches(WindowBatches):
+class ContiguousBatches(Batches):
     """The next tokens in order."""
 
     POSITION = ("epoch", "shard", "token")
@@ -273,7 +257,7 @@ class ContiguousBatches(WindowBatches):
         check_position("token", token, len(self._tokens) + 1)
 
 
-class RandomBatches(WindowBatches):
+class RandomBatches(Batches):
     """Windows at random places, each place as likely as any other."""
 
     POSITION = ("row",)  # the number of rows that have been drawn

@@ -7,7 +7,7 @@ state is taken to be what it was, so that no start reads gigabytes again; any ot
 
 import json
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,13 +21,14 @@ from ramen.errors import DataError, one_line
 from ramen.runs.atomic import read_value, sha256_of, write_atomically
 
 MANIFEST = "manifest.json"
+SPLITS = "train", "validation"
 THREADS = 4
 
 log = logging.getLogger("ramen")
 
 
 class Manifest(BaseModel):
-    """The content of manifest.json: name -> state and record of a shard. A name is never a path."""
+    """The content of manifest.json. The name of a shard is never a path."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -89,36 +90,35 @@ class ShardIndex:
 
 
 @dataclass(frozen=True)
+class SplitShards:
+    """The shards of one split, and their sizes in all."""
+
+    paths: tuple[Path, ...]
+    tokens: int  # BOS included
+    documents: int
+    bytes: int  # of UTF-8 text
+
+
+@dataclass(frozen=True)
 class Dataset:
-    """Shards of both splits, their tokenizer, their sizes."""
+    """Shards of both splits and their tokenizer."""
 
     folder: Path
-    train: tuple[Path, ...]
-    validation: tuple[Path, ...]
     tokenizer: Tokenizer
     hash: str  # 16 hexadecimal digits over the sha256 of tokenizer and every shard: equal wherever it was prepared
-    train_tokens: int  # BOS included
-    validation_tokens: int
-    train_documents: int
-    validation_documents: int
-    train_bytes: int  # of UTF-8 text
-    validation_bytes: int
+    train: SplitShards
+    validation: SplitShards
 
 
-def dataset_of(
-    folder: Path, tokenizer: Tokenizer, train: Iterable[ShardRecord], validation: Iterable[ShardRecord]
-) -> Dataset:
-    """The Dataset of shards that have been checked."""
-    splits = {"train": train, "validation": validation}
+def dataset_of(folder: Path, tokenizer: Tokenizer, **splits: Sequence[ShardRecord]) -> Dataset:
+    """The Dataset of shards of `train` and `validation` that have been checked."""
     records = {split: [record.model_dump() for record in shards] for split, shards in splits.items()}
-    paths = {split: tuple(folder / record["file"] for record in shards) for split, shards in records.items()}
-    sizes = {
-        f"{split}_{count}": sum(record[count] for record in shards)
-        for split, shards in records.items()
-        for count in ("tokens", "documents", "bytes")
-    }
     digest = sha256_of({"tokenizer_sha256": tokenizer.hash, **records})[:16]
-    return Dataset(folder, paths["train"], paths["validation"], tokenizer, digest, **sizes)
+    shards_of = {}
+    for split, shards in records.items():
+        sizes = {count: sum(record[count] for record in shards) for count in ("tokens", "documents", "bytes")}
+        shards_of[split] = SplitShards(tuple(folder / record["file"] for record in shards), **sizes)
+    return Dataset(folder, tokenizer, digest, **shards_of)
 
 
 def open_dataset(folder: Path, settings: Mapping[str, Any] | None = None) -> Dataset:
@@ -131,17 +131,16 @@ def open_dataset(folder: Path, settings: Mapping[str, Any] | None = None) -> Dat
     if settings is not None and stated != json.loads(json.dumps(dict(settings))):
         raise DataError(f"{path}: is of other settings, got {stated}; asked are {dict(settings)}; {REMEDY}")
     tokenizer = load_tokenizer(folder / TOKENIZER, index.about["tokenizer_sha256"])
-    train = sorted(name for name in index.shards if name.startswith("train_"))
-    validation = sorted(name for name in index.shards if name.startswith("validation_"))
-    if not train or not validation:
-        raise DataError(f"{path}: lists no shard of a split; each needs one; {REMEDY}")
-    names = [*train, *validation]
-    for name in names:
-        open_shard(folder / name)  # all headers before any contents
+    paths = [folder / name for name in sorted(index.shards)]
+    for shard in paths:
+        open_shard(shard)  # all headers before any contents
     try:
         with ThreadPoolExecutor(THREADS) as pool:
-            records = list(pool.map(lambda name: index.record(folder / name, tokenizer), names))
+            records = list(pool.map(lambda shard: index.record(shard, tokenizer), paths))
     except DataError as error:
         raise DataError(f"{error}; {REMEDY}") from error
+    splits = {split: [record for record in records if record.file.startswith(f"{split}_")] for split in SPLITS}
+    if not all(splits.values()):
+        raise DataError(f"{path}: lists no shard of a split; each needs one; {REMEDY}")
     index.save()
-    return dataset_of(folder, tokenizer, records[: len(train)], records[len(train) :])
+    return dataset_of(folder, tokenizer, **splits)

@@ -68,7 +68,7 @@ class Pretokenized(Source):
                     self._fetch(missing, progress)
                 records = self._records()
         validation, *train = (records[name] for name in self.names)
-        return dataset_of(self.home, gpt2_tokenizer(), train, [validation])
+        return dataset_of(self.home, gpt2_tokenizer(), train=train, validation=[validation])
 
     def _records(self) -> dict[str, ShardRecord]:
         """The records of the files that are there. DataError for a damaged one that was put there by hand."""

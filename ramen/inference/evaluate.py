@@ -75,7 +75,7 @@ def evaluate_on(run: Run, *arguments: str) -> Evaluation:
             if overrides.keys() <= SAME_DATA and run.data_hash not in (None, dataset.hash):
                 problem = f"is not what {run.folder} was trained on, got hash {dataset.hash}"
                 raise DataError(f"{dataset.folder}: {problem}; its data has {run.data_hash}")
-            shards, data_hash = list(dataset.validation), dataset.hash
+            shards, data_hash = list(dataset.validation.paths), dataset.hash
         rows = source.validation_batch(shards, run.tokenizer.bos)
     size = run.tokenizer.bytes_per_target(rows.targets.numpy())
     if not size:

@@ -4,7 +4,6 @@ import contextlib
 import logging
 import queue
 import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,22 +13,30 @@ MOST_WAITING = 1000  # calls; a logger that is so far behind hangs
 
 
 class Logger:
-    """Does nothing; a logger overrides the calls that it needs."""
+    """Does nothing; a logger overrides the calls that it needs, or `forward`, which gets all others."""
+
+    def forward(self, call: str, *arguments: Any) -> None:
+        """A call by its name."""
 
     def start(self, folder: Path, config: dict[str, Any], facts: dict[str, Any]) -> None:
         """`config` is the resolved config; `facts` are known before the first step (choices, seed, parameters ...)."""
+        self.forward("start", folder, config, facts)
 
     def record(self, line: dict[str, Any]) -> None:
         """One record, flat."""
+        self.forward("record", line)
 
     def diagnose(self, line: dict[str, Any]) -> None:
         """One line of diagnostics, flat: step and `<cut>/<where>/<measure>`."""
+        self.forward("diagnose", line)
 
     def advance(self, progress: float) -> None:
         """Called after every step with the part of the budget that is used, in [0, 1]."""
+        self.forward("advance", progress)
 
     def finish(self, summary: dict[str, Any]) -> None:
         """The end of the run, whatever its status. Called once."""
+        self.forward("finish", summary)
 
     def remedy(self) -> str:
         """Advice on how to send the data that was not sent when this logger failed."""
@@ -42,21 +49,9 @@ class Loggers(Logger):
     def __init__(self, *loggers: Logger):
         self.loggers = loggers
 
-    def start(self, folder: Path, config: dict[str, Any], facts: dict[str, Any]) -> None:
+    def forward(self, call: str, *arguments: Any) -> None:
         for logger in self.loggers:
-            logger.start(folder, config, facts)
-
-    def record(self, line: dict[str, Any]) -> None:
-        for logger in self.loggers:
-            logger.record(line)
-
-    def diagnose(self, line: dict[str, Any]) -> None:
-        for logger in self.loggers:
-            logger.diagnose(line)
-
-    def advance(self, progress: float) -> None:
-        for logger in self.loggers:
-            logger.advance(progress)
+            getattr(logger, call)(*arguments)
 
     def finish(self, summary: dict[str, Any]) -> None:
         with contextlib.ExitStack() as endings:  # calls each, in order, even when the disk of the first is full
@@ -74,29 +69,17 @@ class Guarded(Logger):
     def __init__(self, logger: Logger, patience_seconds: float | None = None):
         self.logger, self.patience_seconds = logger, patience_seconds or PATIENCE_SECONDS
         self.off = False
-        self._calls: queue.Queue[Any] = queue.Queue(MOST_WAITING)  # a method, its arguments, an Event to set when done
+        self._calls: queue.Queue[Any] = queue.Queue(MOST_WAITING)  # a name, its arguments, an Event to set when done
         self._current = ""
         threading.Thread(target=self._work, name=f"logger {type(logger).__name__}", daemon=True).start()
 
-    def start(self, folder: Path, config: dict[str, Any], facts: dict[str, Any]) -> None:
-        self._call(self.logger.start, folder, config, facts, wait=True)
-
-    def record(self, line: dict[str, Any]) -> None:
-        self._call(self.logger.record, line)
-
-    def diagnose(self, line: dict[str, Any]) -> None:
-        self._call(self.logger.diagnose, line)
-
-    def finish(self, summary: dict[str, Any]) -> None:
-        self._call(self.logger.finish, summary, wait=True)
-
-    def _call(self, method: Callable[..., None], *arguments: Any, wait: bool = False) -> None:
-        if self.off:
+    def forward(self, call: str, *arguments: Any) -> None:
+        if self.off or call == "advance":
             return
         done = threading.Event()
         try:
-            self._calls.put_nowait((method, arguments, done))
-            hangs = wait and not done.wait(self.patience_seconds)
+            self._calls.put_nowait((call, arguments, done))
+            hangs = call in ("start", "finish") and not done.wait(self.patience_seconds)
         except queue.Full:
             hangs = True
         if hangs:
@@ -104,11 +87,10 @@ class Guarded(Logger):
 
     def _work(self) -> None:
         while self._current != "finish":
-            method, arguments, done = self._calls.get()
-            self._current = method.__name__
+            self._current, arguments, done = self._calls.get()
             try:
                 if not self.off:
-                    method(*arguments)
+                    getattr(self.logger, self._current)(*arguments)
             except BaseException as error:  # a service may even exit
                 self._switch_off(f"failed in {self._current}: {type(error).__name__}: {error}")
             done.set()  # when switched off, too: a caller that has just queued its call must not wait for nothing

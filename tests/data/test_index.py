@@ -30,9 +30,9 @@ def test_a_start_reads_no_shard(prepared):
 
 def test_a_touched_shard_is_read_once(prepared):
     data, read = prepared
-    data.train[1].touch()
+    data.train.paths[1].touch()
     assert open_dataset(data.folder) == open_dataset(data.folder) == data
-    assert read == [data.train[1].name]
+    assert read == [data.train.paths[1].name]
 
 
 def test_shards_in_another_folder_are_all_read_once(prepared, tmp_path):
@@ -42,12 +42,12 @@ def test_shards_in_another_folder_are_all_read_once(prepared, tmp_path):
     for shard in copied.glob("*.bin"):
         shard.touch()
     assert open_dataset(copied).hash == open_dataset(copied).hash == data.hash
-    assert sorted(read) == sorted(path.name for path in data.train + data.validation)
+    assert sorted(read) == sorted(path.name for path in data.train.paths + data.validation.paths)
 
 
 def test_a_changed_shard_is_refused_even_with_its_old_time(prepared):
     data, _ = prepared
-    path = data.train[0]
+    path = data.train.paths[0]
     state = path.stat()
     content = bytearray(path.read_bytes())
     content[1030] ^= 1
@@ -65,17 +65,17 @@ def test_a_folder_that_cannot_be_written_to_is_read_each_time(prepared, monkeypa
         raise DataError(f"{path}: cannot be written")
 
     monkeypatch.setattr(dataset, "write_atomically", refuse)
-    data.train[0].touch()
+    data.train.paths[0].touch()
     assert open_dataset(data.folder) == open_dataset(data.folder) == data
-    assert read == [data.train[0].name] * 2 and "every start will read" in caplog.text
+    assert read == [data.train.paths[0].name] * 2 and "every start will read" in caplog.text
 
 
 def test_a_manifest_states_files_and_records(prepared):
     data, _ = prepared
     shards = json.loads((data.folder / MANIFEST).read_text())["shards"]
-    state = data.train[0].stat()
-    assert shards[data.train[0].name][0] == [state.st_size, state.st_mtime_ns, state.st_ctime_ns]
-    assert shards.keys() == {path.name for path in data.train + data.validation}
+    state = data.train.paths[0].stat()
+    assert shards[data.train.paths[0].name][0] == [state.st_size, state.st_mtime_ns, state.st_ctime_ns]
+    assert shards.keys() == {path.name for path in data.train.paths + data.validation.paths}
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ settings = dict(
 )  # all in one shard, which has no share in the memory either
 data = Text(**settings).dataset(progress=False)
 status = dict(line.split(":") for line in Path("/proc/self/status").read_text().splitlines())
-print(data.train_tokens + data.validation_tokens, status["VmHWM"].split()[0])
+print(data.train.tokens + data.validation.tokens, status["VmHWM"].split()[0])
 """
 
 

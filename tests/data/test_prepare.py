@@ -28,22 +28,22 @@ def texts_of(data, shards):
 def test_every_document_is_in_exactly_one_split(text_source, jsonl, tokenizer):
     source = text_source(str(jsonl), tokenizer=tokenizer)
     data = source.dataset(progress=False)
-    train, validation = texts_of(data, data.train), texts_of(data, data.validation)
+    train, validation = texts_of(data, data.train.paths), texts_of(data, data.validation.paths)
     everything = list(source.documents())
     assert train == [text for text in everything if position(text) >= 0.3]
     assert validation == [text for text in everything if position(text) < 0.3]
     assert 30 < len(validation) < 90 and not set(train) & set(validation)
-    assert (data.train_documents, data.validation_documents) == (len(train), len(validation))
-    assert data.validation_bytes == sum(len(text.encode()) for text in validation)
-    assert data.train_tokens == sum(len(open_shard(path)) for path in data.train)
+    assert (data.train.documents, data.validation.documents) == (len(train), len(validation))
+    assert data.validation.bytes == sum(len(text.encode()) for text in validation)
+    assert data.train.tokens == sum(len(open_shard(path)) for path in data.train.paths)
     assert data.tokenizer.vocabulary == source.vocabulary
 
 
 def test_shards_close_as_they_fill_and_start_with_bos(text_source, jsonl):
     data = text_source(str(jsonl)).dataset(progress=False)
-    assert [path.name for path in data.train[:2]] == ["train_000001.bin", "train_000002.bin"]
-    assert data.validation[0].name == "validation_000000.bin"
-    shards = [open_shard(path) for path in data.train]
+    assert [path.name for path in data.train.paths[:2]] == ["train_000001.bin", "train_000002.bin"]
+    assert data.validation.paths[0].name == "validation_000000.bin"
+    shards = [open_shard(path) for path in data.train.paths]
     assert len(shards) > 3 and all(shard[0] == data.tokenizer.bos for shard in shards)
     assert all(1000 <= len(shard) < 1100 for shard in shards[:-1])
 
@@ -73,7 +73,7 @@ def test_a_changed_file_is_prepared_anew(text_source, jsonl):
         file.write('{"text": "one more"}\n')
     after = text_source(str(jsonl)).dataset(progress=False)
     assert (
-        after.train_documents + after.validation_documents == 1 + before.train_documents + before.validation_documents
+        after.train.documents + after.validation.documents == 1 + before.train.documents + before.validation.documents
     )
 
 
@@ -238,8 +238,8 @@ def test_a_document_may_be_longer_than_a_shard(text_source, tmp_path):
     texts = ["short one", "long " * 5000, "short two", "short three"]
     (tmp_path / "a.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
     data = text_source(str(tmp_path / "a.jsonl"), shard_tokens=100, validation_fraction=0.6).dataset(progress=False)
-    assert sorted(texts_of(data, data.train) + texts_of(data, data.validation)) == sorted(texts)
-    assert max(len(open_shard(path)) for path in data.train + data.validation) >= 25001
+    assert sorted(texts_of(data, data.train.paths) + texts_of(data, data.validation.paths)) == sorted(texts)
+    assert max(len(open_shard(path)) for path in data.train.paths + data.validation.paths) >= 25001
 
 
 def test_the_corpus_is_read_once(text_source, jsonl, monkeypatch):

@@ -122,16 +122,16 @@ def source(tmp_path):
 def test_shards_are_fetched_once_and_are_what_the_hub_has(hub, source, tmp_path, capsys):
     made = source()
     data = made.dataset()
-    assert [path.name for path in data.train] == ["fineweb_train_000001.bin", "fineweb_train_000002.bin"]
-    assert [path.name for path in data.validation] == ["fineweb_val_000000.bin"]
-    assert all(path.read_bytes() == hub.files[path.name] for path in data.train + data.validation)
+    assert [path.name for path in data.train.paths] == ["fineweb_train_000001.bin", "fineweb_train_000002.bin"]
+    assert [path.name for path in data.validation.paths] == ["fineweb_val_000000.bin"]
+    assert all(path.read_bytes() == hub.files[path.name] for path in data.train.paths + data.validation.paths)
     assert data.folder == tmp_path / "data" / "someone_fineweb-gpt2"
     assert made.vocabulary == data.tokenizer.vocabulary == 50257
     told = capsys.readouterr().err
     assert "(3 files)" in told and f"of {REPO}, into {data.folder}" in told
     before = dict(hub.served)
     assert made.dataset() == data and hub.served == before == dict.fromkeys(before, 1)
-    rows = made.validation_batch(data.validation, BOS)
+    rows = made.validation_batch(data.validation.paths, BOS)
     assert rows.tokens.max() == BOS and rows.counted > 0
 
 
@@ -139,15 +139,15 @@ def test_bytes_are_those_of_the_text(hub, source):
     data = source(shards=1).dataset(progress=False)
     heads = [len(data.tokenizer.decode([1, 2, 3]).encode())]
     texts = [f"{text} 0".encode() for text in TEXTS * 2]
-    assert data.validation_bytes == sum(heads) + sum(map(len, texts))
-    assert data.validation_documents == 6
+    assert data.validation.bytes == sum(heads) + sum(map(len, texts))
+    assert data.validation.documents == 6
 
 
 def test_more_shards_fetch_only_what_is_new(hub, source):
     one = source(shards=1).dataset(progress=False)
     three = source(shards=3).dataset(progress=False)
     assert hub.served == dict.fromkeys(hub.files, 1)
-    assert one.hash != three.hash and three.train[:1] == one.train
+    assert one.hash != three.hash and three.train.paths[:1] == one.train.paths
     assert source(shards=1).dataset(progress=False) == one
 
 
@@ -173,15 +173,15 @@ def test_a_broken_download_is_told_removed_and_fetched_by_the_next_run(hub, sour
     assert name in str(caught.value) and REPO in str(caught.value)
     assert not (source().home / name).exists()
     data = source(shards=1).dataset(progress=False)
-    assert data.train[0].read_bytes() == hub.files[name] and hub.served[name] == 2
+    assert data.train.paths[0].read_bytes() == hub.files[name] and hub.served[name] == 2
     assert hub.served["fineweb_val_000000.bin"] == 1, "what was whole stayed"
 
 
 def test_a_broken_file_is_replaced(hub, source):
     data = source(shards=3).dataset(progress=False)
-    for path, fault in zip(data.train, (cut, flip, foreign), strict=True):
+    for path, fault in zip(data.train.paths, (cut, flip, foreign), strict=True):
         path.write_bytes(fault(hub.files[path.name]))
-    data.validation[0].unlink()
+    data.validation.paths[0].unlink()
     assert source(shards=3).dataset(progress=False) == data
     assert set(hub.served.values()) == {2}
 
@@ -249,7 +249,7 @@ def test_a_damaged_file_put_there_by_hand_is_refused(hub, source, fault, told):
     with pytest.raises(DataError, match=rf"train_000001\.bin: .*{told}.*; delete it to have it fetched"):
         made.dataset(progress=False)
     (made.home / made.names[1]).unlink()
-    assert made.dataset(progress=False).train_documents > 0
+    assert made.dataset(progress=False).train.documents > 0
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,7 @@ def test_a_file_is_a_document_and_no_path_matters(source, package, tmp_path):
     texts = list(one.documents())
     assert sorted(text for text in texts if text) == sorted(FILES.values())
     data = one.dataset(progress=False)
-    assert data.validation_documents == sum(position(text) < 0.3 for text in FILES.values()) > 0
+    assert data.validation.documents == sum(position(text) < 0.3 for text in FILES.values()) > 0
     package(tmp_path / "b", dict(reversed([*FILES.items(), *REST.items()])))
     two = source("noodles", folder=str(tmp_path / "two"))
     assert two.dataset(progress=False).hash == data.hash

@@ -76,7 +76,9 @@ def test_wherever_it_dies_it_is_continued(source, whole, tmp_path, number):
     assert data.hash == whole.hash and shards(data.folder) == shards(whole.folder)
     assert all((data.folder / path.name).stat().st_mtime_ns == time for path, time in finished.items())
     assert list((tmp_path / "prepared").iterdir()) == [data.folder]
-    names = {path.name for path in data.folder.iterdir()} - {path.name for path in data.train + data.validation}
+    names = {path.name for path in data.folder.iterdir()} - {
+        path.name for path in data.train.paths + data.validation.paths
+    }
     assert names == {"manifest.json", "tokenizer.json"}
 
 

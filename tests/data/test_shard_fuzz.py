@@ -45,7 +45,7 @@ DAMAGES = [flip_header, flip_token, truncate, trail, count, scramble]
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
 def test_a_damaged_shard_is_told_or_right(text_source, jsonl, damage):
     data = text_source(str(jsonl)).dataset(progress=False)
-    path = data.train[1]
+    path = data.train.paths[1]
     whole, tokens = path.read_bytes(), open_shard(path).tolist()
     told = 0
     for seed in range(35):
@@ -72,7 +72,7 @@ def test_a_damaged_shard_is_told_or_right(text_source, jsonl, damage):
 
 def test_what_is_no_file_is_told_and_not_waited_for(text_source, jsonl):
     data = text_source(str(jsonl)).dataset(progress=False)
-    path = data.train[0]
+    path = data.train.paths[0]
     path.unlink()
     os.mkfifo(path)
     with pytest.raises(DataError, match="got a pipe or device"):
@@ -93,7 +93,7 @@ def test_shards_of_another_tokenizer_are_refused(text_source, jsonl, write):
         DocumentBatches([path], bos=256, sequence_length=4, seed=0, shuffle=False, long_documents="split")
     byte = text_source(str(jsonl)).dataset(progress=False)
     bpe = text_source(str(jsonl), tokenizer="bpe").dataset(progress=False)
-    for name in ("manifest.json", byte.train[0].name):
+    for name in ("manifest.json", byte.train.paths[0].name):
         (byte.folder / name).write_bytes((bpe.folder / name).read_bytes())
     with pytest.raises(DataError, match=r"tokenizer.json: was changed|other settings"):
         open_dataset(byte.folder)
@@ -121,4 +121,4 @@ def test_a_mutated_file_of_the_folder_is_told_or_harmless(text_source, jsonl, na
             continue
         finally:
             path.write_bytes(whole)
-        assert found.hash == data.hash and found.train_tokens == data.train_tokens
+        assert found.hash == data.hash and found.train.tokens == data.train.tokens

@@ -51,19 +51,19 @@ def test_the_vocabulary_is_known_before_and_true_after(text_source, jsonl, token
 def test_every_token_of_the_validation_split_is_a_target(text_source, jsonl):
     source = text_source(str(jsonl))
     data = source.dataset(progress=False)
-    batch = source.validation_batch(data.validation, data.tokenizer.bos)
-    assert batch.counted == data.validation_tokens
-    assert data.tokenizer.bytes_per_target(batch.targets.numpy()) == data.validation_bytes / data.validation_tokens
+    batch = source.validation_batch(data.validation.paths, data.tokenizer.bos)
+    assert batch.counted == data.validation.tokens
+    assert data.tokenizer.bytes_per_target(batch.targets.numpy()) == data.validation.bytes / data.validation.tokens
 
 
 def test_bytes_are_those_of_the_counted_targets(text_source, jsonl):
     source = text_source(str(jsonl), long_documents="crop", tokenizer="bpe", validation_tokens=100)
     data = source.dataset(progress=False)
-    batch = source.validation_batch(data.validation, data.tokenizer.bos)
+    batch = source.validation_batch(data.validation.paths, data.tokenizer.bos)
     counted = batch.targets[batch.targets >= 0].tolist()
     size = sum(len(data.tokenizer.tokens[target]) for target in counted if target != data.tokenizer.bos)
     assert data.tokenizer.bytes_per_target(batch.targets.numpy()) == size / len(counted)
-    assert size / len(counted) != data.validation_bytes / data.validation_tokens
+    assert size / len(counted) != data.validation.bytes / data.validation.tokens
 
 
 def test_a_folder_may_begin_at_home(text_source, jsonl, monkeypatch, tmp_path):

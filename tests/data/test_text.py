@@ -108,7 +108,7 @@ def test_null_rows_are_left_out_and_counted(text_source, tmp_path, caplog):
     lines = [json.dumps({"text": None if n % 4 == 0 else f"text {n}"}) for n in range(40)]
     (tmp_path / "a.jsonl").write_text("\n".join(lines))
     data = text_source(str(tmp_path / "a.jsonl")).dataset(progress=False)
-    assert data.train_documents + data.validation_documents == 30
+    assert data.train.documents + data.validation.documents == 30
     assert "10 rows hold null" in caplog.text
 
 
@@ -176,6 +176,6 @@ def test_an_impossible_separator_is_told(text_source, separator):
 def test_one_plain_file_just_works(text_source, tmp_path, caplog):
     (tmp_path / "a.txt").write_text("a\n\nb\n\nc\n\nd\n\ne\n")
     one = text_source(str(tmp_path / "a.txt")).dataset(progress=False)
-    assert one.train_documents == one.validation_documents == 1 and "there is one document" in caplog.text
+    assert one.train.documents == one.validation.documents == 1 and "there is one document" in caplog.text
     data = text_source(str(tmp_path / "a.txt"), separator="", validation_fraction=0.4).dataset(progress=False)
-    assert data.train_documents + data.validation_documents == 5
+    assert data.train.documents + data.validation.documents == 5

@@ -25,7 +25,7 @@ def test_the_bytes_are_the_same_for_any_number_of_workers(text_source, megabytes
         {path.name: path.read_bytes() for path in data.folder.iterdir() if path.name != "manifest.json"}
         for data in made.values()
     ]
-    assert contents[0] == contents[1] == contents[2] and len(made[1].train) > 1
+    assert contents[0] == contents[1] == contents[2] and len(made[1].train.paths) > 1
     assert made[1].hash == made[2].hash == made[7].hash
 
 

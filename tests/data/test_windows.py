@@ -154,9 +154,9 @@ def test_the_bos_of_the_first_document_is_left_out_of_a_corpus(text_source, tmp_
     )
     data = source.dataset(progress=False)
     boundary = int(len(text) * 0.9)
-    batch = source.batches(data.train, data.tokenizer.bos, seed=0).take(4)
+    batch = source.batches(data.train.paths, data.tokenizer.bos, seed=0).take(4)
     assert data.tokenizer.decode(batch.tokens.flatten().tolist()) == text[: 4 * 16]
-    held_out = source.validation_batch(data.validation, data.tokenizer.bos)
+    held_out = source.validation_batch(data.validation.paths, data.tokenizer.bos)
     assert data.tokenizer.decode(held_out.tokens[:3].flatten().tolist()) == text[boundary : boundary + 48]
     assert held_out.counted == len(text) - boundary - 1
     assert data.tokenizer.vocabulary == len(set(text)) + 1 == source.vocabulary

@@ -194,8 +194,8 @@ def test_bits_per_byte_are_over_the_text_of_the_counted_targets(
     found = evaluate_on(run := open_run(tmp_path / "run"))
     assert found.bits_per_byte == summary["final_val_bits_per_byte"]
     dataset = build_section(run.config, "data").dataset()
-    targets = build_section(run.config, "data").validation_batch(dataset.validation, run.tokenizer.bos).targets
+    targets = build_section(run.config, "data").validation_batch(dataset.validation.paths, run.tokenizer.bos).targets
     text = sum(len(run.tokenizer.tokens[target]) for target in targets.flatten() if 0 <= target < run.tokenizer.bos)
     assert found.bits_per_byte == pytest.approx(found.loss * found.tokens / math.log(2) / text)
     if long_documents == "crop":
-        assert text / found.tokens < 0.9 * dataset.validation_bytes / dataset.validation_tokens
+        assert text / found.tokens < 0.9 * dataset.validation.bytes / dataset.validation.tokens
