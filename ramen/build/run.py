@@ -31,7 +31,7 @@ from ramen.logger.none import NoLogger
 from ramen.nn.gpt import DataSpec
 from ramen.nn.parameter import initialise
 from ramen.ops.operation import ANY, TWINS
-from ramen.runs import checkpoint, resume
+from ramen.runs import checkpoint
 from ramen.runs.code import describe_code, describe_commit
 from ramen.runs.folder import CONFIG, ENVIRONMENT, RunFolder, run_hash
 from ramen.training.compilation import CompileMode, choose_compile_mode
@@ -99,7 +99,10 @@ def validate(config: dict[str, Any]) -> ValidatedRun:
     root = settings(config)
     device = machine.select_device(root.device)
     machine.prepare(device, root.threads)
-    choice = resume.precision(Path(root.resume)) if root.precision == "auto" and root.resume else root.precision
+    choice: str = root.precision
+    if choice == "auto" and root.resume:  # it is measured, and may come out otherwise today
+        recorded = str(RunFolder(root.resume).environment().get("precision"))
+        choice = {"float32": "fp32", "bfloat16": "bf16"}.get(recorded, choice)
     precision = machine.select_precision(choice, device)
     source: Source = build_section(config, "data")
     logger: Logger = build_section(config, "logger")
@@ -119,7 +122,7 @@ def _train(command: Command) -> dict[str, Any]:
         RunFolder(folder).refuse_altered(CONFIG, ENVIRONMENT)
         resume_from = checkpoint.latest(Path(folder))
     else:
-        resume.refuse_used(command.folder)
+        checkpoint.refuse_used(command.folder)
     resumed_step = checkpoint.step_of(resume_from) if resume_from else None
 
     dataset = valid.source.dataset(progress=screen.console.is_terminal)

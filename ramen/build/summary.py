@@ -12,7 +12,7 @@ from ramen.build.dry_run import DryRun
 from ramen.config.check import config_hash
 from ramen.config.secret import scrub
 from ramen.errors import ConfigError, RamenError
-from ramen.runs import checkpoint, resume
+from ramen.runs import checkpoint
 from ramen.runs.folder import RunFolder
 from ramen.training.config import Status
 from ramen.training.loop import Trainer
@@ -98,7 +98,7 @@ def explained(error: BaseException, config: dict[str, Any]) -> BaseException:
 def write_failure(folder: Path, config: dict[str, Any], facts: dict[str, Any], error: BaseException) -> None:
     """Record a failure in the run folder, unless it is of a refused continuation: the run there stays as it was."""
     digest = config_hash(config)
-    if checkpoint.checkpoints(folder) and resume.written_hash(folder) != digest:
+    if checkpoint.checkpoints(folder) and RunFolder(folder).written_hash() != digest:
         return
     failed = {"status": "failed", "error": reason_of(error), "seed": config.get("seed"), "config_hash": digest}
     try:

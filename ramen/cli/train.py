@@ -14,7 +14,7 @@ from ramen.cli.plan import planned
 from ramen.cli.sweep import Sweep, print_jobs
 from ramen.config.check import NO_TEXT, is_text
 from ramen.config.compose import located
-from ramen.errors import ConfigError, RamenError, printable
+from ramen.errors import ConfigError, DataError, RamenError, printable
 from ramen.runs.folder import RunFolder
 
 
@@ -46,7 +46,8 @@ def print_config(command: CommandLine) -> int:
 
 def _run(command: CommandLine, config: DictConfig, values: dict[str, Any]) -> int:
     from ramen.build.run import run
-    from ramen.runs import resume
+    from ramen.runs import checkpoint
+    from ramen.runs.lock import exclusive
 
     folder, resumed = Path(str(config.hydra.run.dir)), values["resume"]
     if (sweep := config.hydra.runtime.choices.get("sweep")) and resumed is None:  # a sweep's job goes on by itself
@@ -56,17 +57,19 @@ def _run(command: CommandLine, config: DictConfig, values: dict[str, Any]) -> in
     if resumed == AUTO:
         is_run = any(word.startswith("hydra.run.dir=") for word in command.overrides)
         base = folder if is_run else folder.parent.parent
-        resumed = resume.unfinished(base, values, is_run)
+        resumed = checkpoint.unfinished(base, values, is_run)
         outcome = f"continues {resumed}" if resumed else f"nothing to continue in {base}; starts anew"
         print(printable(f"resume=auto: {outcome}"), file=sys.stderr)
         command = command.with_overrides(f"resume={quoted(resumed)}" if resumed else "resume=null")
         folder = resumed or folder
     _refuse_other(folder, "run")
-    lock = resume.claim(folder)
-    try:
+    errors: list[Exception] = []
+    with exclusive(folder, wait=False) as free:
+        if not free:
+            hint = "wait for its end, or choose another hydra.run.dir"
+            raise DataError(f"{folder}: another process is at work in it; {hint}")
         if resumed is None:
-            resume.refuse_used(folder)
-        errors: list[Exception] = []
+            checkpoint.refuse_used(folder)
 
         def task(config: DictConfig) -> None:
             try:
@@ -75,8 +78,6 @@ def _run(command: CommandLine, config: DictConfig, values: dict[str, Any]) -> in
                 errors.append(error)
 
         _launch(command, command.with_overrides(f"hydra.run.dir={quoted(folder)}"), task)
-    finally:
-        lock.release()
     if errors:
         raise errors[0]
     return 0

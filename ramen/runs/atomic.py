@@ -11,13 +11,14 @@ import stat
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from uuid import uuid4
 
 import yaml
 
 from ramen.errors import DataError
 
+T = TypeVar("T", dict[str, Any], list[Any])
 MOST_BYTES = 1 << 30
 MOST_NESTED = 1000  # brackets: beyond, libyaml's recursion would end the process
 _FastLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -54,18 +55,18 @@ def read_value(path: Path) -> Any:
         raise ValueError(str(error).splitlines()[0]) from error
 
 
-def read_mapping(path: Path) -> dict[str, Any]:
-    """The mapping in a .json or .yaml file; empty where there is none. DataError when it is damaged."""
+def read_whole(path: Path, kind: type[T]) -> T:
+    """The mapping or list in a .json or .yaml file; empty where there is none. DataError when it is damaged."""
     try:
         content = read_value(path)
-        if not isinstance(content, dict):
-            raise ValueError(f"{type(content).__name__}; allowed is a mapping")
     except FileNotFoundError:
-        return {}
+        return kind()
     except OSError as error:
         raise DataError(f"{path}: cannot be read, got {error.strerror}") from error
     except ValueError as error:
         raise DataError(f"{path}: is damaged, got {error}") from error
+    if not isinstance(content, kind):
+        raise DataError(f"{path}: is damaged, got {type(content).__name__}; allowed is a {kind.__name__}")
     return content
 
 

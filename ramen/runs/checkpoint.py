@@ -18,7 +18,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from ramen.errors import DataError
+from ramen.config.check import config_hash
+from ramen.errors import ConfigError, DataError
+from ramen.runs.folder import CONFIG, ENDED, RunFolder
+from ramen.runs.lock import exclusive
 from ramen.runs.schema import FORMAT, CheckpointMeta
 
 FOLDER = "checkpoint"
@@ -78,14 +81,49 @@ def latest(run_folder: Path) -> Path:
 
 def best(run_folder: Path) -> Path:
     """The checkpoint with the lowest validation loss of those that are kept. DataError when none was evaluated."""
-    losses = {path: _val_loss(path) for path in checkpoints(run_folder)}
-    if min(losses.values(), default=math.inf) < math.inf:
-        return min(losses, key=losses.__getitem__)
-    raise DataError(f"{run_folder}: holds no checkpoint with a validation loss; save some with trainer.keep_best=true")
+    losses = {}
+    for path in checkpoints(run_folder):
+        with contextlib.suppress(DataError):  # a damaged one is not the best
+            loss = CheckpointMeta.read(path / META)["val_loss"]
+            if loss is not None and math.isfinite(loss):
+                losses[path] = loss
+    if not losses:
+        raise DataError(
+            f"{run_folder}: holds no checkpoint with a validation loss; save some with trainer.keep_best=true"
+        )
+    return min(losses, key=losses.__getitem__)
 
 
 def step_of(checkpoint: Path) -> int:
     return int(checkpoint.name.removeprefix("step_"))
+
+
+def refuse_used(folder: Path) -> None:
+    """ConfigError when a new run would overwrite another one's checkpoints or result; DataError when that is damaged."""
+    if checkpoints(folder) or RunFolder(folder).summary().get("status") in (*ENDED, "stopped"):
+        raise ConfigError(
+            f"hydra.run.dir: {folder} holds a run already, which would be overwritten; allowed are resume={folder}, to continue "
+            "it, or another folder"
+        )
+
+
+def unfinished(base: Path, config: dict[str, Any], is_run: bool = False) -> Path | None:
+    """The newest run of this config that has a checkpoint, has not ended, and nobody works in.
+
+    Looked for in `base/<date>/<run>`; or `base` is that run's folder, and then it may have ended: it ends the same again, at once.
+    """
+    wanted = config_hash(config)
+    folders = [base] if is_run else (path.parent for path in base.glob(f"*/*/{CONFIG}"))
+    for folder in sorted(folders, key=str, reverse=True):
+        if (
+            RunFolder(folder).written_hash() == wanted
+            and RunFolder(folder).ending().get("status") not in (ENDED[1:] if is_run else ENDED)
+            and checkpoints(folder)
+        ):
+            with exclusive(folder, wait=False) as free:
+                if free:
+                    return folder
+    return None
 
 
 def verify(checkpoint: Path, *names: str) -> None:
@@ -149,15 +187,6 @@ def _problem(checkpoint: Path, names: tuple[str, ...]) -> str | None:
     except OSError as error:
         return f"{error.filename or checkpoint}: cannot be read: {error.strerror}"
     return None
-
-
-def _val_loss(checkpoint: Path) -> float:
-    """Infinity where there is none."""
-    try:
-        loss = CheckpointMeta.read(checkpoint / META)["val_loss"]
-    except DataError:
-        return math.inf
-    return loss if loss is not None and math.isfinite(loss) else math.inf
 
 
 def _free(folder: Path) -> str:

@@ -17,8 +17,8 @@ from typing import Any
 
 import yaml
 
-from ramen.errors import DataError, one_line
-from ramen.runs.atomic import read_bytes, read_mapping, read_value, sha256_of, write_atomically
+from ramen.errors import DataError
+from ramen.runs.atomic import read_bytes, read_whole, sha256_of, write_atomically
 from ramen.runs.renamed import current_names
 
 CONFIG, METRICS, SUMMARY, ENVIRONMENT = "config.yaml", "metrics.jsonl", "summary.json", "environment.json"
@@ -41,7 +41,7 @@ class RunFolder:
 
     def config(self) -> dict[str, Any]:
         """The resolved config, with the names that components have today."""
-        return current_names(read_mapping(self.path / CONFIG))
+        return current_names(read_whole(self.path / CONFIG, dict))
 
     def summary(self) -> dict[str, Any]:
         """The fields of `schema.Summary` that are there; empty before the end of the run."""
@@ -79,14 +79,14 @@ class RunFolder:
 
         problems = {}
         for name in (ENVIRONMENT, SUMMARY):
-            content = read_mapping(self.path / name)
+            content = read_whole(self.path / name, dict)
             if {"sha256", "format"} & content.keys() and content.get("sha256") != _seal(content):
                 problems[name] = "was changed after it was written"
         summary = self.summary()
         recorded = {part["config_hash"] for part in self.parts() if part.get("config_hash")}
         if not recorded and summary.get("status") in (*ENDED, "stopped"):  # of 0.1
             recorded = {summary.get("config_hash")} - {None}
-        if recorded and (now := config_hash(read_mapping(self.path / CONFIG))) not in recorded:
+        if recorded and (now := config_hash(read_whole(self.path / CONFIG, dict))) not in recorded:
             problems[CONFIG] = f"was changed after it was written, got hash {now}; recorded is {' or '.join(recorded)}"
         if summary.get("metrics_sha256") not in (None, self._sha256(METRICS)):
             problems[METRICS] = "was changed after the end of the run"
@@ -97,18 +97,20 @@ class RunFolder:
         if problems := [problem for name, problem in self.altered().items() if name in names]:
             raise DataError("; ".join(problems) + "; take it back, or train again")
 
+    def written_hash(self) -> str | None:
+        """Hash of the config; None where there is none, it was changed, or is of ramen 0.1."""
+        try:
+            self.refuse_altered(CONFIG, ENVIRONMENT)
+            return self.environment().get("config_hash")
+        except (DataError, TypeError):
+            return None
+
     def command(self) -> list[str] | None:
         """The overrides that the run or sweep here was started with, a sweep's after -m; None if there is neither."""
-        path = self.path / COMMAND
-        if not path.is_file():
-            return None
-        try:
-            overrides = read_value(path)
-            if not (isinstance(overrides, list) and all(isinstance(word, str) for word in overrides)):
-                raise TypeError("no list of words")
-        except (OSError, ValueError, TypeError) as error:
-            raise DataError(f"{path}: is damaged, got {one_line(error)}; allowed is a list of words") from error
-        return overrides
+        overrides = read_whole(self.path / COMMAND, list)
+        if any(not isinstance(word, str) for word in overrides):
+            raise DataError(f"{self.path / COMMAND}: is damaged, got {overrides!r:.80}; allowed is a list of words")
+        return overrides if (self.path / COMMAND).is_file() else None
 
     def begin(self, config: dict[str, Any], part: dict[str, Any], resumed_step: int | None, records: int = 0) -> None:
         """Write what is known before the first step. Of a run that goes on at `resumed_step`, the parts and records up to it

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ramen.errors import DataError
-from ramen.runs.atomic import read_mapping
+from ramen.runs.atomic import read_whole
 
 FORMAT = 2
 
@@ -37,7 +37,7 @@ class _Schema(_Fields):
     @classmethod
     def read(cls, path: Path) -> dict[str, Any]:
         """The content of a file, checked; empty where there is none. DataError for a wrong type or a newer format."""
-        content = read_mapping(path)
+        content = read_whole(path, dict)
         if isinstance(version := content.get("format"), int) and version > FORMAT:
             raise DataError(f"{path}: is of a newer ramen, got format {version}; this one reads up to {FORMAT}")
         try:

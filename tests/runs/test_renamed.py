@@ -9,10 +9,10 @@ import ramen
 from ramen.config.registry import components
 from ramen.errors import ConfigError, DataError
 from ramen.report import compare
+from ramen.runs.checkpoint import refuse_used, unfinished
 from ramen.runs.folder import RunFolder
 from ramen.runs.read import read_run
 from ramen.runs.renamed import current_names
-from ramen.runs.resume import refuse_used, unfinished
 
 RUN = Path(__file__).parent / "run_of_0_1"
 

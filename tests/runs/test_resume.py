@@ -15,9 +15,9 @@ from ramen.build.run import Command, run
 from ramen.config.check import computed, config_hash, flatten
 from ramen.errors import ConfigError, DataError
 from ramen.runs import checkpoint
+from ramen.runs.checkpoint import refuse_used, unfinished
 from ramen.runs.folder import RunFolder
 from ramen.runs.lock import exclusive
-from ramen.runs.resume import claim, refuse_used, unfinished
 
 
 @pytest.fixture
@@ -110,17 +110,6 @@ def test_a_folder_with_a_result_is_refused_and_one_without_is_not(tmp_path: Path
     (tmp_path / "summary.json").write_text(json.dumps({"status": ended}))
     with pytest.raises(ConfigError, match=f"{tmp_path} holds a run already"):
         refuse_used(tmp_path)
-
-
-def test_a_folder_someone_works_in_cannot_be_claimed(tmp_path: Path) -> None:
-    with exclusive(tmp_path), pytest.raises(DataError, match="another process is at work in it"):
-        claim(tmp_path)
-    lock = claim(tmp_path)
-    with exclusive(tmp_path, wait=False) as free:
-        assert not free
-    lock.release()
-    with exclusive(tmp_path, wait=False) as free:
-        assert free
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{", '{"status": 3}', "[" * 50_000, '{"status": null}', "{}"])

@@ -16,7 +16,6 @@ import ramen
 from ramen.errors import DataError
 from ramen.runs.folder import RunFolder
 from ramen.runs.read import read_run
-from ramen.runs.resume import written_hash
 from ramen.runs.schema import Part, Summary
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -194,7 +193,7 @@ def test_a_continuation_of_a_changed_run_is_refused(train_small: Train, tmp_path
 def test_a_flipped_bit_is_told_whatever_it_is_in(train_small: Train, tmp_path: Path) -> None:
     """Of what a report reads."""
     train_small(tmp_path)
-    computed = written_hash(tmp_path)
+    computed = RunFolder(tmp_path).written_hash()
     for name in ("config.yaml", "summary.json", "environment.json", "metrics.jsonl"):
         path = tmp_path / name
         whole = path.read_bytes()
@@ -206,7 +205,7 @@ def test_a_flipped_bit_is_told_whatever_it_is_in(train_small: Train, tmp_path: P
                 assert name in str(error)
                 continue
             harmless = (
-                name == "config.yaml" and written_hash(tmp_path) == computed
+                name == "config.yaml" and RunFolder(tmp_path).written_hash() == computed
             )  # the run's name, its folder of data
             assert harmless or name in str(run.doubts) + str(run.warnings), (name, whole[max(0, at - 30) : at + 30])
         path.write_bytes(whole)
