@@ -115,7 +115,7 @@ def _filled(module: Any, seed: int, noise: float) -> Any:
 
 @pytest.fixture(scope="session")
 def component() -> Callable[..., Any]:
-    """component(kind, name, *runtime, noise=, seed=, **changes): that option of mlp or residual; noise goes to every parameter."""
+    """component(kind, name, *runtime, noise=, seed=, **changes): an option of mlp, norm or residual; noise is for parameters."""
 
     def made(kind: str, name: str, *runtime: Any, noise: float = 0.0, seed: int = 0, **changes: Any) -> torch.nn.Module:
         config = _compose(f"{kind}={name}", "linear=dense")

@@ -69,6 +69,11 @@ def test_a_cards_experiment_has_room_on_it(compose: Callable[..., dict[str, Any]
         ("baseline", 2 * 50304 * 256 + 3 * 50257 * 256, 8 * 12 * 256**2 + 8 * 4 * 12 + 5 * 4 * 12 + 2 * 8 + 2 * 12 + 3),
         ("gpt2_124m", 50304 * 768, 12 * 12 * 768**2),
         ("track3", 2 * 50304 * 768, 12 * 12 * 768**2),
+        (
+            "nanogpt_char_cpu",
+            (128 + 64) * 128,
+            4 * 12 * 128**2 + 9 * 128,
+        ),  # characters and BOS on 128 rows, 64 positions
     ],
 )
 def test_sizes_are_those_of_the_source(
@@ -95,7 +100,7 @@ def test_the_baseline_goes_through_the_predecessors_stages(compose: Callable[...
     assert sum(batch(p) for p in at) * 32768 == 65_536_000  # tokens of the run
 
 
-@pytest.mark.parametrize("name", ["baseline", "gpt2_124m", "track3", "gpu_8"])
+@pytest.mark.parametrize("name", ["baseline", "gpt2_124m", "track3", "gpu_8", "nanogpt_char_cpu"])
 def test_a_small_stand_in_runs(
     compose: Callable[..., dict[str, Any]], train_small: Callable[..., dict[str, Any]], tmp_path: Path, name: str
 ) -> None:

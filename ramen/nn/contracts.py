@@ -49,8 +49,19 @@ class Linear(Component, ABC):
         )
 
 
+class Norm(Component, ABC):
+    """Brings vectors to one size: the embedding, each sublayer's input, the head's input. Run-time arguments: dim."""
+
+    def __init__(self, dim: int):
+        super().__init__()
+
+    @abstractmethod
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., D) -> (..., D) in x's type."""
+
+
 class Position(Component, ABC):
-    """Turns queries and keys by their positions. Run-time arguments: head width, sequence length.
+    """Turns queries and keys by their positions, or adds to embeddings. Run-time arguments: head width, sequence length, dim.
 
     One whose whole work is `ramen.ops.rotary.rotate(x, table)` has the attribute `table`, which faster kernels read.
     """
@@ -58,8 +69,12 @@ class Position(Component, ABC):
     turning: int  # the first dimensions of a head, which depend on the position
     gain = 1.0  # factor of all attention logits
 
-    def __init__(self, head_width: int, sequence_length: int):
+    def __init__(self, head_width: int, sequence_length: int, dim: int):
         super().__init__()
+
+    def embed(self, x: Tensor, starts: Tensor) -> Tensor:
+        """Embedded tokens (B, T, D) before their norm; `starts` (B, T) is the place in the row where a token's document starts."""
+        return x
 
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor:
@@ -183,7 +198,7 @@ class ValueEmbedding(Component):
 
 
 CONTRACTS: Mapping[str, type[nn.Module]] = {
-    "attention": Attention, "residual": Residual, "stream": Stream, "position": Position,
+    "attention": Attention, "norm": Norm, "residual": Residual, "stream": Stream, "position": Position,
     "embedding": Embedding, "value_embedding": ValueEmbedding, "linear": Linear,
 }  # fmt: skip
 

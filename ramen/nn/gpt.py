@@ -1,6 +1,6 @@
 """A GPT: embedding, blocks of attention and MLP, final norm, head. It is given factories for its parts and knows none by name.
 
-Source: Radford et al. 2019 (GPT-2), with RMS norms without gain, no biases and the components of the config.
+Source: Radford et al. 2019 (GPT-2), without biases of maps and with the components of the config.
 """
 
 from collections.abc import Callable
@@ -15,6 +15,7 @@ from ramen.nn.contracts import (
     Attention,
     ComponentFactories,
     Embedding,
+    Norm,
     Position,
     Residual,
     RestoresWeights,
@@ -25,7 +26,6 @@ from ramen.nn.parameter import Component, named_roles
 from ramen.ops.checks import COUNTS, check_range
 from ramen.ops.cross_entropy import Softcap, SoftcapForm, linear_cross_entropy, mtp_targets
 from ramen.ops.document_mask import DocumentMask
-from ramen.ops.rms_norm import rms_norm
 
 Windows = tuple[int | None, int | None]  # tokens that long and short layers see; None: all, or no such layers
 ATTENTION_FLOPS = 12
@@ -47,18 +47,21 @@ class DataSpec:
 
 
 class Block(nn.Module):
-    """Up to two sublayers; each has a connection of its own and reads the stream at RMS 1. Attention may be left out."""
+    """Up to two sublayers; each has a connection and a norm of its own. Attention may be left out."""
 
     def __init__(self, factories: ComponentFactories, layer: int, layers: int, dim: int, heads: int, turning: int):
         super().__init__()
         self.layer, linear = layer, partial(factories.make, "linear")
         self.attention: Attention | None = None
         self.attention_residual: Residual | None = None
+        self.attention_norm: Norm | None = None
         attention = factories.make("attention", dim, heads, linear, layer, layers, turning)
         if attention.kind != "N":
             self.attention, self.attention_residual = attention, factories.make("residual", dim, 2 * layer)
+            self.attention_norm = factories.make("norm", dim)
         self.mlp: nn.Module = factories.make("mlp", dim, linear)
         self.mlp_residual: Residual = factories.make("residual", dim, 2 * layer + 1)
+        self.mlp_norm: Norm = factories.make("norm", dim)
 
     def forward(
         self,
@@ -69,15 +72,15 @@ class Block(nn.Module):
         rows: tuple[Tensor, ...],
     ) -> Tensor:
         """The stream after this layer; `rows` are what the value embedding has read of the tokens."""
-        attention, connection = self.attention, self.attention_residual
-        if attention is not None and connection is not None:
+        attention, connection, norm = self.attention, self.attention_residual, self.attention_norm
+        if attention is not None and connection is not None and norm is not None:
 
             def attend(x: Tensor) -> Tensor:
-                x = rms_norm(x)
+                x = norm(x)
                 return attention(x, position, mask, value_embedding(self.layer, rows, x))
 
             h = connection.connect(h, attend)
-        return self.mlp_residual.connect(h, lambda x: self.mlp(rms_norm(x)))
+        return self.mlp_residual.connect(h, lambda x: self.mlp(self.mlp_norm(x)))
 
 
 RunBlock = Callable[..., Tensor]
@@ -110,14 +113,16 @@ class GPT(Component):
             raise ValueError(f"dim must be heads x an even head width, got dim={dim}, heads={heads}")
         if any(weight <= 0 for weight in mtp_weights) or len(mtp_weights) >= data.sequence_length:
             raise ValueError(f"mtp_weights must be > 0, and fewer than tokens of a row, got {mtp_weights}")
-        self.data, self.dim, self.embedding_norm = data, dim, embedding_norm
+        self.data, self.dim = data, dim
         self.softcap = Softcap(**softcap) if softcap else None
         self.mtp_weights, self.mtp_share = tuple(mtp_weights), 1.0
         self.register_buffer("mtp_weights_now", torch.tensor(mtp_weights), persistent=False)
         self.mtp_weights_now: Tensor
         self.embedding: Embedding = factories.make("embedding", data.vocabulary, dim)
         self.stream: Stream = factories.make("stream", dim, layers)
-        self.position: Position = factories.make("position", dim // heads, data.sequence_length)
+        self.embedding_norm: Norm | None = factories.make("norm", dim) if embedding_norm else None
+        self.final_norm: Norm = factories.make("norm", dim)
+        self.position: Position = factories.make("position", dim // heads, data.sequence_length, dim)
         shared = layers, dim, heads, self.position.turning
         self.blocks: Any = nn.ModuleList(Block(factories, layer, *shared) for layer in range(layers))
         attending = tuple(block.layer for block in self.blocks if block.attention is not None)
@@ -140,14 +145,15 @@ class GPT(Component):
         inputs = mask, self.position, self.value_embedding, self.value_embedding.read(tokens)
         memory: dict[str, Tensor] = {}
         x0 = self.stream.enter(self.embedding(tokens), tokens, opens, memory)
-        x0 = rms_norm(x0) if self.embedding_norm else x0
+        x0 = self.position.embed(x0, mask.starts)
+        x0 = self.embedding_norm(x0) if self.embedding_norm else x0
         h = start = self.blocks[0].mlp_residual.open(x0)
         for attention in self.attentions:
             attention.prepare(x0, mask)
         for layer, block in enumerate(self.blocks):
             h = run_block(block, self.stream.before(layer, h, start, x0, memory), *inputs)
             self.stream.after(layer, h, memory)
-        return rms_norm(self.blocks[-1].mlp_residual.close(self.stream.leave(h, memory)))
+        return self.final_norm(self.blocks[-1].mlp_residual.close(self.stream.leave(h, memory)))
 
     def forward(
         self, tokens: Tensor, targets: Tensor | None = None, documents: int | None = None, run_block: RunBlock = run

@@ -27,16 +27,16 @@ def constant(value: float | Tensor) -> Initial:
     return partial(_fill_with, value)
 
 
-def normal(std: float) -> Initial:
-    """Independent normal elements of mean 0; a std of 0 gives zeros. ValueError below."""
-    return partial(_fill_normal, _checked(std))
-
-
-def uniform(*stds: float) -> Initial:
-    """Independent uniform elements of mean 0 and this standard deviation, or of one for each entry of the leading axis.
+def normal(*stds: float) -> Initial:
+    """Independent normal elements of mean 0 and this standard deviation, or of one for each entry of the leading axis.
 
     0 gives zeros. ValueError below.
     """
+    return partial(_fill_normal, [*map(_checked, stds)])
+
+
+def uniform(*stds: float) -> Initial:
+    """As `normal`, with uniform elements."""
     return partial(_fill_uniform, [math.sqrt(3.0) * _checked(std) for std in stds])
 
 
@@ -45,8 +45,9 @@ def _fill_with(values: Tensor | float, tensor: Tensor, generator: torch.Generato
     tensor[...] = values
 
 
-def _fill_normal(std: float, tensor: Tensor, generator: torch.Generator) -> None:
-    tensor.normal_(0.0, std, generator=generator)
+def _fill_normal(stds: list[float], tensor: Tensor, generator: torch.Generator) -> None:
+    for part, std in zip(tensor if len(stds) > 1 else (tensor,), stds, strict=True):
+        part.normal_(0.0, std, generator=generator)
 
 
 def _fill_uniform(bounds: list[float], tensor: Tensor, generator: torch.Generator) -> None:

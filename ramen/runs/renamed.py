@@ -16,10 +16,12 @@ ADDED: dict[
     str, dict[str, Any]
 ] = {  # `_target_` -> keys that came after 0.1, with the values at which it computes what it did
     r"ramen\.nn\.gpt\.GPT": {"embedding_norm": True},
+    r"ramen\.nn\.linear\.dense\.Dense": {"init": "uniform"},
     r"ramen\.nn\.mlp\.(default|ff|residual_normed)\.\w+": {"output_lr_scale": 1.0},
     r"ramen\.data\.pretokenized\.Pretokenized": _ROWS,
     r"ramen\.data\.(hub|shakespeare|text)\.\w+": {**_ROWS, "holdout": "hash"},
 }
+SECTIONS: dict[str, Any] = {"norm": {"_target_": "ramen.nn.norm.rms.RMS"}}  # that came after 0.1, likewise
 
 
 def current_names(config: dict[str, Any]) -> dict[str, Any]:
@@ -29,7 +31,7 @@ def current_names(config: dict[str, Any]) -> dict[str, Any]:
     for component, keys in ADDED.items():
         if re.fullmatch(component, target):
             config = keys | config
-    return config
+    return SECTIONS | config if "residual" in config else config  # a whole config
 
 
 def _current(key: str, value: Any) -> Any:

@@ -157,7 +157,7 @@ def test_an_opted_in_name_is_a_whole_package_name(package):
 
 
 def test_a_factory_builds_anew_on_each_call():
-    make = factory({"_target_": "ramen.nn.linear.dense.Dense"})
+    make = factory({"_target_": "ramen.nn.linear.dense.Dense", "init": "uniform"})
     first, second = make(2, 3, (1.0,)), make(2, 3, (1.0,))
     assert isinstance(first, Dense) and first is not second
     assert first.weight.data_ptr() != second.weight.data_ptr()

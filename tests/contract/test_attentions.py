@@ -19,7 +19,7 @@ def attention(request, compose):
 
     def make(window=None, position="rope", length=DOCUMENTS.shape[1], **more):
         config = compose(f"attention={request.param}", f"position={position}")
-        turn = factory(config["position"])(DIM // HEADS, length)
+        turn = factory(config["position"])(DIM // HEADS, length, DIM)
         node = config["attention"] | {"long_window_tokens": window} | more
         module = factory(node)(DIM, HEADS, factory(config["linear"]), 0, 4, turn.turning)
         initialise(module, 0)

@@ -30,7 +30,7 @@ ATTENTIONS = {
     "matrices": ("attention.qk_matrix_heads=1", "attention.output_init_scale=0.5"),
 }
 AHEAD = {"next": (), "two": ("model.mtp_weights=[0.5]",)}
-MORE = {("stream", "modded"): ("stream.bigram_rows=50",)}
+MORE = {("stream", "modded"): ("stream.bigram_rows=50",), ("norm", "layer"): ("norm.bias=true",)}
 REFUSED = {
     frozenset({("mlp", "nff"), ("linear", "low_rank")}): "cannot keep its rows at unit length",
     frozenset(
@@ -145,7 +145,9 @@ SWITCHES = [
     ["attention.paired_layers=[0]"], ["attention.paired_layers=[1]"], ["attention.xsa=true"], ["attention.qk_matrix_heads=1"],
     ["attention.scale=0.7"], ["attention.output_init_scale=0.5"], ["stream=modded"], ["stream=modded", "stream.bigram_rows=50"],
     ["stream=modded", "stream.bigram_rows=9"], ["model.softcap=null"], ["model.mtp_weights=[0.5]"],
-    ["model.mtp_weights=[0.5,0.25]"],
+    ["model.mtp_weights=[0.5,0.25]"], ["norm=rms_gain"], ["norm=layer"], ["norm=layer", "norm.bias=true"], ["position=learned"],
+    ["position=learned", "position.init_std=0.1"], ["linear.init=normal"], ["model.embedding_norm=false"],
+    ["model.embedding_norm=false", "norm=rms_gain"],
 ]  # fmt: skip
 
 

@@ -1,18 +1,19 @@
-"""Every option of conf/position: keeps the lengths of queries and keys, and sees differences of positions alone."""
+"""Every option of conf/position: keeps the lengths of queries and keys, sees differences of positions alone, or adds a table."""
 
 import pytest
 import torch
 
 from ramen.config.registry import factory, options
 from ramen.nn.contracts import Position
+from ramen.nn.parameter import initialise
 
-WIDTH, LENGTH = 8, 24
+WIDTH, LENGTH, DIM = 8, 24, 16
 
 
 @pytest.fixture(params=options("position"))
 def position(request, compose):
     """make(length): the position module of this option."""
-    return lambda length=LENGTH: factory(compose(f"position={request.param}")["position"])(WIDTH, length)
+    return lambda length=LENGTH: factory(compose(f"position={request.param}")["position"])(WIDTH, length, DIM)
 
 
 def values(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -50,12 +51,23 @@ def test_a_longer_table_begins_as_a_shorter_one(position):
     torch.testing.assert_close(position(LENGTH)(x)[:, :5], position(5)(x[:, :5]), rtol=1e-6, atol=1e-6)
 
 
-def test_has_no_weights_and_leaves_none_in_a_checkpoint(position):
+def test_has_no_weights_but_those_it_adds_and_leaves_none_in_a_checkpoint(position):
     module = position()
-    assert not list(module.parameters())
-    assert (
-        type(module).rescale is not Position.rescale or not module.state_dict()
-    )  # one that follows the window depends on its path
+    kind = type(module)
+    assert [*module.parameters()] == [] or kind.embed is not Position.embed
+    # One that follows the window depends on its path.
+    assert kind.rescale is not Position.rescale or module.state_dict().keys() == dict(module.named_parameters()).keys()
+
+
+def test_what_it_adds_depends_on_the_place_in_the_document_alone(position):
+    module = position()
+    initialise(module, 0)
+    x, starts = values(2, LENGTH, DIM), torch.zeros(2, LENGTH, dtype=torch.int32)
+    starts[1, 7:] = 7
+    added = module.embed(x, starts) - x
+    assert added.shape == x.shape
+    torch.testing.assert_close(added[1, :7], added[0, :7], rtol=0, atol=1e-6)
+    torch.testing.assert_close(added[1, 7:], added[0, : LENGTH - 7], rtol=0, atol=1e-6)
 
 
 def test_the_first_token_is_not_moved(position):

@@ -5,6 +5,7 @@ from torch import nn
 
 from ramen.nn.contracts import Attention, ComponentFactories, Residual
 from ramen.nn.gpt import Block
+from ramen.nn.norm.rms import RMS
 from ramen.ops.document_mask import DocumentMask
 from ramen.ops.rms_norm import rms_norm
 
@@ -48,6 +49,7 @@ def make_block(layer, attention, mlp, *weights):
     parts = {
         "attention": lambda *runtime: attention,
         "mlp": lambda dim, linear: mlp,
+        "norm": RMS,
         "residual": lambda dim, sublayer: next(connections),
     }
     return Block(ComponentFactories(parts), layer, 4, 8, 2, 4)

@@ -178,7 +178,7 @@ def test_parts_are_built_anew_for_every_layer(build_gpt):
     model = build_gpt("model.layers=3")
     modules = [m for block in model.blocks for m in (block.attention, block.mlp, *block.children())]
     modules = list(dict.fromkeys(modules))
-    assert len(modules) == 3 * 4
+    assert len(modules) == 3 * 6
     assert len({value.data_ptr() for value in model.parameters()}) == len(list(model.parameters()))
 
 

@@ -69,7 +69,9 @@ class MultiHead(Attention):
         if key_offset and "L" not in pattern:
             raise ValueError(f"key_offset is for long layers, of which pattern {pattern} has none")
         if key_offset and turning == width:
-            raise ValueError("key_offset needs a position that leaves dimensions unturned: half_rope, yarn or none")
+            raise ValueError(
+                "key_offset needs a position that leaves dimensions unturned: half_rope, yarn, learned or none"
+            )
         _check_heads(heads, pattern, layers, paired_layers, qk_matrix_heads)
         self.kind = pattern[layer % len(pattern)]  # type: ignore[assignment]
         self.window = long_window_tokens if self.kind == "L" else short_window_tokens

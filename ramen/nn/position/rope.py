@@ -18,8 +18,8 @@ class RoPE(Position):
     turning_share = 1.0  # of a head's dimensions
     table: Tensor
 
-    def __init__(self, head_width: int, sequence_length: int, *, base: float):
-        super().__init__(head_width, sequence_length)
+    def __init__(self, head_width: int, sequence_length: int, dim: int, *, base: float):
+        super().__init__(head_width, sequence_length, dim)
         check_range("(1, inf)", base=base)
         self.turning = int(self.turning_share * head_width)
         table = rotation_table(self.spectrum(head_width, base), sequence_length)

@@ -33,6 +33,7 @@ class YaRN(HalfRoPE):
         self,
         head_width: int,
         sequence_length: int,
+        dim: int,
         *,
         base: float,
         original_tokens: int | None,
@@ -40,7 +41,7 @@ class YaRN(HalfRoPE):
         fast_turns: float,
         sharpening: float,
     ):
-        super().__init__(head_width, sequence_length, base=base)
+        super().__init__(head_width, sequence_length, dim, base=base)
         if not 0 <= slow_turns < fast_turns:
             raise ValueError(f"slow_turns must be in [0, fast_turns), got {slow_turns} and {fast_turns}")
         check_range("[1, inf) or null", original_tokens=original_tokens)

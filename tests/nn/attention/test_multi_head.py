@@ -18,7 +18,7 @@ def make(compose):
 
     def build(*overrides: str, seed: int = 0, layer: int = 0):
         config = compose("attention=multi_head", "attention.output_init_scale=1.0", *overrides)
-        position = factory(config["position"])(DIM // HEADS, TIME)
+        position = factory(config["position"])(DIM // HEADS, TIME, DIM)
         runtime = (DIM, HEADS, factory(config["linear"]), layer, LAYERS, position.turning)
         module = factory(config["attention"])(*runtime)
         initialise(module, seed)

@@ -20,7 +20,7 @@ def make(compose):
 
     def result(position="half_rope", linear="dense", **changes):
         config = compose(f"position={position}", f"linear={linear}")
-        turn = factory(config["position"])(DIM // HEADS, TIME)
+        turn = factory(config["position"])(DIM // HEADS, TIME, DIM)
         module = factory(config["attention"] | changes)(DIM, HEADS, factory(config["linear"]), 0, 4, turn.turning)
         initialise(module, 0)
         with torch.no_grad():

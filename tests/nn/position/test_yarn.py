@@ -14,11 +14,11 @@ DEFAULTS = dict(base=1024.0, original_tokens=None, slow_turns=1.0, fast_turns=32
 
 
 def make(**changed):
-    return YaRN(WIDTH, LENGTH, **(DEFAULTS | changed))
+    return YaRN(WIDTH, LENGTH, WIDTH, **(DEFAULTS | changed))
 
 
 def test_starts_as_half_rope():
-    assert torch.equal(make().table, HalfRoPE(WIDTH, LENGTH, base=1024.0).table)
+    assert torch.equal(make().table, HalfRoPE(WIDTH, LENGTH, WIDTH, base=1024.0).table)
     assert make().gain == 1.0
 
 
@@ -80,7 +80,7 @@ def test_a_checkpoint_holds_where_the_path_led():
 def test_follows_the_long_window_and_not_the_short_one(build_gpt):
     windows = ("attention.pattern=LS", "attention.long_window_tokens=8", "attention.short_window_tokens=2")
     model = build_gpt("position=yarn", "position.original_tokens=null", "model.heads=1", *windows)
-    expected = YaRN(16, 32, **DEFAULTS)
+    expected = YaRN(16, 32, 16, **DEFAULTS)
     for long, short in ((8, 3), (16, 3), (16, 8), (24, 12)):
         old = model.windows[0]
         model.move_windows((long, short))
@@ -114,7 +114,7 @@ def test_a_start_forgets_what_was_before():
 
 def test_starts_stretched_from_the_window_it_is_made_for(build_gpt):
     model = build_gpt("position=yarn", "position.original_tokens=8", "model.heads=1", "attention.long_window_tokens=20")
-    expected = YaRN(16, 32, **(DEFAULTS))
+    expected = YaRN(16, 32, 16, **(DEFAULTS))
     expected.rescale(8, 20)
     assert torch.equal(model.position.frequencies, expected.frequencies) and model.position.gain == expected.gain > 1
     unlimited = build_gpt("position=yarn", "position.original_tokens=8", "model.heads=1", length=32)
