@@ -125,7 +125,7 @@ class DocumentBatches(Batches):
         super().__init__(shards, skip_bos=False, **base)
         self.shuffle, self.crop = shuffle, long_documents == "crop"
         self.whole = all(open_shard(path)[0] == self.bos for path in self.shards)
-        self._index: int | None = None
+        self._index, self.epoch, self.shard = -1, -1, -1
         self.seek(0, 0, 0, 0)
 
     def take(self, rows: int) -> Batch:
@@ -135,8 +135,7 @@ class DocumentBatches(Batches):
             self._fill_row(row, labels)
         return self.batch_of(tokens, targets)
 
-    def every_row(self) -> Iterator[Row]:
-        """The rows of one epoch, if this is not shuffled; the last one is filled up with BOS that has no label."""
+    def every_row(self) -> Iterator[Row]:  # in file order if this is not shuffled
         row, labels = np.empty((2, self.sequence_length), dtype=np.int64)
         self.seek(0, 0, 0, 0)
         while self.epoch == 0:
@@ -146,21 +145,22 @@ class DocumentBatches(Batches):
     def seek(self, epoch: int, shard: int, document: int, offset: int) -> None:  # type: ignore[override]
         check_position("epoch", epoch)
         check_position("shard", shard, len(self.shards))
-        self.epoch, self.shard = epoch, shard
-        self._open()
+        if (epoch, shard) != (self.epoch, self.shard):
+            self.epoch, self.shard = epoch, shard
+            self._open()
         check_position("document", document, len(self._order))
-        self._go_to(document)
+        index = int(self._order[document])
+        end = self._starts[index + 1] if index + 1 < len(self._starts) else None
+        self._text = self._tokens[self._starts[index] : end]
         check_position("offset", offset, len(self._text))
-        self.offset = offset
+        self.document, self.offset = document, offset
 
     def _fill_row(self, row: NDArray[np.int64], labels: NDArray[np.int64], epochs: float = math.inf) -> None:
         """Fill one row (T,) and its labels, no further than the end of `epochs`."""
-        filled = 0
-        label = IGNORED
         unknown = []  # ends that may be none
-        if self.offset:  # within a document
-            row[0] = self.bos
-            filled = 1
+        label = IGNORED
+        filled = int(self.offset > 0)  # 1 within a document, where the row opens with a BOS put there
+        row[:filled] = self.bos
         while filled < len(row) and self.epoch < epochs:
             rest = self._text[self.offset :]
             piece = rest[: len(row) - filled]
@@ -186,13 +186,9 @@ class DocumentBatches(Batches):
 
     def _next_document(self) -> None:
         """Go to the start of the next document, which may be in the next shard or epoch."""
-        document = self.document + 1
-        if document == len(self._order):
-            document = 0
-            ended, self.shard = divmod(self.shard + 1, len(self.shards))
-            self.epoch += ended
-            self._open()
-        self._go_to(document)
+        shard_ended, document = divmod(self.document + 1, len(self._order))
+        epoch_ended, shard = divmod(self.shard + shard_ended, len(self.shards))
+        self.seek(self.epoch + epoch_ended, shard, document, 0)
 
     def _open(self) -> None:
         """Map the shard at this position and draw the order of its documents."""
@@ -205,12 +201,6 @@ class DocumentBatches(Batches):
                 raise DataError(f"{self.shards[index]}: holds no document, got {content}; each document opens with BOS")
             self._index, self._tokens, self._starts = index, tokens, starts
         self._order = self._draw(len(self._starts), 1 + index)
-
-    def _go_to(self, document: int) -> None:
-        index = int(self._order[document])
-        end = self._starts[index + 1] if index + 1 < len(self._starts) else None
-        self._text = self._tokens[self._starts[index] : end]
-        self.document, self.offset = document, 0
 
     def _draw(self, count: int, purpose: int) -> NDArray[np.int64]:
         """A permutation of `count` things, fixed by (seed, epoch, purpose)."""

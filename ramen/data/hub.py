@@ -5,7 +5,7 @@ preparation that was killed goes on at the same document of that commit, or begi
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,6 @@ class Hub(TextSource):
     split: str
     revision: str
     text_column: str
-    workers: int | None = field()
 
     def documents(self) -> Iterator[str]:
         rows = ((f"data.path: row {number} of {self.path}", row) for number, row in enumerate(self._stream()))

@@ -4,10 +4,6 @@ Everything is written to a hidden folder beside the target, which is renamed whe
 it are the progress: a preparation that was killed, or has lost its source, goes on behind them; one that fails for good
 leaves nothing. One process at a time works at a target, the others wait and use the result.
 
-The split into training and validation. `hash`: a document belongs to validation if the sha256 of its text, as a number in
-[0, 1), is below the fraction. This depends on neither order nor seed nor the other documents, and equal documents are never on
-both sides. `tail`: the last fraction of the characters, as in nanoGPT; the document in which it begins is cut in two.
-
 Threads tokenize chunks of about a megabyte: tiktoken works outside Python's lock. The result is the same, in the same order,
 for any number of threads. Memory is a few chunks of text, however many documents there are and however long a shard is.
 """
@@ -31,7 +27,7 @@ from tqdm import tqdm
 
 from ramen.data.dataset import ShardIndex
 from ramen.data.shard import MOST_TOKENS, ShardRecord, header_of, refusing
-from ramen.data.tokenizer import TOKENIZER, Tokenizer, byte_tokenizer, char_tokenizer, gpt2_tokenizer, train_bpe
+from ramen.data.tokenizer import BYTE_TOKENIZER, TOKENIZER, Tokenizer, char_tokenizer, gpt2_tokenizer, train_bpe
 from ramen.errors import ConfigError, DataError, RamenError
 from ramen.runs.lock import LOCK, discard, exclusive
 
@@ -60,7 +56,12 @@ def position(text: str) -> float:
 
 
 class Split:
-    """The documents of a corpus that hold anything, each with its side. A corpus of one document holds out its tail."""
+    """The documents of a corpus that hold anything, each with its side.
+
+    `hash`: a document is held out if the sha256 of its text, as a number in [0, 1), is below the fraction. This depends on
+    neither order nor seed nor other documents, and equal documents are never on both sides. `tail`: the last fraction of the
+    characters, as in nanoGPT; the document in which it begins is cut in two. A corpus of one document holds out its tail.
+    """
 
     def __init__(self, texts: Callable[[], Iterable[str]], holdout: Holdout, fraction: float):
         self.texts, self.holdout, self.fraction = texts, holdout, fraction
@@ -141,7 +142,7 @@ def _fill(folder: Path, source: "TextSource", progress: bool) -> None:
 
 def _tokenizer(source: "TextSource", progress: bool) -> Tokenizer:
     if source.tokenizer == "byte":
-        return byte_tokenizer()
+        return BYTE_TOKENIZER
     if source.tokenizer == "gpt2":
         return gpt2_tokenizer()
     if source.tokenizer == "char":
@@ -166,27 +167,18 @@ def write_shards(
     documents: Iterable[Document], index: ShardIndex, tokenizer: Tokenizer, source: "TextSource", progress: bool
 ) -> None:
     """Tokenize documents into shards of both splits, behind those that the index lists, as the settings of the source say."""
-    seconds = 0.2 if sys.stderr.isatty() else 60
-    bar = tqdm(unit=" tokens", unit_scale=True, mininterval=seconds, disable=not progress)
-    bar.set_description(f"preparing {source.label}", refresh=False)
+    title, seconds = f"preparing {source.label}", 0.2 if sys.stderr.isatty() else 60
+    bar = tqdm(desc=title, unit=" tokens", unit_scale=True, mininterval=seconds, disable=not progress)
     training = SplitWriter("train", 1, index, tokenizer, source.shard_tokens)
     validation = SplitWriter("validation", 0, index, tokenizer, source.shard_tokens)
+    writers = {False: training, True: validation}  # by what is held out
     with bar, training, validation:
-        new = _behind(documents, [training.documents, validation.documents])
+        new = (document for document in documents if not writers[document[1]].skips_next())
         for ids, is_held_out in tokenize_all(new, tokenizer, source.threads):
-            (validation if is_held_out else training).write(ids)
+            writers[is_held_out].write(ids)
             bar.update(len(ids))
         training.close_shard()
         validation.close_shard()
-
-
-def _behind(documents: Iterable[Document], finished: list[int]) -> Iterator[Document]:
-    """The documents behind the first of each split, as many as are `finished`: [training, validation]."""
-    for text, is_held_out in documents:
-        if finished[is_held_out]:
-            finished[is_held_out] -= 1
-        else:
-            yield text, is_held_out
 
 
 def chunks(documents: Iterable[Document]) -> Iterator[list[Document]]:
@@ -230,12 +222,12 @@ class SplitWriter(AbstractContextManager["SplitWriter"]):
     def __init__(self, split: str, first: int, index: ShardIndex, tokenizer: Tokenizer, shard_tokens: int):
         self.split, self.number = split, first
         self.index, self.tokenizer, self.shard_tokens = index, tokenizer, shard_tokens
-        self.documents = 0  # in finished shards
+        self.finished = 0  # documents in finished shards, not yet skipped
         self.tokens = 0  # in the shard that is being filled
         self.file: BinaryIO | None = None
         with suppress(DataError):  # the first that is not there or damaged, and those behind it, are written again
             while self.path.name in index.shards:
-                self.documents += index.record(self.path, tokenizer).documents
+                self.finished += index.record(self.path, tokenizer).documents
                 self.number += 1
         for path in index.path.parent.glob(f"{split}_*"):
             if path.name >= self.path.name or path.suffix == UNFINISHED:
@@ -246,6 +238,11 @@ class SplitWriter(AbstractContextManager["SplitWriter"]):
     def path(self) -> Path:
         """The shard that is being filled, or will be next."""
         return self.index.path.with_name(f"{self.split}_{self.number:06d}.bin")
+
+    def skips_next(self) -> bool:
+        """True of as many documents as the finished shards hold."""
+        self.finished -= 1
+        return self.finished >= 0
 
     def write(self, ids: NDArray[np.uint16]) -> None:
         """Add a document; close the shard if it is full."""

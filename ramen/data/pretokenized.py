@@ -10,8 +10,9 @@ kjj0/fineweb100B-gpt2, kjj0/finewebedu10B-gpt2. Differs from the source: files a
 import re
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -63,10 +64,10 @@ class Pretokenized(Source):
         records = self._records()
         if len(records) < len(self.names):
             with refusing(f"{self.home}: cannot be written", WRITABLE), exclusive(self.home):
-                present = self._records()  # another process may have fetched them in the meantime
-                if missing := [name for name in self.names if name not in present]:
+                records = self._records()  # another process may have fetched them in the meantime
+                if missing := [name for name in self.names if name not in records]:
                     self._fetch(missing, progress)
-                records = self._records()
+                    records = self._records()
         validation, *train = (records[name] for name in self.names)
         return dataset_of(self.home, gpt2_tokenizer(), train=train, validation=[validation])
 
@@ -88,14 +89,12 @@ class Pretokenized(Source):
         return {record.file: record for record in records if record}
 
     def _fetch(self, names: list[str], progress: bool) -> None:
-        """Fetch files, replacing what is there. DataError that says what to do by hand when the hub does not answer."""
+        """Fetch files, replacing what is there."""
         from huggingface_hub import HfApi
         from huggingface_hub.hf_api import RepoFile
 
-        try:
+        with self._asking_hub(names):
             entries = HfApi().get_paths_info(self.repo, names, repo_type="dataset")
-        except Exception as error:  # the hub's errors and those of its http client
-            raise self._by_hand(names, error) from error
         files = [entry for entry in entries if isinstance(entry, RepoFile)]
         if absent := sorted({*names} - {file.path for file in files}):
             remedy = "a smaller data.shards, another data.prefix or another data.repo is needed"
@@ -107,42 +106,44 @@ class Pretokenized(Source):
             raise DataError(f"{self.home}: has {room}; {remedy}")
         if progress:  # huggingface_hub shows how far it is on a terminal
             tqdm.write(f"fetching {needed / 1e9:.2f} GB, {_listed(names)} of {self.repo}, into {self.home}", sys.stderr)
-        index, pool = ShardIndex(self.home), ThreadPoolExecutor(self.downloads)
+        index = ShardIndex(self.home)
         try:
-            for done in [pool.submit(self._fetch_one, file, index) for file in files]:
-                done.result()
+            with ThreadPoolExecutor(self.downloads) as pool:
+                list(pool.map(lambda file: self._fetch_one(file, index), files))  # the first error cancels the others
         finally:
-            pool.shutdown(cancel_futures=True)
             index.save()
 
     def _fetch_one(self, file: "RepoFile", index: ShardIndex) -> None:
         from huggingface_hub import hf_hub_download
 
-        path, sha256 = self.home / file.path, file.lfs and file.lfs.sha256
+        path = self.home / file.path
         path.unlink(missing_ok=True)
         index.shards.pop(path.name, None)
-        try:
+        with self._asking_hub([file.path]):
             hf_hub_download(self.repo, file.path, repo_type="dataset", local_dir=self.home)
-        except Exception as error:  # as above
-            if isinstance(error, OSError) and error.errno is not None:  # of this machine: a full disk
-                raise
-            raise self._by_hand([file.path], error) from error
         try:
             record = index.record(path, gpt2_tokenizer())
-            if sha256 not in (None, record.sha256):
-                raise DataError(f"{path}: is not what the hub states, got sha256 {record.sha256}; stated is {sha256}")
+            if file.lfs and file.lfs.sha256 != record.sha256:
+                stated = f"got sha256 {record.sha256}; stated is {file.lfs.sha256}"
+                raise DataError(f"{path}: is not what the hub states, {stated}")
         except DataError as error:
             path.unlink()
             index.shards.pop(path.name, None)
             raise DataError(f"{error}; it was removed; run again to fetch it from {self.repo} once more") from error
 
-    def _by_hand(self, names: Sequence[str], error: Exception) -> PausedError:
-        """An error that tells how to go on where the hub cannot be reached."""
-        return PausedError(
-            f"{self.repo}: the Hugging Face data set cannot be fetched, got {one_line(error)}; needed in {self.home}: "
-            f"{_listed(names)}. Run this again with a network, or place these files there by hand: elsewhere, "
-            f"`hf download {self.repo} --repo-type dataset --local-dir FOLDER {' '.join(names[:2])} ...` fetches them"
-        )
+    @contextmanager
+    def _asking_hub(self, names: Sequence[str]) -> Iterator[None]:
+        """PausedError that tells how to go on where the hub cannot be reached."""
+        try:
+            yield
+        except Exception as error:  # the hub's errors and those of its http client
+            if isinstance(error, OSError) and error.errno is not None:  # of this machine: a full disk
+                raise
+            raise PausedError(
+                f"{self.repo}: the Hugging Face data set cannot be fetched, got {one_line(error)}; needed in {self.home}: "
+                f"{_listed(names)}. Run this again with a network, or place these files there by hand: elsewhere, "
+                f"`hf download {self.repo} --repo-type dataset --local-dir FOLDER {' '.join(names[:2])} ...` fetches them"
+            ) from error
 
 
 def _listed(names: Sequence[str]) -> str:

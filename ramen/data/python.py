@@ -8,7 +8,7 @@ Files that a build writes (version.py) are left out.
 import base64
 import hashlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from importlib import metadata
 from pathlib import Path
@@ -26,7 +26,6 @@ class Python(TextSource):
     """The `.py` files of some packages."""
 
     packages: list[str]
-    workers: int | None = field()
 
     def documents(self) -> Iterator[str]:
         for sha256, file in sorted(self._files.items()):

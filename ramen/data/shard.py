@@ -7,6 +7,7 @@ is written whole or not at all.
 
 import hashlib
 import stat
+import struct
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -22,8 +23,7 @@ if TYPE_CHECKING:
 
 MAGIC = 20240520
 VERSION = 1
-HEADER_INTS = 256
-HEADER_BYTES = 4 * HEADER_INTS
+HEADER_BYTES = 4 * 256
 LARGEST_ID = 2**16 - 1
 MOST_TOKENS = 2**31 - 1  # the count is an int32
 READ_BYTES = 2**21
@@ -43,9 +43,7 @@ class ShardRecord(BaseModel):
 
 def header_of(tokens: int) -> bytes:
     """The header of a shard of that many tokens."""
-    header = np.zeros(HEADER_INTS, dtype="<i4")
-    header[:3] = MAGIC, VERSION, tokens
-    return header.tobytes()
+    return struct.pack("<3i", MAGIC, VERSION, tokens).ljust(HEADER_BYTES, b"\0")
 
 
 @contextmanager

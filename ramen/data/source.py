@@ -6,7 +6,7 @@ import os
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -73,9 +73,8 @@ class Source(ABC):
         since the beginning of a corpus is no fair sample of it. DataError when nothing is left to predict."""
         batches = self.batches(shards, bos, seed=0, shuffle=False)
         count = sum(1 for _ in batches.every_row())
-        chosen = count
-        if self.validation_tokens is not None:
-            chosen = min(count, max(1, round(self.validation_tokens / self.sequence_length)))
+        wanted = count if self.validation_tokens is None else round(self.validation_tokens / self.sequence_length)
+        chosen = min(count, max(1, wanted))
         places = np.arange(chosen)
         if self.validation == "spread":
             places = (2 * places + 1) * count // (2 * chosen)
@@ -98,7 +97,7 @@ class TextSource(Source):
     holdout: Holdout
     validation_fraction: float
     shard_tokens: int
-    workers: int | None = field(init=False, default=1)  # threads that tokenize
+    workers: int | None  # threads that tokenize
 
     skip_bos = True
 
@@ -150,9 +149,9 @@ class TextSource(Source):
 
     def prepared_folder(self) -> Path:
         """The folder of this corpus: a readable name, then a digest of all settings, so that none meets another's folder."""
-        size = self.bpe_vocabulary if self.tokenizer == "bpe" else ""
-        digest = sha256_of({"format": FORMAT, **self.settings()})[:8]
-        return self.root / f"{self.label}_{self.tokenizer}{size}_{digest}"
+        settings = self.settings()
+        digest = sha256_of({"format": FORMAT, **settings})[:8]
+        return self.root / f"{self.label}_{self.tokenizer}{settings['bpe_vocabulary'] or ''}_{digest}"
 
     def dataset(self, progress: bool = True) -> Dataset:
         """The prepared data, prepared now if it is not there yet. DataError when it is there and damaged."""

@@ -11,7 +11,7 @@ import json
 import logging
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from glob import escape, glob
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,6 @@ class Text(TextSource):
     files: str | list[str]
     separator: str | None
     text_column: str
-    workers: int | None = field()
 
     def __post_init__(self) -> None:
         super().__post_init__()

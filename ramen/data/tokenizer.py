@@ -154,9 +154,7 @@ class Tokenizer:
         return tiktoken.Encoding(self.name, pat_str=PATTERNS[self.name], mergeable_ranks=ranks, special_tokens=special)
 
 
-def byte_tokenizer() -> Tokenizer:
-    """One id a byte: 257 ids with BOS."""
-    return Tokenizer("byte", BYTES)
+BYTE_TOKENIZER = Tokenizer("byte", BYTES)
 
 
 def char_tokenizer(texts: Iterable[str]) -> Tokenizer:

@@ -62,7 +62,7 @@ def evaluate_on(run: Run, *arguments: str) -> Evaluation:
     known = True
     with tempfile.TemporaryDirectory(prefix="ramen_evaluation_") as scratch:
         if shards:
-            known = _check_tokenizers(shards, run.tokenizer)
+            known = _check_tokenizer(shards, run.tokenizer)
             data_hash = _hash([read_record(path, run.tokenizer) for path in shards])
         elif "data" in overrides and isinstance(source, TextSource):
             records = validation_shards(source, run.tokenizer, Path(scratch), bool(files))
@@ -71,11 +71,11 @@ def evaluate_on(run: Run, *arguments: str) -> Evaluation:
             shards, data_hash = [Path(scratch, record.file) for record in records], _hash(records)
         else:
             dataset = source.dataset()
-            _check_tokenizer(dataset.tokenizer, run.tokenizer, dataset.folder)
+            shards, data_hash = list(dataset.validation.paths), dataset.hash
+            _check_tokenizer(shards, run.tokenizer)
             if overrides.keys() <= SAME_DATA and run.data_hash not in (None, dataset.hash):
                 problem = f"is not what {run.folder} was trained on, got hash {dataset.hash}"
                 raise DataError(f"{dataset.folder}: {problem}; its data has {run.data_hash}")
-            shards, data_hash = list(dataset.validation.paths), dataset.hash
         rows = source.validation_batch(shards, run.tokenizer.bos)
     size = run.tokenizer.bytes_per_target(rows.targets.numpy())
     if not size:
@@ -89,11 +89,9 @@ def _sort(arguments: Sequence[str]) -> tuple[list[Path], dict[str, str]]:
     """Files, and key -> override. ConfigError for what is neither, or does not go together."""
     overrides = {text.partition("=")[0]: text for text in arguments if OVERRIDE.match(text)}
     files = [Path(text) for text in arguments if not OVERRIDE.match(text)]
-    problems = [
-        f"{path}: is nothing to evaluate on, got an override; allowed are files, folders and data=... overrides"
-        for path in files
-        if "=" in path.name and not path.exists()
-    ]
+    others = [path for path in files if "=" in path.name and not path.exists()]
+    allowed = "allowed are files, folders and data=... overrides"
+    problems = [f"{path}: is nothing to evaluate on, got an override; {allowed}" for path in others]
     if len({path.suffix == SHARD for path in files}) > 1:
         problems.append(f"shards and text cannot be mixed, got {', '.join(map(str, files))}; evaluate one by one")
     if files and overrides.keys() & {"data", "data.files"}:
@@ -112,11 +110,8 @@ def _source(run: Run, overrides: dict[str, str], whole: bool) -> Source:
         parsed = composer.parse(list(overrides.values()))
         node = plain(composer.compose(list(overrides.values())))["data"] if "data" in overrides else {**trained_on}
     if "data" in overrides:
-        node |= {
-            key: trained_on[key]
-            for key in INHERITED
-            if key in trained_on and key in node and f"data.{key}" not in overrides
-        }
+        inherited = (key for key in INHERITED if f"data.{key}" not in overrides)
+        node |= {key: trained_on[key] for key in inherited if key in trained_on and key in node}
     else:
         node |= {override.key_or_group.removeprefix("data."): override.value() for override in parsed}
     if whole and "data.validation_tokens" not in overrides:
@@ -130,24 +125,22 @@ def _source(run: Run, overrides: dict[str, str], whole: bool) -> Source:
     return source
 
 
-def _check_tokenizers(shards: list[Path], tokenizer: Tokenizer) -> bool:
+def _check_tokenizer(shards: list[Path], trained_on: Tokenizer) -> bool:
     """DataError when a file beside the shards is of another tokenizer. False if there is none beside some of them."""
     known = True
     for folder in {path.parent for path in shards}:
         if (folder / TOKENIZER).exists():
-            _check_tokenizer(load_tokenizer(folder / TOKENIZER), tokenizer, folder)
+            tokenizer = load_tokenizer(folder / TOKENIZER)
         elif (folder / MANIFEST).exists():  # of shards that others tokenized
-            _check_tokenizer(gpt2_tokenizer(), tokenizer, folder)
+            tokenizer = gpt2_tokenizer()
         else:
             known = False
+            continue
+        if tokenizer.hash != trained_on.hash:
+            other, expected = (f"{t.name} of {t.vocabulary} ids ({t.hash[:12]})" for t in (tokenizer, trained_on))
+            remedy = f"the run's is {expected}: give the text itself, which is tokenized with that"
+            raise DataError(f"{folder}: is of another tokenizer, got {other}; {remedy}")
     return known
-
-
-def _check_tokenizer(tokenizer: Tokenizer, trained_on: Tokenizer, folder: Path) -> None:
-    if tokenizer.hash != trained_on.hash:
-        other, expected = (f"{t.name} of {t.vocabulary} ids ({t.hash[:12]})" for t in (tokenizer, trained_on))
-        remedy = f"the run's is {expected}: give the text itself, which is tokenized with that"
-        raise DataError(f"{folder}: is of another tokenizer, got {other}; {remedy}")
 
 
 def _hash(records: Sequence[ShardRecord]) -> str:

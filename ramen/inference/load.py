@@ -76,15 +76,13 @@ class Run:
         The same seed draws the same text on the same machine. The model sees the last `sequence_length` tokens. ConfigError
         for settings that nothing can be drawn with, at once and not at the first piece.
         """
-        wrong = []
-        if tokens < 1:
-            wrong.append(f"tokens: must be >= 1, got {tokens}")
-        if not (math.isfinite(temperature) and temperature >= 0):
-            wrong.append(f"temperature: must be >= 0 (0 takes the likeliest token), got {temperature}")
-        if top_k is not None and top_k < 1:
-            wrong.append(f"top_k: must be >= 1, got {top_k}; without it all tokens can be drawn")
-        if wrong:
-            raise ConfigError(*wrong)
+        checks = {
+            f"tokens: must be >= 1, got {tokens}": tokens >= 1,
+            f"temperature: must be >= 0 (0 takes the likeliest token), got {temperature}": 0 <= temperature < math.inf,
+            f"top_k: must be >= 1, got {top_k}; without it all tokens can be drawn": top_k is None or top_k >= 1,
+        }
+        if problems := [problem for problem, passes in checks.items() if not passes]:
+            raise ConfigError(*problems)
         return self._pieces(prompt, tokens, temperature, top_k, torch.Generator().manual_seed(seed))
 
     @torch.no_grad()
@@ -158,9 +156,8 @@ def open_run(
     environment = files.environment()
     precision = environment.get("precision", "float32")
     if precision not in PRECISIONS:
-        raise DataError(
-            f"{files.path / ENVIRONMENT}: is damaged, got precision {precision!r}; allowed are {', '.join(PRECISIONS)}"
-        )
+        damage = f"got precision {precision!r}; allowed are {', '.join(PRECISIONS)}"
+        raise DataError(f"{files.path / ENVIRONMENT}: is damaged, {damage}")
     if files.tokenizer.exists():
         tokenizer = load_tokenizer(files.tokenizer, environment.get("tokenizer_hash"))
     elif isinstance(source, TextSource) and source.tokenizer != "gpt2":
@@ -191,10 +188,8 @@ def _checkpoint(folder: Path, step: int | str | None) -> Path:
     saved = {str(checkpoint.step_of(path)): path for path in checkpoint.checkpoints(folder)}
     if not saved:
         raise DataError(f"{folder}: has no checkpoint to open; trainer.checkpoint_at_end=true keeps a run's last one")
-    if step == "best":
-        return checkpoint.best(folder)
-    if step is None:
-        return checkpoint.latest(folder)
+    if step in (None, "best"):
+        return checkpoint.best(folder) if step else checkpoint.latest(folder)
     if str(step) not in saved:
         raise DataError(f"{folder}: has no checkpoint of step {step}; there are {', '.join(saved)}, and best")
     return saved[str(step)]

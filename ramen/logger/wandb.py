@@ -15,7 +15,6 @@ from ramen.errors import ConfigError
 from ramen.logger.base import Logger
 
 log = logging.getLogger("ramen")
-AXES = ("step", "tokens", "seconds")
 UNTAGGED = ("logger", "trainer", "debug")  # choices that say nothing of a method
 START_SECONDS = 20  # to wait for the service, less than ramen.logger.base's patience
 
@@ -45,13 +44,10 @@ class WandB(Logger):
         self.run: Any = None
 
     def start(self, folder: Path, config: dict[str, Any], facts: dict[str, Any]) -> None:
-        choices = facts["choices"]
         # W&B flattens it: `optimizer.lr` is a column. A key that has a dot itself cannot be filtered or grouped by there.
-        logged = {
-            **config,
-            "choice": {kind.replace(".", "_"): option for kind, option in choices.items()},
-            "facts": {key: value for key, value in facts.items() if key != "choices"},
-        }
+        logged = {**config, "facts": {**facts}}
+        choices = logged["facts"].pop("choices")
+        logged["choice"] = {kind.replace(".", "_"): option for kind, option in choices.items()}
         choice_tags = [f"{kind}={option}"[:64] for kind, option in choices.items() if kind not in UNTAGGED]
         variable = os.environ.get  # wandb reads its variables at its first run alone: a sweep's jobs are one process
         tags = variable("WANDB_TAGS")
@@ -80,7 +76,7 @@ class WandB(Logger):
                 mode = "offline"
         if self.run is None:
             self.run = self.wandb.init(mode=mode, **options)
-        for axis in AXES:
+        for axis in ("step", "tokens", "seconds"):
             self.run.define_metric(axis, hidden=True)
         for metric in ("val_loss", "val_bits_per_byte"):  # a run that is not done has its best in the run table, too
             self.run.define_metric(metric, step_metric="step", summary="min")

@@ -19,7 +19,7 @@ ADDED: dict[
     r"ramen\.nn\.linear\.dense\.Dense": {"init": "uniform"},
     r"ramen\.nn\.mlp\.(default|ff|residual_normed)\.\w+": {"output_lr_scale": 1.0},
     r"ramen\.data\.pretokenized\.Pretokenized": _ROWS,
-    r"ramen\.data\.(hub|shakespeare|text)\.\w+": {**_ROWS, "holdout": "hash"},
+    r"ramen\.data\.(hub|shakespeare|text)\.\w+": {**_ROWS, "holdout": "hash", "workers": 1},
 }
 SECTIONS: dict[str, Any] = {"norm": {"_target_": "ramen.nn.norm.rms.RMS"}}  # that came after 0.1, likewise
 

@@ -17,6 +17,7 @@ SETTINGS = {
     "validation_tokens": None,
     "long_documents": "split",
     "shard_tokens": 10**8,
+    "workers": 1,
 }
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from ramen.data.prepare import CHUNK_CHARACTERS, chunks, tokenize_all
-from ramen.data.tokenizer import byte_tokenizer
+from ramen.data.tokenizer import BYTE_TOKENIZER
 
 
 @pytest.fixture
@@ -37,8 +37,7 @@ def test_chunks_are_bounded_and_whole():
 
 def test_each_document_opens_with_bos_and_keeps_its_side():
     found = [
-        (ids.tolist(), side)
-        for ids, side in tokenize_all([("ab", True), ("c", False), ("", True)], byte_tokenizer(), 1)
+        (ids.tolist(), side) for ids, side in tokenize_all([("ab", True), ("c", False), ("", True)], BYTE_TOKENIZER, 1)
     ]
     assert found == [([256, 97, 98], True), ([256, 99], False), ([256], True)]
 
@@ -50,4 +49,4 @@ def test_an_error_of_the_source_arrives_and_ends_the_threads():
         raise KeyError("gone")
 
     with pytest.raises(KeyError, match="gone"):
-        list(tokenize_all(broken(), byte_tokenizer(), 2))
+        list(tokenize_all(broken(), BYTE_TOKENIZER, 2))

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ramen.data import tokenizer as module
-from ramen.data.tokenizer import byte_tokenizer, char_tokenizer, gpt2_tokenizer, load_tokenizer, train_bpe
+from ramen.data.tokenizer import BYTE_TOKENIZER, char_tokenizer, gpt2_tokenizer, load_tokenizer, train_bpe
 from ramen.errors import ConfigError, DataError
 
 CORPUS = ["the king is dead, long live the king!\n\nthe queen o'er the sea\n"] * 3 + ["Zwölf Boxkämpfer 12345"]
@@ -18,7 +18,7 @@ BPE = train_bpe(CORPUS, 280)
 
 
 def kinds():
-    return [byte_tokenizer(), BPE, gpt2_tokenizer()]
+    return [BYTE_TOKENIZER, BPE, gpt2_tokenizer()]
 
 
 def test_sizes():
@@ -32,7 +32,7 @@ def test_sizes():
 @given(st.text())
 @settings(max_examples=200, deadline=None)
 def test_decode_undoes_encode(text):
-    for tokenizer in (byte_tokenizer(), BPE):
+    for tokenizer in (BYTE_TOKENIZER, BPE):
         ids = tokenizer.encode(text)
         assert ids.dtype == np.uint16
         assert tokenizer.bos not in ids
@@ -62,7 +62,7 @@ def test_bos_stands_for_no_text():
 @pytest.mark.parametrize("ids", [[-1], [257], [0, 300]])
 def test_foreign_ids_are_refused(ids):
     with pytest.raises(DataError, match="allowed are 0 to 256"):
-        byte_tokenizer().decode(ids)
+        BYTE_TOKENIZER.decode(ids)
 
 
 def test_characters_are_ids_in_the_order_of_unicode(tmp_path):
@@ -79,7 +79,7 @@ def test_characters_are_ids_in_the_order_of_unicode(tmp_path):
 
 
 def test_broken_utf8_is_shown():
-    assert byte_tokenizer().decode([0xE6, 0x97, ord("a")]) == "\ufffda"
+    assert BYTE_TOKENIZER.decode([0xE6, 0x97, ord("a")]) == "\ufffda"
 
 
 def test_saved_and_loaded_is_the_same(tmp_path):

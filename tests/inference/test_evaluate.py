@@ -11,7 +11,7 @@ import pytest
 
 from ramen.build.objects import build_section
 from ramen.cli.main import main
-from ramen.data.tokenizer import byte_tokenizer
+from ramen.data.tokenizer import BYTE_TOKENIZER
 from ramen.errors import ConfigError, DataError
 from ramen.inference.evaluate import evaluate_on
 from ramen.inference.load import Run, open_run
@@ -75,7 +75,7 @@ def test_a_text_file_is_evaluated_whole_and_agrees_with_the_loss_of_its_text(run
 def test_a_shard_scores_as_its_text_does(run: Run, tmp_path: Path, write_shard: Callable[..., None]) -> None:
     path, shard = tmp_path / "mercy.txt", tmp_path / "mercy.bin"
     path.write_text(TEXT)
-    tokenizer = byte_tokenizer()
+    tokenizer = BYTE_TOKENIZER
     document = np.concatenate([[tokenizer.bos], tokenizer.encode(TEXT)])
     write_shard(shard, np.concatenate([document, document]))
     alone = evaluate_on(run, str(shard))
