@@ -65,7 +65,6 @@ def _option_node(kind: str, name: str, changes: Mapping[str, Any]) -> dict[str, 
     fixed = {"_target_", *(key + SCHEDULE_SUFFIX for key in node)}
     problems = [f"{kind}.{key}: cannot be changed here, got {changes[key]!r}" for key in changes if key in fixed]
     node |= {key: list(value) if isinstance(value, tuple) else value for key, value in changes.items()}
-    problems += [f"{kind}.{key}: must be given, got nothing" for key, value in node.items() if value == "???"]
     if problems := problems or check_node(node, kind, kind):
         raise ConfigError(*problems)
     return node

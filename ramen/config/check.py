@@ -11,7 +11,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Annotated, Any, Literal, get_type_hints
@@ -60,14 +60,14 @@ def check(config: dict[str, Any]) -> None:
     hints, allow = get_type_hints(Settings, include_extras=True), config.get("allow_targets")
     packages = [name for name in allow if isinstance(name, str)] if isinstance(allow, list) else []
     known = [*hints, *SECTIONS]
+    leaves = flatten({name: config[name] for name in known if name in config})
     for key, value in config.items():
         if key in hints:
             problems += _check_value(config, key, key, value, hints[key])
         elif key not in SECTIONS:
-            leaves = flatten({name: config[name] for name in known if name in config})
-            problems.append(f"{key}: is not a section of this program, got {value!r}{suggest_key(key, known, leaves)}")
+            problems.append(f"{key}: no such key{suggest_key(key, known, leaves)}")
         elif isinstance(value, dict) and "_target_" in value:
-            problems += check_node(value, key, SECTIONS[key], packages)
+            problems += check_node(value, key, SECTIONS[key], packages, leaves)
         else:
             hint = f"; choose one by schedule@{key}=NAME" if key.endswith(SCHEDULE_SUFFIX) else ""
             problems.append(f"{key}: must be a section with a _target_, got {value!r}{hint}")
@@ -84,8 +84,10 @@ def check(config: dict[str, Any]) -> None:
         raise ConfigError(*problems)
 
 
-def check_node(node: dict[str, Any], path: str, kind: str, allow: Sequence[str] = ()) -> list[str]:
-    """The problems of one component's node; `path` is where it stands in the config."""
+def check_node(
+    node: dict[str, Any], path: str, kind: str, allow: Sequence[str] = (), leaves: Iterable[str] = ()
+) -> list[str]:
+    """The problems of one component's node; `path` is its place in the config, which has these leaves."""
     try:
         target = locate(node["_target_"], allow, kind)
     except ConfigError as error:
@@ -99,7 +101,8 @@ def check_node(node: dict[str, Any], path: str, kind: str, allow: Sequence[str] 
         if key in known:
             problems += _check_value(node, key, where, value, known[key])
         elif scheduled not in known:
-            problems.append(f"{where}: no such key of {path}{suggest_key(key, known)}")
+            others = (leaf for leaf in leaves if leaf != where)
+            problems.append(f"{where}: no such key{suggest_key(key, known, others)}")
         elif getattr(known[scheduled], "__origin__", known[scheduled]) in (
             int,
             bool,
@@ -161,6 +164,8 @@ def _check_value(node: dict[str, Any], key: str, where: str, value: Any, annotat
             return [f"{where}: must be finite, got {value!r}"]
         if isinstance(leaf, str) and not is_text(leaf):
             return [f"{where}: {NO_TEXT}, got {value!r}"]
+    if value == "???":
+        return [f"{where}: must be given, got nothing; write {where}=VALUE"]
     complaint = _complaint(value, annotation)
     if complaint and isinstance(value, float) and value.is_integer() and not _complaint(int(value), annotation):
         node[key], complaint = int(value), None  # 5e6 tokens is how people write five million

@@ -13,13 +13,12 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from ramen.config.check import check, flatten
 from ramen.config.kinds import COMPOSITIONS, TUNED
 from ramen.config.registry import CONF
 from ramen.config.replaced import Files, Options, leave_out
-from ramen.config.suggestions import suggest_key
 from ramen.errors import ConfigError, suggest
 
 PLUGINS = {"hydra/sweeper/optuna": "optuna", "hydra/launcher/submitit": "slurm"}  # option -> the extra that brings it
@@ -99,14 +98,16 @@ class Composer:
                     f"{word}: several values are a sweep; add -m, or write a list as {override.get_key_element()}=[A,B]"
                 )
             problems += wrong
-            if not wrong:
+            if wrong:
+                continue
+            if options or word[0] in "+~" or word.startswith("hydra"):
                 (groups if options else values).append(word)
+            else:
+                values.append(f"++{word}")  # a key that does not exist is added, for `check` to refuse with the others
         accepted: list[str] = []
-        wrong, config = self._accept(groups, accepted, config)  # groups first: keys depend on them
-        unknown = {word: problem for word in values if (problem := _unknown_key(word, config))}
-        problems += [*wrong, *unknown.values()]
-        wrong, config = self._accept([word for word in values if word not in unknown], accepted, config)
-        problems += wrong
+        for some in (groups, values):  # keys depend on groups
+            wrong, config = self._accept(some, accepted, config)
+            problems += wrong
         try:
             check(plain(config))
         except ConfigError as unfit:
@@ -151,13 +152,11 @@ def compose(overrides: Iterable[str]) -> dict[str, Any]:
 def plain(config: DictConfig, hydra_config: Any = None) -> dict[str, Any]:
     """The plain values of a config that Hydra composed, which holds Hydra's own part unless that is given beside it.
 
-    ConfigError names keys without a value, keys whose interpolation fails, and rates of another optimizer.
+    ConfigError names keys whose interpolation fails, and rates of another optimizer.
     """
     task = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
     try:
-        if missing := sorted(OmegaConf.missing_keys(task)):
-            raise ConfigError(*(f"{key}: must be given, got nothing; write {key}=VALUE" for key in missing))
-        values: Any = OmegaConf.to_container(task, resolve=True, throw_on_missing=True)
+        values: Any = OmegaConf.to_container(task, resolve=True)
     except OmegaConfBaseException as error:
         raw: Any = OmegaConf.to_container(task, resolve=False)
         problems = []
@@ -204,6 +203,8 @@ def located(error: Exception) -> str:
     """An error of Hydra or OmegaConf in one line, behind the key it is about; they go on about their own insides after it."""
     cause = error.__cause__
     error = cause if isinstance(cause, OmegaConfBaseException) else error
+    if isinstance(error, ConfigKeyError | ConfigAttributeError) and error.parent_node is not None:
+        return f"{error.full_key}: no such key{suggest(error.key, map(str, error.parent_node))}"
     key = error.full_key if isinstance(error, OmegaConfBaseException) else None
     return f"{key}: {_first_line(error)}" if key else _first_line(error)
 
@@ -214,31 +215,12 @@ def _first_line(error: Exception) -> str:
 
 def _explain(word: str, error: Exception, config: DictConfig) -> str:
     """The problem of an override that ended in `error` after those of the config."""
-    return _missing_plugin(word, str(error)) or _unknown_key(word, config) or f"{word}: {located(error)}"
-
-
-def _unknown_key(word: str, config: DictConfig) -> str | None:
-    """The problem of an override whose key the config does not have; None if it has it."""
-    if word[0] == "+":
-        return None
-    key, _, value = word.lstrip("~").partition("=")
-    group, _, place = key.partition("@")
-    whole: Any = OmegaConf.to_container(config, resolve=False)
-    node = whole
-    names = (place or key).split(".")
-    for i, name in enumerate(names):
-        if not isinstance(node, dict):
-            break
-        if name not in node and place and i == len(names) - 1:
-            owner = ".".join(names[:-1])
-            hint = f"; +schedule@{owner}.lr_schedule={value} adds one" if group == "schedule" and owner else ""
-            known = [name for name in map(str, node) if name.endswith(group)]
-            return f"{key}: no such {group} of {owner or 'the config'}{suggest(name, known)}{hint}"
-        if name not in node:
-            keys = flatten({str(key): value for key, value in whole.items() if key != "hydra"})
-            return f"{'.'.join(names[: i + 1])}: no such key{suggest_key(name, node, keys)}"
-        node = node[name]
-    return None
+    key = key_of(word)
+    group, at, _ = key.partition("@")
+    if at and word[0] not in "+~":
+        places = [chosen for chosen in config.hydra.runtime.choices if chosen.startswith(f"{group}@")]
+        return f"{key}: no such {group}{suggest(key, places)}; +{word} adds one"
+    return _missing_plugin(word, str(error)) or f"{word}: {located(error)}"
 
 
 def _wrong_options(override: Override, options: list[str]) -> list[str]:

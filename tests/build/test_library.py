@@ -58,7 +58,7 @@ def test_groups_of_parameters_keep_their_own_values(matrices: list[nn.Parameter]
     ("call", "message"),
     [
         (lambda p: ramen.optimizer("normoun", p), "optimizer: no such option, got 'normoun'; did you mean 'normuon'?"),
-        (lambda p: ramen.optimizer("muon", p, lrr=0.1), "optimizer.lrr: no such key of optimizer; did you mean 'lr'?"),
+        (lambda p: ramen.optimizer("muon", p, lrr=0.1), "optimizer.lrr: no such key; did you mean 'lr'?"),
         (lambda p: ramen.optimizer("muon", p, lr="fast"), "optimizer.lr: input should be a valid number, got 'fast'"),
         (lambda p: ramen.optimizer("muon", p, momentum_schedule=None), "optimizer.momentum_schedule: cannot be changed here"),
         (lambda p: ramen.optimizer("muon", p, _target_="os.system"), "optimizer._target_: cannot be changed here"),

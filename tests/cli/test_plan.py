@@ -27,7 +27,7 @@ from ramen.cli.plan import planned
         (["seed=glob(*)"], "seed=glob(*): holds no value"),
         (["optimizer=range(0,1000000000)"], "too many jobs"),
         (["optimizer.momentum=1.5", "seed=0,1"], "optimizer: momentum must be in [0, 1), got 1.5"),
-        (["residual=hc,standard", "residual.streams=2"], "no such key; allowed are _target_; in jobs with residual=standard"),
+        (["residual=hc,standard", "residual.streams=2"], "no such key; there are none; in jobs with residual=standard"),
         (["mlp=ff,default", "mlp.depth=2"], "mlp.depth: no such key"),
         (["sweep=optuna", "optimizer=adamw"], "optimizer.momentum: no such key"),
         (["optimizer.lr=0.1,${nothing}"], "optimizer.lr: Interpolation key 'nothing' not found, got '${nothing}'"),

@@ -26,7 +26,7 @@ PROBLEMS = {
     "optimizer": "optimizer: is no override; write KEY=VALUE",
     "=3": "=3: is no override; write KEY=VALUE",
     "hydra.mode=X": "hydra.mode=X: hydra.mode: Invalid value 'X'",
-    "hydra.rin.dir=x": "hydra.rin: no such key; did you mean 'run'?",
+    "hydra.rin.dir=x": "hydra.rin.dir=x: hydra.rin: no such key; did you mean 'run'?",
     "hydra=3": "hydra=3: Config group override must be a string or a list",
 }
 

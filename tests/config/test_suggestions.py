@@ -24,17 +24,17 @@ from ramen.errors import ConfigError
         ("optimizer.learning_rate=0.1", "optimizer.learning_rate: no such key; did you mean 'optimizer.lr'?"),
         (
             "+optimizer.learning_rate=0.1",
-            "optimizer.learning_rate: no such key of optimizer; did you mean 'optimizer.lr'?",
+            "optimizer.learning_rate: no such key; did you mean 'optimizer.lr'?",
         ),
         ("model.block-size=8", "model.block-size: no such key; did you mean 'data.sequence_length'?"),
-        ("+n_embd=8", "n_embd: is not a section of this program, got 8; did you mean 'model.dim'?"),
+        ("+n_embd=8", "n_embd: no such key; did you mean 'model.dim'?"),
         (
             "batch_token=8",
             "batch_token: no such key; did you mean 'trainer.batch_tokens'?",
         ),
         ("model.batch_tokens=8", "model.batch_tokens: no such key; did you mean 'trainer.batch_tokens'?"),
         ("sede=3", "sede: no such key; did you mean 'seed'?"),
-        ("mlp.zzzz=3", "mlp.zzzz: no such key; allowed are _target_, activation"),
+        ("mlp.zzzz=3", "mlp.zzzz: no such key; allowed are activation"),
     ],
 )
 def test_a_word_is_answered_with_the_key_that_was_meant(word: str, message: str) -> None:
