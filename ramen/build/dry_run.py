@@ -281,5 +281,5 @@ def _step_optimizers(model: nn.Module, optimizers: Optimizers) -> tuple[Sizes, i
 def peak_bytes(sizes: Sizes, device_type: str, recompute: bool) -> int:
     """The peak that ramen.device.PeakMemory will measure for tensors of these sizes."""
     total = sum(sizes.values())
-    kept = 0 if recompute else RESIDENT_SHARE  # of freed blocks, which then go back to the system
-    return int(total * (1 + kept)) + RESIDENT_BYTES if device_type == "cpu" else total
+    unreturned = 0 if recompute else RESIDENT_SHARE  # of freed blocks, which then go back to the system
+    return int(total * (1 + unreturned)) + RESIDENT_BYTES if device_type == "cpu" else total

@@ -1,6 +1,5 @@
 """Components for a training loop of one's own, without Hydra: ramen.component and ramen.describe; ramen.optimizer leads here."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -40,7 +39,14 @@ def component(kind: str, name: str, *runtime: Any, **changes: Any) -> Any:
     ConfigError for an unknown kind, name or key, with the closest one; ValueError for a value out of range.
     """
     _check_name(kind, name)
-    node = _option_node(kind, name, changes)
+    node: Any = OmegaConf.to_container(OmegaConf.load(CONF / kind / f"{name}.yaml"))
+    # Schedules belong to a run.
+    node = without_schedules({key: value for key, value in node.items() if key != "defaults"})
+    fixed = {"_target_", *(key + SCHEDULE_SUFFIX for key in node)}
+    problems = [f"{kind}.{key}: cannot be changed here, got {changes[key]!r}" for key in changes if key in fixed]
+    node |= {key: list(value) if isinstance(value, tuple) else value for key, value in changes.items()}
+    if problems := problems or check_node(node, kind, kind):
+        raise ConfigError(*problems)
     if kind == "schedule" and not runtime:
         return factory(node)
     if len(runtime) != len(KINDS[kind].runtime):
@@ -56,18 +62,6 @@ def component(kind: str, name: str, *runtime: Any, **changes: Any) -> Any:
                 if isinstance(module, RestoresWeights):
                     module.after_step()
     return built
-
-
-def _option_node(kind: str, name: str, changes: Mapping[str, Any]) -> dict[str, Any]:
-    """The checked values of an option with `changes`, without schedules: those belong to a run."""
-    node: Any = OmegaConf.to_container(OmegaConf.load(CONF / kind / f"{name}.yaml"))
-    node = without_schedules({key: value for key, value in node.items() if key != "defaults"})
-    fixed = {"_target_", *(key + SCHEDULE_SUFFIX for key in node)}
-    problems = [f"{kind}.{key}: cannot be changed here, got {changes[key]!r}" for key in changes if key in fixed]
-    node |= {key: list(value) if isinstance(value, tuple) else value for key, value in changes.items()}
-    if problems := problems or check_node(node, kind, kind):
-        raise ConfigError(*problems)
-    return node
 
 
 def _check_name(kind: str, name: str | None) -> None:

@@ -9,7 +9,6 @@ import json
 import math
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,57 +33,66 @@ def main(arguments: Sequence[str]) -> int:
     add("--project", help="W&B project (default: the runs')")
     add("--dry-run", action="store_true", help="print the workspace as json, send nothing")
     options = parser.parse_args(arguments)
-    layout = plan(options.folders, options.by, options.entity, options.project)
-    for warning in layout.warnings:
+    built, warnings = workspace(options.folders, options.by, options.entity, options.project)
+    for warning in warnings:
         print(printable(warning), file=sys.stderr)
-    try:
-        workspace = build(layout)
-    except ValueError as error:  # of the library, for a name that W&B does not take
-        raise ConfigError(
-            f"dashboard: cannot be built, got {one_line(error)}; --entity and --project name its place"
-        ) from error
-    print(json.dumps(workspace._spec, indent=1) if options.dry_run else send(workspace))
+    print(json.dumps(built._spec, indent=1) if options.dry_run else send(built))
     return 0
 
 
-@dataclass(frozen=True)
-class Plan:
-    """Where the workspace goes and what it compares."""
+def workspace(
+    tops: Sequence[Path], by: Sequence[str] | None = None, entity: str | None = None, project: str | None = None
+) -> tuple[Any, list[str]]:
+    """The workspace of the runs below `tops`, grouped by method, best first, and warnings of runs that could not be read.
 
-    entity: str | None
-    project: str
-    name: str
-    # W&B's names of what methods are grouped by, and of what varies within one besides the seed, as its learning rate: runs
-    # are never averaged over that.
-    keys: list[str]
-    groups: list[str]  # of W&B: the sweeps
-    warnings: list[str]  # of runs that could not be read, or only in part
-
-
-def plan(tops: Sequence[Path], by: Sequence[str] | None, entity: str | None, project: str | None) -> Plan:
-    """Plan the workspace of the runs below `tops`. DataError where they were not logged to one W&B project."""
+    DataError where the runs were not logged to one W&B project.
+    """
     all_runs, warnings = read_runs(tops)
     runs = [run for run in all_runs if run.value("logger._target_") == "ramen.logger.wandb.WandB"]
     if not runs:
         raise DataError(f"{tops[0]}: holds no run that W&B knows, got none with logger=wandb; train with it")
     method_keys = parse_by(by, runs) or default_by(runs)
-    varying = (
+    varying = (  # within a method besides the seed, as its learning rate: runs are never averaged over that
         key
         for method in group(runs, method_keys, "final_val_loss")
         for key in setting_keys(method.runs, method_keys)
         if len({run.value(key) for run in method.runs}) > 1
     )
     choices = {key for run in runs for key in run.choices}
-    keys = dict.fromkeys([*method_keys, *varying])
-    groups = [str(run.value("logger.group") or group_name(run.folder.resolve(), run.in_sweep)) for run in runs]
-    return Plan(
-        entity=entity or _same(runs, "entity", "--entity"),
-        project=project or _same(runs, "project", "--project") or "",
-        name=f"{' and '.join(method_keys)}: {', '.join(dict.fromkeys(groups))}"[:120],
-        keys=[f"choice.{key.replace('.', '_')}" if key in choices else key for key in keys],
-        groups=list(dict.fromkeys(groups)),
-        warnings=warnings,
-    )
+    unique = dict.fromkeys([*method_keys, *varying])
+    keys = [f"choice.{key.replace('.', '_')}" if key in choices else key for key in unique]  # as W&B names them
+    sweeps = [str(run.value("logger.group") or group_name(run.folder.resolve(), run.in_sweep)) for run in runs]
+    sweeps = list(dict.fromkeys(sweeps))
+    try:
+        import wandb_workspaces.workspaces as spaces
+        from wandb_workspaces import expr
+    except ImportError as error:
+        raise ConfigError(f"dashboard: cannot be built: {error}; pip install -e '.[dashboard]'") from error
+
+    shown = ["summary:final_val_loss", "summary:final_val_bits_per_byte", "summary:status"]
+    for key in dict.fromkeys([*keys, "optimizer.lr", "seed"]):
+        first, dot, rest = key.partition(".")
+        shown.append(f"config:{first}.value{dot}{rest}")  # where W&B stores `optimizer.lr`
+    try:
+        run_table = spaces.RunsetSettings(
+            filters=expr.And(expr.Metric("Group").isin(sweeps)),
+            groupby=[expr.Config(key) for key in keys],
+            order=[expr.Ordering(expr.Summary("final_val_loss"), ascending=True)],
+            pinned_columns=shown,
+        )
+        built = spaces.Workspace(
+            entity=entity or _same(runs, "entity", "--entity") or "",
+            project=project or _same(runs, "project", "--project") or "",
+            name=f"{' and '.join(method_keys)}: {', '.join(sweeps)}"[:120],
+            sections=_sections(keys),
+            settings=spaces.WorkspaceSettings(max_runs=MOST_RUNS),
+            runset_settings=run_table,
+        )
+    except ValueError as error:  # of the library, for a name that W&B does not take
+        raise ConfigError(
+            f"dashboard: cannot be built, got {one_line(error)}; --entity and --project name its place"
+        ) from error
+    return built, warnings
 
 
 def _same(runs: list[Run], key: str, option: str) -> str | None:
@@ -95,49 +103,20 @@ def _same(runs: list[Run], key: str, option: str) -> str | None:
     return None if value is None else str(value)
 
 
-def build(plan: Plan) -> Any:
-    """The workspace: runs of these sweeps, grouped by method, best first, and the panels of a comparison."""
-    try:
-        import wandb_workspaces.workspaces as spaces
-        from wandb_workspaces import expr
-    except ImportError as error:
-        raise ConfigError(f"dashboard: cannot be built: {error}; pip install -e '.[dashboard]'") from error
-
-    shown = ["summary:final_val_loss", "summary:final_val_bits_per_byte", "summary:status"]
-    for key in dict.fromkeys([*plan.keys, "optimizer.lr", "seed"]):
-        first, dot, rest = key.partition(".")
-        shown.append(f"config:{first}.value{dot}{rest}")  # where W&B stores `optimizer.lr`
-    sections = []
-    for name, panels in _sections(plan.keys).items():
-        layout = spaces.SectionLayoutSettings(3, math.ceil(len(panels) / 3))
-        sections.append(spaces.Section(name=name, panels=panels, is_open=True, layout_settings=layout))
-    run_table = spaces.RunsetSettings(
-        filters=expr.And(expr.Metric("Group").isin(plan.groups)),
-        groupby=[expr.Config(key) for key in plan.keys],
-        order=[expr.Ordering(expr.Summary("final_val_loss"), ascending=True)],
-        pinned_columns=shown,
-    )
-    return spaces.Workspace(
-        entity=plan.entity or "",
-        project=plan.project,
-        name=plan.name,
-        sections=sections,
-        settings=spaces.WorkspaceSettings(max_runs=MOST_RUNS),
-        runset_settings=run_table,
-    )
-
-
-def _sections(keys: list[str]) -> dict[str, list[Any]]:
-    """Section -> its panels, for runs grouped by these config keys."""
+def _sections(keys: list[str]) -> list[Any]:
+    """The panels of a comparison of runs that are grouped by these config keys."""
     import wandb_workspaces.reports.v2 as panels
+    import wandb_workspaces.workspaces as spaces
 
     # A panel takes one key; with several it follows the grouping of the run table.
     grouped: dict[str, Any] = {"groupby_aggfunc": "mean", "groupby_rangefunc": "stddev", "max_runs_to_show": MOST_RUNS}
     grouped |= {"groupby": panels.Config(keys[0])} if len(keys) == 1 else {}
 
-    def over(metric: str, axis: str, **more: Any) -> Any:
-        title = f"{metric} over {AXES[axis]}"
-        return panels.LinePlot(title=title, x=axis, y=[metric], title_x=AXES[axis], **grouped, **more)
+    def line(metric: str, axis: str) -> Any:
+        outliers, label = metric.startswith("val_") or None, AXES[axis]
+        return panels.LinePlot(
+            title=f"{metric} over {label}", x=axis, y=[metric], title_x=label, ignore_outliers=outliers, **grouped
+        )
 
     def bars(metric: str) -> Any:
         return panels.BarPlot(title=f"{metric}, mean and standard deviation", metrics=[metric], **grouped)
@@ -147,25 +126,31 @@ def _sections(keys: list[str]) -> dict[str, list[Any]]:
         return panels.ScatterPlot(title=f"final_val_loss against {key}", x=x, y=y, log_x=key.endswith(".lr") or None)
 
     column = panels.ParallelCoordinatesPlotColumn
-    settings = [column(panels.Config(k), log=k.endswith(".lr") or None) for k in dict.fromkeys([*keys, "optimizer.lr"])]
-    results = [column(panels.SummaryMetric(key)) for key in ("tokens_per_second", "final_val_loss")]
-    return {
+    columns = [column(panels.Config(k), log=k.endswith(".lr") or None) for k in dict.fromkeys([*keys, "optimizer.lr"])]
+    columns += [column(panels.SummaryMetric(key)) for key in ("tokens_per_second", "final_val_loss")]
+    sections = {
         "Which is better": [
-            over("val_loss", "tokens", ignore_outliers=True),
-            over("val_loss", "seconds", ignore_outliers=True),
+            line("val_loss", "tokens"),
+            line("val_loss", "seconds"),
             bars("final_val_loss"),
-            over("val_bits_per_byte", "tokens", ignore_outliers=True),
-            over("val_loss", "Step", ignore_outliers=True),
+            line("val_bits_per_byte", "tokens"),
+            line("val_loss", "Step"),
             bars("final_val_bits_per_byte"),
         ],
         "Is each tuned": [
             scatter("optimizer.lr"),
             scatter("seed"),
-            panels.ParallelCoordinatesPlot(title="settings", columns=[*settings, *results]),
+            panels.ParallelCoordinatesPlot(title="settings", columns=columns),
         ],
-        "How it trained": [over(key, "Step") for key in ("train_loss", "grad_norm", "lr")],
+        "How it trained": [line(key, "Step") for key in ("train_loss", "grad_norm", "lr")],
         "What it costs": [bars(key) for key in ("tokens_per_second", "train_seconds", "peak_memory")],
     }
+    return [
+        spaces.Section(
+            name=name, panels=of, is_open=True, layout_settings=spaces.SectionLayoutSettings(3, math.ceil(len(of) / 3))
+        )
+        for name, of in sections.items()
+    ]
 
 
 def send(workspace: Any) -> str:

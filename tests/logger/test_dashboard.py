@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from ramen.cli.dashboard import build, plan
+from ramen.cli.dashboard import workspace
 from ramen.cli.main import main
 from ramen.config.check import flatten
 from ramen.errors import ConfigError
@@ -35,7 +35,7 @@ def sweep(train_small: Callable[..., dict[str, Any]], tmp_path_factory: pytest.T
 
 @pytest.fixture(scope="module")
 def spec(sweep: Path) -> dict[str, Any]:
-    return build(plan([sweep], None, None, None))._spec
+    return workspace([sweep])[0]._spec
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +122,7 @@ def test_the_run_table_is_the_sweep_grouped_best_first(spec: dict[str, Any], swe
 
 def test_learning_rates_are_never_averaged_over(sweep: Path) -> None:
     """Runs of one method at several rates are drawn apart: their mean is no result."""
-    by_mlp = build(plan([sweep], ["mlp"], None, None))._spec
+    by_mlp = workspace([sweep], ["mlp"])[0]._spec
     grouping = by_mlp["spec"]["section"]["runSets"][0]["grouping"]
     assert [key["name"] for key in grouping][:2] == ["choice.value.mlp", "optimizer.value.lr"]
     lines = [panel["config"] for panel in panels(by_mlp) if panel["viewType"] == "Run History Line Plot"]
@@ -152,7 +152,8 @@ def test_a_sweep_at_work_is_found_as_at_its_end(sweep: Path, tmp_path: Path) -> 
     copy = shutil.copytree(sweep, tmp_path / "outputs" / "copy")
     for summary in copy.glob("*/summary.json"):
         summary.unlink()
-    assert plan([copy], None, None, None).groups == ["outputs/copy"]
+    [only] = workspace([copy])[0]._spec["spec"]["section"]["runSets"][0]["filters"]["filters"]
+    assert only["value"] == ["outputs/copy"]
 
 
 def test_runs_without_wandb_are_told(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -213,4 +214,4 @@ def test_what_is_sent_is_the_workspace_to_the_default_entity(
 def test_without_the_library_the_extra_is_named(sweep: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "wandb_workspaces.workspaces", None)
     with pytest.raises(ConfigError, match=r"pip install -e .*dashboard"):
-        build(plan([sweep], None, None, None))
+        workspace([sweep])
