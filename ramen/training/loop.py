@@ -4,6 +4,7 @@ The device is read back only when a record is due.
 """
 
 import contextlib
+import logging
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -31,6 +32,7 @@ from ramen.training.phases import RunPhases, RunSchedules
 from ramen.training.profiling import profiler
 from ramen.training.stop import catch_stop_signals
 
+log = logging.getLogger("ramen")
 FEW_STEPS, UNSETTLED = 50, 1.0  # before so many steps, a loss that has risen by so many nats may yet fall
 Ending = tuple[Status, str | None]  # and the reason
 
@@ -71,11 +73,26 @@ class Trainer:
         self.loader = DeviceLoader(self.batches, device, config.prefetch_batches)
 
     def fit(self, reserved: int) -> int:
-        """Settle trainer.micro_batch_tokens=auto on CUDA by trying, `reserved` bytes apart; returns the tokens of a micro-batch."""
-        with raise_compile_errors():
-            rows = self.gradients.fit(self._try, reserved)
-        self.config = self.config.with_micro_rows(rows)
-        return rows * self.config.sequence_length
+        """Settle trainer.micro_batch_tokens=auto on CUDA: halve it until it fits, `reserved` bytes apart; returns it."""
+        while True:
+            state = None  # gives back what was reserved for a try that failed
+            torch.cuda.empty_cache()
+            rows = self.config.micro_rows
+            try:
+                state = torch.empty(reserved, dtype=torch.uint8, device=self.device)  # as the optimizers' will be
+                with raise_compile_errors():
+                    self._try(rows)
+                del state
+                return rows * self.config.sequence_length
+            except torch.OutOfMemoryError as error:
+                if rows == 1:
+                    reason = str(error).partition("\n")[0]
+                    raise ConfigError(
+                        f"trainer.micro_batch_tokens: auto finds no room for a single row, got {reason}"
+                    ) from error
+            log.info("micro-batches of %d rows do not fit, trying half of it", rows)
+            self.config = self.config.with_micro_rows((rows + 1) // 2)
+            self.gradients.micro_rows = self.config.micro_rows
 
     def warm_up(self) -> None:
         """Compile and record before the clock starts, for every phase of the run and for evaluation in it; changes no weight."""

@@ -4,7 +4,6 @@ The losses of micro-batches are summed and divided by the counted targets of the
 how it is cut.
 """
 
-import logging
 import math
 from collections.abc import Callable
 
@@ -13,9 +12,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ramen.data.batches import IGNORED, Batch
-from ramen.errors import ConfigError
-
-log = logging.getLogger("ramen")
 
 
 class GradientAccumulator:
@@ -50,25 +46,6 @@ class GradientAccumulator:
     def sizes(self, rows: int) -> list[int]:
         """The different numbers of rows that micro-batches of a batch of `rows` have."""
         return sorted({min(rows, self.micro_rows), rows % self.micro_rows or min(rows, self.micro_rows)})
-
-    def fit(self, step: Callable[[int], None], reserved: int) -> int:
-        """Halve `micro_rows` until `step(rows)` does not exhaust the device, `reserved` bytes of it apart; returns the rows."""
-        while True:
-            state = None  # gives back what was reserved for a try that failed
-            torch.cuda.empty_cache()
-            try:
-                state = torch.empty(reserved, dtype=torch.uint8, device=self.device)  # as the optimizers' will be
-                step(self.micro_rows)
-                del state
-                return self.micro_rows
-            except torch.OutOfMemoryError as error:
-                if self.micro_rows == 1:
-                    reason = str(error).partition("\n")[0]
-                    raise ConfigError(
-                        f"trainer.micro_batch_tokens: auto finds no room for a single row, got {reason}"
-                    ) from error
-            log.info("micro-batches of %d rows do not fit, trying half of it", self.micro_rows)
-            self.micro_rows = (self.micro_rows + 1) // 2
 
 
 @torch.no_grad()

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor, nn
 
 from ramen import device as machine
 from ramen.build.dry_run import USABLE, dry_run, peak_bytes
 from ramen.errors import ConfigError
 from ramen.nn.gpt import DataSpec
-from ramen.training.loss import GradientAccumulator
 
 CPU = torch.device("cpu")
 AUTO = ("model.layers=1", "model.dim=16", "model.heads=2", "trainer.micro_batch_tokens=auto")
@@ -36,23 +36,26 @@ def test_a_row_that_does_not_fit_is_told(compose: Callable[..., dict[str, Any]])
         dry_run(compose(*AUTO), DataSpec(37, 0, 256), torch.float32, free_bytes=2e7)
 
 
-def test_trying_halves_what_exhausts_the_device() -> None:
+def test_trying_halves_what_exhausts_the_device(make_trainer: Callable[..., Any]) -> None:
     tried = []
 
-    def step(rows: int) -> None:
-        tried.append(rows)
-        if rows > 3:
+    def exhaust(model: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+        tried.append(len(arguments[0]))
+        if tried[-1] > most:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nmore")
 
-    def fit(rows: int, step: Callable[[int], object]) -> int:
-        return GradientAccumulator(torch.sum, rows, torch.float32, CPU).fit(step, reserved=8)
-
-    assert fit(20, step) == 3
-    assert tried == [20, 10, 5, 3]
+    trainer, most = make_trainer("run"), 3
+    row = trainer.config.sequence_length
+    trainer.config = trainer.config.with_micro_rows(20)
+    trainer.model.register_forward_pre_hook(exhaust)
+    assert trainer.fit(reserved=8) == 3 * row == trainer.config.micro_batch_tokens
+    assert tried == [20, 10, 5, 3] and trainer.gradients.micro_rows == 3
+    most = 0
     with pytest.raises(ConfigError, match="no room for a single row, got CUDA out of memory"):
-        fit(1, lambda rows: step(9))
+        trainer.fit(reserved=8)
+    trainer.model.register_forward_pre_hook(lambda model, arguments: 1 / 0, prepend=True)
     with pytest.raises(ZeroDivisionError):
-        fit(1, lambda rows: rows / 0)
+        trainer.fit(reserved=8)
 
 
 def test_free_memory_is_some_of_the_machine() -> None:
