@@ -1,15 +1,14 @@
 """Batches: rows of tokens with their labels, and a position in the data that can be saved.
 
-Rows of whole documents (DocumentBatches). A document begins at BOS and ends before the next one. Each row starts at BOS and is
-filled by one document after the other; the last one is cut to fit. The label of a token is the next token, at the end of a
-document BOS, and at a cut nothing (-100). The rest behind a cut opens the next row behind a BOS put in its place, so that
-every token is learned from once an epoch (`split`), or is dropped (`crop`, as modded-nanogpt does). Tokens before the first
-BOS of a shard are skipped. If any shard begins without BOS, the program that wrote the shards cuts documents at their ends
-(as modded-nanogpt's does), and the end of a shard is not taken for the end of a document.
+Rows of whole documents (DocumentBatches). Each row starts at BOS and is filled by one document after the other; the last one
+is cut to fit. The label of a token is the next token, at the end of a document BOS, and at a cut nothing (-100). The rest
+behind a cut opens the next row behind a BOS put in its place (`split`), or is dropped (`crop`, as modded-nanogpt does). Tokens
+before the first BOS of a shard are skipped. If any shard begins without BOS, the program that wrote the shards cuts documents
+at their ends (as modded-nanogpt's does), and the end of a shard is not taken for the end of a document.
 
-Windows of the tokens in file order go across the ends of documents, without a document mask; the label is the
-next token of the shard. `contiguous`: each batch takes the next tokens; the rest of a shard that is shorter than a batch is
-dropped (modded-nanogpt's track 3). `random`: each row begins at a random place, drawn with replacement (nanoGPT).
+Windows of the tokens in file order go across the ends of documents; the label is the next token of the shard. `contiguous`:
+each batch takes the next tokens; the rest of a shard that is shorter than a batch is dropped (modded-nanogpt's track 3).
+`random`: each row begins at a random place, drawn with replacement (nanoGPT).
 Sources: https://github.com/KellerJordan/modded-nanogpt (records/track_3_optimization), https://github.com/karpathy/nanoGPT
 (train.py). Differs from the sources: contiguous begins again at the end of the data; random draws by (seed, number of the
 row), and no window crosses from one shard to the next.

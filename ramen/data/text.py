@@ -43,10 +43,7 @@ class Text(TextSource):
 
     def documents(self) -> Iterator[str]:
         for path in self.paths():
-            with (
-                refusing(f"{path}: cannot be read", "a file of text is needed"),
-                refusing(f"{path}: is not UTF-8", "convert it", UnicodeDecodeError),
-            ):
+            with refusing(f"{path}: cannot be read", "a file of UTF-8 text is needed", OSError, UnicodeDecodeError):
                 if not path.stat().st_size:  # also of files of /proc, some of which never end
                     continue
                 if rows := ROWS.get(path.suffix):

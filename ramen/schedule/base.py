@@ -8,6 +8,7 @@ from typing import Any
 from ramen.ops.checks import check_range
 
 GRID = [part / 100 for part in range(101)]
+check_multipliers = partial(check_range, "[0, inf)")  # a negative learning rate would climb
 
 
 def ramp(low: float, high: float, part: float) -> float:
@@ -20,13 +21,6 @@ def check_fractions(**fractions: float) -> None:
     check_range("[0, 1]", **fractions)
     if sum(fractions.values()) > 1 + 1e-9:
         raise ValueError(f"{' + '.join(fractions)} must be at most 1, got {sum(fractions.values()):g}")
-
-
-def check_multipliers(**multipliers: float) -> None:
-    """ValueError unless every multiplier is a number not below 0: a negative learning rate would climb."""
-    for name, value in multipliers.items():
-        if not 0 <= value < math.inf:
-            raise ValueError(f"{name} must be >= 0 and finite, got {value}")
 
 
 def turning_points(*schedules: Callable[[float], float]) -> list[float]:

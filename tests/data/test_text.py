@@ -78,7 +78,9 @@ def test_any_suffix_is_text_and_a_folder_gives_its_texts(text_source, tmp_path, 
     texts = list(text_source(str(folder)).documents())
     assert texts == ["# a", "no suffix", "d", "b = 1  # " + "é" * 4000]
     assert "2 of 6 files" in caplog.text and "no text and are left out" in caplog.text
-    with pytest.raises(DataError, match=r"latin\.txt: is not UTF-8"):
+    with pytest.raises(
+        DataError, match=r"latin\.txt: cannot be read, got UnicodeDecodeError: .*; a file of UTF-8 text"
+    ):
         list(text_source(str(folder / "latin.txt")).documents())
 
 
@@ -135,7 +137,7 @@ def test_keys_may_be_nested(text_source, tmp_path, suffix):
 @pytest.mark.parametrize(
     ("name", "content", "told"),
     [
-        ("a.txt", b"ab\xff", r"a\.txt: is not UTF-8, got UnicodeDecodeError: .* byte 0xff"),
+        ("a.txt", b"ab\xff", r"a\.txt: cannot be read, got UnicodeDecodeError: .* byte 0xff"),
         ("a.jsonl", b"{\n", "line 1 is not json"),
         ("a.jsonl", b"[" * 100_000, "line 1 is not json"),
         ("a.jsonl", b'{"text": "x", "n": ' + b"1" * 5000 + b"}", "line 1 is not json"),
