@@ -9,7 +9,7 @@ from ramen.data.text import Text
 
 @pytest.fixture(autouse=True)
 def no_waiting_for_the_disk(monkeypatch):
-    """What fsync protects from, the loss of power, no test can try."""
+    """No test can try the loss of power, from which fsync protects."""
     monkeypatch.setattr(os, "fsync", lambda file: None)
 
 
@@ -28,7 +28,7 @@ def write(tmp_path, write_shard):
 
 @pytest.fixture
 def corpus_settings(tmp_path) -> dict[str, Any]:
-    """Those of any corpus, whose prepared data is kept in tmp_path/prepared."""
+    """Settings of any corpus, prepared in tmp_path/prepared."""
     return {
         "text_column": "text",
         "folder": str(tmp_path / "prepared"),

@@ -18,17 +18,17 @@ TWO = ([BOS, 1, 2, 3, BOS, BOS, 4, 5, 6, 7, 8, 9, 10], [BOS, 11, 12, BOS, 13])
 
 
 def batches(paths, **changed):
-    given = {"bos": BOS, "sequence_length": 4, "seed": 0, "shuffle": True, "long_documents": "split", **changed}
-    return DocumentBatches(paths, **given)
+    options = {"bos": BOS, "sequence_length": 4, "seed": 0, "shuffle": True, "long_documents": "split", **changed}
+    return DocumentBatches(paths, **options)
 
 
 def validation(paths, **changed):
-    given = {
+    options = {
         "sequence_length": 4, "batching": "documents", "long_documents": "split", "validation_tokens": None,
         "validation": "spread", "files": [], "separator": None, "text_column": "", "folder": "unused", "workers": 1,
         "tokenizer": "byte", "bpe_vocabulary": 258, "holdout": "hash", "validation_fraction": 0.5, "shard_tokens": 1,
     }  # fmt: skip
-    return Text(**given | changed).validation_batch(paths, BOS)
+    return Text(**options | changed).validation_batch(paths, BOS)
 
 
 def rows_of(batch):
@@ -60,12 +60,12 @@ def pack_slowly(texts, length, long_documents):
 
 def documents_of(shards):
     whole = all(tokens[0] == BOS for tokens in shards)
-    found = []
+    pieces = []
     for tokens in shards:
         starts = [at for at, token in enumerate(tokens) if token == BOS]
         for start, end in zip(starts, [*starts[1:], None], strict=True):
-            found.append((tokens[start:end], whole or end is not None))
-    return found
+            pieces.append((tokens[start:end], whole or end is not None))
+    return pieces
 
 
 shard_layouts = st.lists(
@@ -81,8 +81,8 @@ def test_rows_equal_the_slow_way(write, shards, length, long_documents):
     paths = write(*shards)
     expected, dropped = pack_slowly(documents_of(shards), length, long_documents)
     assume(any(target not in (BOS, IGNORED) for row in expected for _, target in row))
-    found = validation(paths, sequence_length=length, long_documents=long_documents)
-    assert rows_of(found) == expected
+    batch = validation(paths, sequence_length=length, long_documents=long_documents)
+    assert rows_of(batch) == expected
     endless = batches(paths, sequence_length=length, shuffle=False, long_documents=long_documents)
     epochs, _ = pack_slowly(documents_of(shards) * 3, length, long_documents)
     taken = min(len(expected) + 1, len(epochs) - 1)
@@ -114,24 +114,24 @@ def test_shuffled_rows_are_always_sound(write, shards, length, seed):
 
 
 def test_a_worked_example(write):
-    found = validation(write(TWO[0]))
-    assert found.tokens.tolist() == [[BOS, 1, 2, 3], [BOS, BOS, 4, 5], [BOS, 6, 7, 8], [BOS, 9, 10, BOS]]
+    batch = validation(write(TWO[0]))
+    assert batch.tokens.tolist() == [[BOS, 1, 2, 3], [BOS, BOS, 4, 5], [BOS, 6, 7, 8], [BOS, 9, 10, BOS]]
     # 3 ends its document exactly at the cut: BOS is true. 5 and 8 are cut. The last document ends with its shard.
-    assert found.targets.tolist() == [[1, 2, 3, BOS], [BOS, 4, 5, IGNORED], [6, 7, 8, IGNORED], [9, 10, BOS, IGNORED]]
+    assert batch.targets.tolist() == [[1, 2, 3, BOS], [BOS, 4, 5, IGNORED], [6, 7, 8, IGNORED], [9, 10, BOS, IGNORED]]
     cropped = validation(write(TWO[0]), long_documents="crop")
     assert cropped.targets.tolist() == [[1, 2, 3, BOS], [BOS, 4, 5, IGNORED]]
 
 
 def test_a_rest_of_one_token(write):
-    found = validation(write([BOS, 1, 2, 3, 4]))
-    assert found.tokens.tolist() == [[BOS, 1, 2, 3], [BOS, 4, BOS, BOS]]
-    assert found.targets.tolist() == [[1, 2, 3, IGNORED], [4, BOS, IGNORED, IGNORED]]
+    batch = validation(write([BOS, 1, 2, 3, 4]))
+    assert batch.tokens.tolist() == [[BOS, 1, 2, 3], [BOS, 4, BOS, BOS]]
+    assert batch.targets.tolist() == [[1, 2, 3, IGNORED], [4, BOS, IGNORED, IGNORED]]
 
 
 def test_head_without_bos_is_skipped_and_ends_are_unknown(write):
-    found = validation(write([BOS, 1, 2], [3, 4, BOS, 5]), sequence_length=6)
-    assert found.tokens.tolist() == [[BOS, 1, 2, BOS, 5, BOS]]
-    assert found.targets.tolist() == [[1, 2, IGNORED, 5, IGNORED, IGNORED]]
+    batch = validation(write([BOS, 1, 2], [3, 4, BOS, 5]), sequence_length=6)
+    assert batch.tokens.tolist() == [[BOS, 1, 2, BOS, 5, BOS]]
+    assert batch.targets.tolist() == [[1, 2, IGNORED, 5, IGNORED, IGNORED]]
 
 
 def test_shard_without_bos_is_refused(write):
@@ -147,29 +147,29 @@ def test_shard_without_bos_is_refused(write):
 def test_split_learns_every_token_once_an_epoch(write, shuffle):
     rng = np.random.default_rng(0)
     shards = [[token for n in rng.integers(1, 40, 30) for token in [BOS, *rng.integers(0, 90, n)]] for _ in range(3)]
-    found = batches(write(*shards), sequence_length=16, shuffle=shuffle)
+    loader = batches(write(*shards), sequence_length=16, shuffle=shuffle)
     wanted = sum((Counter(tokens) for tokens in shards), Counter())
     seen: Counter = Counter()
-    while found.epoch == 0:
-        targets = found.take(1).targets
+    while loader.epoch == 0:
+        targets = loader.take(1).targets
         seen.update(targets[targets != IGNORED].tolist())
     extra = seen - wanted  # the last row has begun the next epoch
     assert not wanted - seen and extra.total() < 16
 
 
 def test_crop_counts_what_it_drops(write):
-    found = batches(
+    loader = batches(
         write([BOS, *range(10), BOS, 1, BOS, *range(7)]), sequence_length=4, shuffle=False, long_documents="crop"
     )
-    assert found.take(2).tokens.tolist() == [[BOS, 0, 1, 2], [BOS, 1, BOS, 0]]
-    assert found.tokens_dropped == 7 + 6
-    assert found.epoch == 1
+    assert loader.take(2).tokens.tolist() == [[BOS, 0, 1, 2], [BOS, 1, BOS, 0]]
+    assert loader.tokens_dropped == 7 + 6
+    assert loader.epoch == 1
 
 
 def test_split_drops_nothing(write):
-    found = batches(write(*TWO))
-    found.take(50)
-    assert found.tokens_dropped == 0
+    loader = batches(write(*TWO))
+    loader.take(50)
+    assert loader.tokens_dropped == 0
 
 
 def test_equal_seeds_agree_and_others_differ(write):
@@ -180,19 +180,19 @@ def test_equal_seeds_agree_and_others_differ(write):
 
 def test_the_order_is_that_of_every_machine_and_version(write):
     paths = write([token for n in range(8) for token in (BOS, n)])
-    found = batches(paths, sequence_length=2, seed=1337).take(16).tokens[:, 1].tolist()
-    assert found == [7, 5, 4, 1, 6, 2, 0, 3, 0, 4, 1, 2, 5, 7, 3, 6]
+    drawn = batches(paths, sequence_length=2, seed=1337).take(16).tokens[:, 1].tolist()
+    assert drawn == [7, 5, 4, 1, 6, 2, 0, 3, 0, 4, 1, 2, 5, 7, 3, 6]
 
 
 def test_every_epoch_has_every_document_in_another_order(write):
     shards = [[token for n in range(start, start + 10) for token in (BOS, n)] for start in (0, 10, 20)]
-    found = batches(write(*shards), sequence_length=2)
-    epochs = [found.take(30).tokens[:, 1].tolist() for _ in range(4)]
+    loader = batches(write(*shards), sequence_length=2)
+    epochs = [loader.take(30).tokens[:, 1].tolist() for _ in range(4)]
     assert all(sorted(epoch) == list(range(30)) for epoch in epochs)
     assert len({tuple(epoch) for epoch in epochs}) == 4
     assert len({tuple(n // 10 for n in epoch[::10]) for epoch in epochs}) > 1  # shards are shuffled too
     assert len({tuple(n % 10 for n in epoch[at : at + 10]) for epoch in epochs for at in (0, 10, 20)}) == 12
-    assert found.epoch == 4
+    assert loader.epoch == 4
 
 
 @pytest.mark.parametrize("long_documents", ["split", "crop"])
@@ -226,17 +226,17 @@ def test_resumes_exactly_from_every_position(write, long_documents):
 
 @pytest.mark.parametrize("wrong", [{"shard": 2}, {"epoch": -1}, {"document": 9}, {"offset": 50}, {"offset": -1}])
 def test_an_impossible_position_is_refused(write, wrong):
-    found = batches(write(*TWO))
+    loader = batches(write(*TWO))
     with pytest.raises(DataError, match="data position"):
-        found.load_state_dict(found.state_dict() | wrong)
+        loader.load_state_dict(loader.state_dict() | wrong)
 
 
 def test_an_incomplete_state_is_refused(write):
-    found = batches(write(*TWO))
-    state = found.state_dict()
+    loader = batches(write(*TWO))
+    state = loader.state_dict()
     del state["offset"]
     with pytest.raises(DataError, match="incomplete, got no offset"):
-        found.load_state_dict(state)
+        loader.load_state_dict(state)
 
 
 def test_validation_is_spread_over_the_split(write):

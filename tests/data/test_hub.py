@@ -47,7 +47,7 @@ def test_a_changed_folder_is_another_corpus(source, rows):
 
 
 @pytest.mark.parametrize(
-    ("settings", "told"),
+    ("settings", "message"),
     [
         ({"text_column": "text"}, "row 0 of .*: has no text under data.text_column='text', got body, id"),
         ({"text_column": "id"}, "data.text_column='id' holds no text, got int"),
@@ -55,8 +55,8 @@ def test_a_changed_folder_is_another_corpus(source, rows):
         ({"name": "nope"}, "has no data.name=nope with data.split=train, got ValueError: .*default"),
     ],
 )
-def test_what_is_not_there_is_told_and_leaves_nothing(source, tmp_path, settings, told):
-    with pytest.raises(DataError, match=told):
+def test_what_is_not_there_is_told_and_leaves_nothing(source, tmp_path, settings, message):
+    with pytest.raises(DataError, match=message):
         source(**settings).dataset(progress=False)
     assert not list((tmp_path / "prepared").iterdir())
 
@@ -76,19 +76,19 @@ def test_a_branch_is_pinned_to_its_commit(source, monkeypatch):
 
     asked = []
     monkeypatch.setattr(HfApi, "dataset_info", lambda self, path, revision: asked.append(revision) or Found)
-    made = source(path="someone/texts", revision="v2")
-    assert made.origin() == made.origin() == "1234" and asked == ["v2"]
-    assert made.fingerprint()["revision"] == "v2"
-    assert made.prepared_folder() != source(path="someone/texts", revision="v3").prepared_folder()
+    corpus = source(path="someone/texts", revision="v2")
+    assert corpus.origin() == corpus.origin() == "1234" and asked == ["v2"]
+    assert corpus.fingerprint()["revision"] == "v2"
+    assert corpus.prepared_folder() != source(path="someone/texts", revision="v3").prepared_folder()
 
 
 def test_a_lost_connection_can_be_continued(source, monkeypatch):
-    made = source()
+    corpus = source()
 
     def lost():
         yield {"body": "one"}
         raise ConnectionError("gone\nfor good")
 
-    monkeypatch.setattr(made, "_stream", lost)
+    monkeypatch.setattr(corpus, "_stream", lost)
     with pytest.raises(PausedError, match="got ConnectionError: gone; run again to continue where it stopped"):
-        list(made.documents())
+        list(corpus.documents())

@@ -26,7 +26,7 @@ print(data.train.tokens + data.validation.tokens, status["VmHWM"].split()[0])
 # Not resource.getrusage: what it says of a child begins at the size of the process that started it.
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads /proc")
 def test_peak_memory_does_not_grow_with_the_corpus(tmp_path):
-    found = []
+    results = []
     for megabytes in (5, 30):
         corpus = tmp_path / f"{megabytes}.jsonl"
         with corpus.open("w") as file:
@@ -34,8 +34,8 @@ def test_peak_memory_does_not_grow_with_the_corpus(tmp_path):
                 file.write(f'{{"text": "{number:07d} {"some text " * 99}"}}\n')
         command = [sys.executable, "-c", PEAK, str(corpus), str(tmp_path / "data")]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-        found.append([int(word) for word in done.stdout.split()])
-    (few, low), (many, high) = found
+        results.append([int(word) for word in done.stdout.split()])
+    (few, low), (many, high) = results
     print(f"peak {low / 1024:.0f} MB for 5 MB of text, {high / 1024:.0f} MB for 30 MB")
     assert many == 6 * few
     assert high - low < 8 * 1024  # kilobytes

@@ -101,9 +101,9 @@ def test_preparations_at_once_all_end_well(text_source, corpus_settings, jsonl, 
     )
     command = [sys.executable, "-c", code]
     processes = [subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) for _ in range(3)]
-    found = {process.communicate(timeout=60)[0].strip() for process in processes}
+    outputs = {process.communicate(timeout=60)[0].strip() for process in processes}
     data = source.dataset(progress=False)
-    assert found == {f"{data.hash} {data.folder}"}
+    assert outputs == {f"{data.hash} {data.folder}"}
     assert [process.returncode for process in processes] == [0, 0, 0]
     assert list((tmp_path / "prepared").iterdir()) == [data.folder]
 
@@ -135,7 +135,7 @@ def _train(**changed):
 
 
 @pytest.mark.parametrize(
-    ("damage", "told"),
+    ("damage", "message"),
     [
         (lambda folder: (folder / "manifest.json").unlink(), r"manifest\.json: is no manifest .* FileNotFoundError"),
         (lambda folder: (folder / "manifest.json").write_text("{"), r"manifest\.json: is no manifest"),
@@ -169,10 +169,10 @@ def _train(**changed):
         (lambda folder: (folder / "validation_000000.bin").write_bytes(b""), "is cut short"),
     ],
 )
-def test_a_damaged_folder_is_told(text_source, jsonl, damage, told):
+def test_a_damaged_folder_is_told(text_source, jsonl, damage, message):
     source = text_source(str(jsonl))
     damage(source.dataset(progress=False).folder)
-    with pytest.raises(DataError, match=told):
+    with pytest.raises(DataError, match=message):
         source.dataset(progress=False)
 
 

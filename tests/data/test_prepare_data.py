@@ -17,17 +17,17 @@ ROOT = Path(__file__).resolve().parents[2]
 def run(tmp_path):
     (tmp_path / "work").mkdir()
 
-    given = {"cwd": tmp_path / "work", "text": True}
+    options = {"cwd": tmp_path / "work", "text": True}
     begin = [sys.executable, str(ROOT / "scripts" / "prepare_data.py"), "data=text"]
 
     def prepare(*overrides):
-        return subprocess.run([*begin, *overrides], capture_output=True, timeout=120, **given)
+        return subprocess.run([*begin, *overrides], capture_output=True, timeout=120, **options)
 
     def start(*overrides):
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         # A shell's background jobs ignore Ctrl-C, and so would what they start: the tests may run in one.
         heard = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
-        return subprocess.Popen([*begin, *overrides], start_new_session=True, preexec_fn=heard, **pipes, **given)
+        return subprocess.Popen([*begin, *overrides], start_new_session=True, preexec_fn=heard, **pipes, **options)
 
     prepare.start = start
     return prepare
@@ -48,7 +48,7 @@ def test_another_process_in_the_folder_is_no_hindrance(run, jsonl, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("overrides", "told"),
+    ("overrides", "message"),
     [
         (["data.files=nothing.txt"], "data.files: no file matches"),
         ([], "data.files: must be given"),
@@ -59,9 +59,9 @@ def test_another_process_in_the_folder_is_no_hindrance(run, jsonl, tmp_path):
         (["data.files=nothing.txt", "data.sequence_length=1"], "data.sequence_length must be in [2, "),
     ],
 )
-def test_a_users_error_is_one_message(run, overrides, told):
+def test_a_users_error_is_one_message(run, overrides, message):
     done = run(*overrides)
-    assert done.returncode == 2 and told in done.stderr and "Traceback" not in done.stderr
+    assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr
     assert "Error executing job" not in done.stderr
     assert not done.stdout
 

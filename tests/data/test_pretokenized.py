@@ -55,14 +55,14 @@ class Handler(BaseHTTPRequestHandler):
         if not self.path.startswith(f"/api/datasets/{REPO}/paths-info/"):
             return self.answer(404, b"{}", X_Error_Code="RepoNotFound")
         asked = [unquote(part.partition("=")[2]) for part in sent.split("&") if part.startswith("paths=")]
-        found = []
+        entries = []
         for name in asked:
             if name in self.server.files:
                 content = self.server.files[name]
                 sha256 = hashlib.sha256(content).hexdigest()
                 lfs = {"size": len(content), "oid": sha256, "pointerSize": 134}
-                found.append({"type": "file", "path": name, "size": len(content), "oid": "0" * 40, "lfs": lfs})
-        return self.answer(200, json.dumps(found).encode(), Content_Type="application/json")
+                entries.append({"type": "file", "path": name, "size": len(content), "oid": "0" * 40, "lfs": lfs})
+        return self.answer(200, json.dumps(entries).encode(), Content_Type="application/json")
 
     def do_HEAD(self):
         self.do_GET()
@@ -111,27 +111,27 @@ def hub(tmp_path, monkeypatch, write_shard):
 
 @pytest.fixture
 def source(tmp_path):
-    given = {
+    defaults = {
         "repo": REPO, "prefix": "fineweb", "available": 3, "shards": 2, "folder": str(tmp_path / "data"),
         "sequence_length": 16, "batching": "documents", "long_documents": "split", "validation": "spread",
         "validation_tokens": None, "downloads": 2,
     }  # fmt: skip
-    return lambda **changed: Pretokenized(**given | changed)
+    return lambda **changed: Pretokenized(**defaults | changed)
 
 
 def test_shards_are_fetched_once_and_are_what_the_hub_has(hub, source, tmp_path, capsys):
-    made = source()
-    data = made.dataset()
+    repository = source()
+    data = repository.dataset()
     assert [path.name for path in data.train.paths] == ["fineweb_train_000001.bin", "fineweb_train_000002.bin"]
     assert [path.name for path in data.validation.paths] == ["fineweb_val_000000.bin"]
     assert all(path.read_bytes() == hub.files[path.name] for path in data.train.paths + data.validation.paths)
     assert data.folder == tmp_path / "data" / "someone_fineweb-gpt2"
-    assert made.vocabulary == data.tokenizer.vocabulary == 50257
-    told = capsys.readouterr().err
-    assert "(3 files)" in told and f"of {REPO}, into {data.folder}" in told
+    assert repository.vocabulary == data.tokenizer.vocabulary == 50257
+    message = capsys.readouterr().err
+    assert "(3 files)" in message and f"of {REPO}, into {data.folder}" in message
     before = dict(hub.served)
-    assert made.dataset() == data and hub.served == before == dict.fromkeys(before, 1)
-    rows = made.validation_batch(data.validation.paths, BOS)
+    assert repository.dataset() == data and hub.served == before == dict.fromkeys(before, 1)
+    rows = repository.validation_batch(data.validation.paths, BOS)
     assert rows.tokens.max() == BOS and rows.counted > 0
 
 
@@ -187,14 +187,14 @@ def test_a_broken_file_is_replaced(hub, source):
 
 
 def test_files_put_there_by_hand_are_taken_without_a_network(hub, source):
-    made = source()
-    made.home.mkdir(parents=True)
-    for name in made.names:
-        (made.home / name).write_bytes(hub.files[name])
-    data = made.dataset(progress=False)
+    repository = source()
+    repository.home.mkdir(parents=True)
+    for name in repository.names:
+        (repository.home / name).write_bytes(hub.files[name])
+    data = repository.dataset(progress=False)
     assert not hub.served
-    shutil.rmtree(made.home)
-    assert made.dataset(progress=False) == data
+    shutil.rmtree(repository.home)
+    assert repository.dataset(progress=False) == data
 
 
 def test_a_start_reads_no_shard(hub, source, monkeypatch):
@@ -221,13 +221,13 @@ def test_what_the_repository_does_not_have_is_told(hub, source):
 def test_without_a_network_it_is_told_what_to_do_by_hand(source, monkeypatch):
     """For real: nobody listens at that port."""
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
-    made = source(shards=3)
+    repository = source(shards=3)
     with pytest.raises(DataError) as caught:
-        made.dataset(progress=False)
-    told = str(caught.value)
-    assert told.startswith(f"{REPO}: ") and "ConnectError" in told and str(made.home) in told
-    assert "fineweb_val_000000.bin" in told and "fineweb_train_000003.bin" in told and "by hand" in told
-    assert made.home.is_dir() and "\n" not in told
+        repository.dataset(progress=False)
+    message = str(caught.value)
+    assert message.startswith(f"{REPO}: ") and "ConnectError" in message and str(repository.home) in message
+    assert "fineweb_val_000000.bin" in message and "fineweb_train_000003.bin" in message and "by hand" in message
+    assert repository.home.is_dir() and "\n" not in message
 
 
 def test_damaged_notes_cost_a_reading(hub, source):
@@ -240,20 +240,22 @@ def test_damaged_notes_cost_a_reading(hub, source):
 
 
 @pytest.mark.parametrize(
-    ("fault", "told"), [("cut", "is cut short"), ("foreign", "ids of another tokenizer, got id 65535")]
+    ("fault", "message"), [("cut", "is cut short"), ("foreign", "ids of another tokenizer, got id 65535")]
 )
-def test_a_damaged_file_put_there_by_hand_is_refused(hub, source, fault, told):
-    made = source()
-    made.home.mkdir(parents=True)
-    (made.home / made.names[1]).write_bytes({"cut": cut, "foreign": foreign}[fault](hub.files[made.names[1]]))
-    with pytest.raises(DataError, match=rf"train_000001\.bin: .*{told}.*; delete it to have it fetched"):
-        made.dataset(progress=False)
-    (made.home / made.names[1]).unlink()
-    assert made.dataset(progress=False).train.documents > 0
+def test_a_damaged_file_put_there_by_hand_is_refused(hub, source, fault, message):
+    repository = source()
+    repository.home.mkdir(parents=True)
+    (repository.home / repository.names[1]).write_bytes(
+        {"cut": cut, "foreign": foreign}[fault](hub.files[repository.names[1]])
+    )
+    with pytest.raises(DataError, match=rf"train_000001\.bin: .*{message}.*; delete it to have it fetched"):
+        repository.dataset(progress=False)
+    (repository.home / repository.names[1]).unlink()
+    assert repository.dataset(progress=False).train.documents > 0
 
 
 @pytest.mark.parametrize(
-    ("settings", "told"),
+    ("settings", "message"),
     [
         ({"shards": 4}, r"shards must be in \[1, 3\], got 4"),
         ({"shards": 0}, "shards"),
@@ -264,6 +266,6 @@ def test_a_damaged_file_put_there_by_hand_is_refused(hub, source, fault, told):
         ({"sequence_length": 1}, "sequence_length"),
     ],
 )
-def test_settings_out_of_range_are_told(source, settings, told):
-    with pytest.raises(ValueError, match=told):
+def test_settings_out_of_range_are_told(source, settings, message):
+    with pytest.raises(ValueError, match=message):
         source(**settings)

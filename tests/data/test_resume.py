@@ -46,7 +46,7 @@ def source(text_source, corpus):
 
 @pytest.fixture
 def whole(source, tmp_path):
-    """What an undisturbed preparation leaves."""
+    """The result of a preparation without interruption."""
     return source(folder=str(tmp_path / "whole")).dataset(progress=False)
 
 

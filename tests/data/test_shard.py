@@ -18,9 +18,9 @@ BODY = np.array([1, 2, 3], dtype="<u2").tobytes()
 def test_what_is_written_is_read(tmp_path, write_shard):
     tokens = np.array([0, 1, 50256, 65535], dtype=np.int64)
     write_shard(tmp_path / "a.bin", tokens)
-    found = open_shard(tmp_path / "a.bin")
-    assert found.dtype == np.uint16 and isinstance(found, np.memmap)
-    assert found.tolist() == tokens.tolist()
+    shard = open_shard(tmp_path / "a.bin")
+    assert shard.dtype == np.uint16 and isinstance(shard, np.memmap)
+    assert shard.tolist() == tokens.tolist()
 
 
 def test_the_header_is_that_of_the_format():
@@ -28,7 +28,7 @@ def test_the_header_is_that_of_the_format():
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [
         (b"", "cut short, got 0 bytes"),
         (header()[:1000], "cut short, got 1000 bytes"),
@@ -41,10 +41,10 @@ def test_the_header_is_that_of_the_format():
         (header() + BODY + b"\0", "bytes behind its last token"),
     ],
 )
-def test_each_damage_has_its_message(tmp_path, content, told):
+def test_each_damage_has_its_message(tmp_path, content, message):
     path = tmp_path / "a.bin"
     path.write_bytes(content)
-    with pytest.raises(DataError, match=told) as caught:
+    with pytest.raises(DataError, match=message) as caught:
         open_shard(path)
     assert str(caught.value).startswith(f"{path}: ")
 

@@ -47,7 +47,7 @@ def test_a_damaged_shard_is_told_or_right(text_source, jsonl, damage):
     data = text_source(str(jsonl)).dataset(progress=False)
     path = data.train.paths[1]
     whole, tokens = path.read_bytes(), open_shard(path).tolist()
-    told = 0
+    refusals = 0
     for seed in range(35):
         damaged = bytearray(whole)
         damage(damaged, random.Random(seed))
@@ -56,7 +56,7 @@ def test_a_damaged_shard_is_told_or_right(text_source, jsonl, damage):
             open_dataset(data.folder)
             assert open_shard(path).tolist() == tokens, "another text was taken for the shard"
         except DataError as error:
-            told += 1
+            refusals += 1
             assert str(error).startswith(f"{path}: ") and "\n" not in str(error)
         try:  # without a manifest a changed id cannot be seen, but nothing breaks
             taken = DocumentBatches(
@@ -67,7 +67,7 @@ def test_a_damaged_shard_is_told_or_right(text_source, jsonl, damage):
             assert "\n" not in str(error)
         path.write_bytes(whole)
         open_dataset(data.folder)
-    assert told >= 30
+    assert refusals >= 30
 
 
 def test_what_is_no_file_is_told_and_not_waited_for(text_source, jsonl):
@@ -116,9 +116,9 @@ def test_a_mutated_file_of_the_folder_is_told_or_harmless(text_source, jsonl, na
             damaged = whole[:at] + rng.randbytes(2) + whole[at + rng.randrange(3) :]
         path.write_bytes(damaged)
         try:
-            found = open_dataset(data.folder)
+            reopened = open_dataset(data.folder)
         except DataError:
             continue
         finally:
             path.write_bytes(whole)
-        assert found.hash == data.hash and found.train.tokens == data.train.tokens
+        assert reopened.hash == data.hash and reopened.train.tokens == data.train.tokens

@@ -135,7 +135,7 @@ def test_keys_may_be_nested(text_source, tmp_path, suffix):
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "told"),
+    ("name", "content", "message"),
     [
         ("a.txt", b"ab\xff", r"a\.txt: cannot be read, got UnicodeDecodeError: .* byte 0xff"),
         ("a.jsonl", b"{\n", "line 1 is not json"),
@@ -148,19 +148,19 @@ def test_keys_may_be_nested(text_source, tmp_path, suffix):
         ("a.parquet", b"PAR?", "cannot be read as parquet"),
     ],
 )
-def test_damaged_files_are_told(text_source, tmp_path, name, content, told):
+def test_damaged_files_are_told(text_source, tmp_path, name, content, message):
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(DataError, match=told):
+    with pytest.raises(DataError, match=message):
         list(text_source(str(tmp_path / name)).documents())
 
 
-@pytest.mark.parametrize(("column", "told"), [("body", "got text, id"), ("id", "holds no text, got int")])
-def test_parquet_columns_are_checked(text_source, tmp_path, column, told):
+@pytest.mark.parametrize(("column", "message"), [("body", "got text, id"), ("id", "holds no text, got int")])
+def test_parquet_columns_are_checked(text_source, tmp_path, column, message):
     import pyarrow
     from pyarrow import parquet
 
     parquet.write_table(pyarrow.table({"text": ["a"], "id": [1]}), tmp_path / "a.parquet")
-    with pytest.raises(DataError, match=told):
+    with pytest.raises(DataError, match=message):
         list(text_source(str(tmp_path / "a.parquet"), text_column=column).documents())
 
 

@@ -17,16 +17,16 @@ def megabytes(tmp_path):
 
 @pytest.mark.parametrize("tokenizer", ["byte", "bpe"])
 def test_the_bytes_are_the_same_for_any_number_of_workers(text_source, megabytes, tmp_path, tokenizer):
-    made = {}
+    datasets = {}
     for workers in (1, 2, 7):
         settings = {"folder": str(tmp_path / str(workers)), "shard_tokens": 300_000, "workers": workers}
-        made[workers] = text_source(str(megabytes), tokenizer=tokenizer, **settings).dataset(progress=False)
+        datasets[workers] = text_source(str(megabytes), tokenizer=tokenizer, **settings).dataset(progress=False)
     contents = [
         {path.name: path.read_bytes() for path in data.folder.iterdir() if path.name != "manifest.json"}
-        for data in made.values()
+        for data in datasets.values()
     ]
-    assert contents[0] == contents[1] == contents[2] and len(made[1].train.paths) > 1
-    assert made[1].hash == made[2].hash == made[7].hash
+    assert contents[0] == contents[1] == contents[2] and len(datasets[1].train.paths) > 1
+    assert datasets[1].hash == datasets[2].hash == datasets[7].hash
 
 
 def test_chunks_are_bounded_and_whole():
@@ -36,10 +36,10 @@ def test_chunks_are_bounded_and_whole():
 
 
 def test_each_document_opens_with_bos_and_keeps_its_side():
-    found = [
+    tokenized = [
         (ids.tolist(), side) for ids, side in tokenize_all([("ab", True), ("c", False), ("", True)], BYTE_TOKENIZER, 1)
     ]
-    assert found == [([256, 97, 98], True), ([256, 99], False), ([256], True)]
+    assert tokenized == [([256, 97, 98], True), ([256, 99], False), ([256], True)]
 
 
 def test_an_error_of_the_source_arrives_and_ends_the_threads():

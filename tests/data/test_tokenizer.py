@@ -166,14 +166,14 @@ def test_training_joins_the_most_frequent_pair():
     assert train_bpe(["abab abab"], 258).tokens[-1] == b"ab"
 
 
-def train_slowly(words, merges):
+def train_slowly(texts, merges):
     """The oracle: joins the most frequent pair of all words, again and again."""
     tokens = list(train_bpe(["abab"], 258).tokens[:256])
-    words = [[tokens.index(bytes([value])) for value in word.encode()] for word in words]
+    texts = [[tokens.index(bytes([value])) for value in word.encode()] for word in texts]
     for _ in range(merges):
-        pairs = Counter(pair for word in words for pair in pairwise(word))
+        pairs = Counter(pair for word in texts for pair in pairwise(word))
         best = min(pairs, key=lambda pair: (-pairs[pair], pair))
-        for word in words:
+        for word in texts:
             at = 0
             while at < len(word) - 1:
                 if (word[at], word[at + 1]) == best:
@@ -186,16 +186,16 @@ def train_slowly(words, merges):
 @pytest.mark.parametrize("seed", range(5))
 def test_training_equals_the_slow_way(seed):
     rng = np.random.default_rng(seed)
-    words = ["".join(rng.choice(list("aaabc"), rng.integers(1, 9))) for _ in range(200)]
-    assert train_bpe(words, 277).tokens == train_slowly(words, 20)
+    texts = ["".join(rng.choice(list("aaabc"), rng.integers(1, 9))) for _ in range(200)]
+    assert train_bpe(texts, 277).tokens == train_slowly(texts, 20)
 
 
 def test_too_small_a_text_for_the_vocabulary_is_told():
     with pytest.raises(
         ConfigError, match=r"data\.bpe_vocabulary: .* got 5000; allowed for this text is 258 to \d+"
-    ) as told:
+    ) as caught:
         train_bpe(CORPUS, 5000)
-    most = int(str(told.value).rpartition(" ")[2])
+    most = int(str(caught.value).rpartition(" ")[2])
     assert train_bpe(CORPUS, most).vocabulary == most
     with pytest.raises(ConfigError, match=r"allowed for this text is none; data\.tokenizer=byte needs no training"):
         train_bpe(["abc def"], 258)

@@ -26,11 +26,11 @@ def run(trained: Path) -> Run:
 
 
 def test_the_own_validation_split_gives_what_training_reported(run: Run) -> None:
-    found = evaluate_on(run)
-    assert found.loss == run.summary["final_val_loss"]
-    assert found.bits_per_byte == run.summary["final_val_bits_per_byte"]
-    assert found.data_hash == run.summary["data_hash"]
-    assert found.tokenizer_known
+    result = evaluate_on(run)
+    assert result.loss == run.summary["final_val_loss"]
+    assert result.bits_per_byte == run.summary["final_val_bits_per_byte"]
+    assert result.data_hash == run.summary["data_hash"]
+    assert result.tokenizer_known
 
 
 def test_windows_and_a_split_embedding_are_as_training_left_them(
@@ -40,7 +40,7 @@ def test_windows_and_a_split_embedding_are_as_training_left_them(
 
     Precision, too, is training's; and losses on tokens after the next one are training's alone.
     """
-    words = (
+    overrides = (
         "precision=bf16",
         "model.mtp_weights=[0.5]",
         "embedding=split",
@@ -50,7 +50,7 @@ def test_windows_and_a_split_embedding_are_as_training_left_them(
     windows = (
         "attention.long_window_tokens=4", "long_window_schedule.values=[1.0,8.0]", "long_window_schedule.boundaries=[0.5]",
     )  # fmt: skip
-    summary = train_small(tmp_path / "run", *words, *windows)
+    summary = train_small(tmp_path / "run", *overrides, *windows)
     opened = open_run(tmp_path / "run")
     assert opened.model.windows == (32, None)
     assert evaluate_on(opened).loss == summary["final_val_loss"]
@@ -64,12 +64,12 @@ def test_more_of_the_split_can_be_asked_for(run: Run) -> None:
 def test_a_text_file_is_evaluated_whole_and_agrees_with_the_loss_of_its_text(run: Run, tmp_path: Path) -> None:
     path = tmp_path / "mercy.txt"
     path.write_text(TEXT)
-    found = evaluate_on(run, str(path))
-    assert found.tokens == len(TEXT.encode()) + 1  # and that the document ends
-    assert found.bytes_per_token == pytest.approx(len(TEXT) / (len(TEXT) + 1))
-    assert found.bits_per_byte == pytest.approx(found.loss / math.log(2) / found.bytes_per_token)
-    assert found.loss == pytest.approx(run.loss(TEXT), abs=0.05)  # which does not count the end
-    assert found == evaluate_on(run, str(path))
+    result = evaluate_on(run, str(path))
+    assert result.tokens == len(TEXT.encode()) + 1  # and that the document ends
+    assert result.bytes_per_token == pytest.approx(len(TEXT) / (len(TEXT) + 1))
+    assert result.bits_per_byte == pytest.approx(result.loss / math.log(2) / result.bytes_per_token)
+    assert result.loss == pytest.approx(run.loss(TEXT), abs=0.05)  # which does not count the end
+    assert result == evaluate_on(run, str(path))
 
 
 def test_a_shard_scores_as_its_text_does(run: Run, tmp_path: Path, write_shard: Callable[..., None]) -> None:
@@ -90,14 +90,19 @@ def test_a_shard_scores_as_its_text_does(run: Run, tmp_path: Path, write_shard: 
 def test_another_corpus_is_tokenized_as_the_run_was(run: Run, tmp_path: Path) -> None:
     """`data=text` has tokenizer=bpe by default: the model would not know its ids."""
     (tmp_path / "many.txt").write_text("\n\n".join(f"{number}. {TEXT[:80]}" for number in range(60)))
-    words = ("data=text", f"data.files={tmp_path / 'many.txt'}", "data.separator=''", "data.validation_fraction=0.5")
-    half, whole = evaluate_on(run, *words), evaluate_on(run, str(tmp_path / "many.txt"), "data.separator=''")
+    overrides = (
+        "data=text",
+        f"data.files={tmp_path / 'many.txt'}",
+        "data.separator=''",
+        "data.validation_fraction=0.5",
+    )
+    half, whole = evaluate_on(run, *overrides), evaluate_on(run, str(tmp_path / "many.txt"), "data.separator=''")
     assert 0.2 < half.tokens / whole.tokens < 0.8
     assert half.bytes_per_token == pytest.approx(1, abs=0.02)
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("overrides", "message"),
     [
         (["nowhere.bin"], "No such file"),
         (["nowhere.txt"], "no file matches"),
@@ -112,9 +117,9 @@ def test_another_corpus_is_tokenized_as_the_run_was(run: Run, tmp_path: Path) ->
         (["a.txt", "data=hub"], "cannot be mixed"),
     ],
 )
-def test_what_cannot_be_evaluated_is_told(run: Run, words: list[str], told: str, tmp_path: Path) -> None:
-    with pytest.raises((ConfigError, DataError), match=told):
-        evaluate_on(run, *(str(tmp_path) if word == "FOLDER" else word for word in words))
+def test_what_cannot_be_evaluated_is_told(run: Run, overrides: list[str], message: str, tmp_path: Path) -> None:
+    with pytest.raises((ConfigError, DataError), match=message):
+        evaluate_on(run, *(str(tmp_path) if word == "FOLDER" else word for word in overrides))
 
 
 def test_a_shard_of_another_tokenizer_is_refused(run: Run, tmp_path: Path, write_shard: Callable[..., None]) -> None:
@@ -161,8 +166,8 @@ def test_a_file_is_read_as_the_files_of_the_run_were(
     (tmp_path / "corpus.txt").write_text("\n---\n".join(lines))
     (tmp_path / "other.txt").write_text("\n---\n".join(lines[:9]))
     (tmp_path / "other.jsonl").write_text("\n".join(json.dumps({"body": line}) for line in lines[:9]))
-    words = ("data=text", f"data.files={tmp_path / 'corpus.txt'}", "data.separator='---'", "data.text_column=body")
-    train_small(tmp_path / "run", *words, "data.validation_fraction=0.3")
+    overrides = ("data=text", f"data.files={tmp_path / 'corpus.txt'}", "data.separator='---'", "data.text_column=body")
+    train_small(tmp_path / "run", *overrides, "data.validation_fraction=0.3")
     run = open_run(tmp_path / "run")
     text, table = (evaluate_on(run, str(tmp_path / f"other.{suffix}")) for suffix in ("txt", "jsonl"))
     assert table.tokens == sum(len(line.encode()) + 1 for line in lines[:9])
@@ -171,14 +176,19 @@ def test_a_file_is_read_as_the_files_of_the_run_were(
 
 def test_data_that_was_changed_is_refused(train_small: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
     (tmp_path / "corpus.txt").write_text("\n\n".join(f"{number} {TEXT[:60]}" for number in range(60)))
-    words = ("data=text", f"data.files={tmp_path / 'corpus.txt'}", "data.separator=''", "data.validation_fraction=0.3")
-    summary = train_small(tmp_path / "run", *words)
+    overrides = (
+        "data=text",
+        f"data.files={tmp_path / 'corpus.txt'}",
+        "data.separator=''",
+        "data.validation_fraction=0.3",
+    )
+    summary = train_small(tmp_path / "run", *overrides)
     run = open_run(tmp_path / "run")
     assert evaluate_on(run).loss == summary["final_val_loss"]
     (tmp_path / "corpus.txt").write_text("\n\n".join(f"{number} {TEXT[9:70]}" for number in range(60)))
-    for given in ([], ["data.validation_tokens=500"]):
+    for changes in ([], ["data.validation_tokens=500"]):
         with pytest.raises(DataError, match=f"is not what .* was trained on, got hash .*{summary['data_hash']}"):
-            evaluate_on(run, *given)
+            evaluate_on(run, *changes)
 
 
 @pytest.mark.parametrize("long_documents", ["split", "crop"])
@@ -188,14 +198,19 @@ def test_bits_per_byte_are_over_the_text_of_the_counted_targets(
     """Documents that begin with a byte a token and go on with several: those cut short count as far as they are seen."""
     documents = [f"{number} {number**20} " + "the time " * (3 + number) for number in range(90)]
     (tmp_path / "corpus.txt").write_text("\n\n".join(documents))
-    words = ("data=text", f"data.files={tmp_path / 'corpus.txt'}", "data.separator=''", "data.validation_fraction=0.3")
+    overrides = (
+        "data=text",
+        f"data.files={tmp_path / 'corpus.txt'}",
+        "data.separator=''",
+        "data.validation_fraction=0.3",
+    )
     more = (f"data.long_documents={long_documents}", "data.tokenizer=bpe", "data.bpe_vocabulary=270")
-    summary = train_small(tmp_path / "run", *words, *more, "data.validation_tokens=600")
-    found = evaluate_on(run := open_run(tmp_path / "run"))
-    assert found.bits_per_byte == summary["final_val_bits_per_byte"]
+    summary = train_small(tmp_path / "run", *overrides, *more, "data.validation_tokens=600")
+    result = evaluate_on(run := open_run(tmp_path / "run"))
+    assert result.bits_per_byte == summary["final_val_bits_per_byte"]
     dataset = build_section(run.config, "data").dataset()
     targets = build_section(run.config, "data").validation_batch(dataset.validation.paths, run.tokenizer.bos).targets
     text = sum(len(run.tokenizer.tokens[target]) for target in targets.flatten() if 0 <= target < run.tokenizer.bos)
-    assert found.bits_per_byte == pytest.approx(found.loss * found.tokens / math.log(2) / text)
+    assert result.bits_per_byte == pytest.approx(result.loss * result.tokens / math.log(2) / text)
     if long_documents == "crop":
-        assert text / found.tokens < 0.9 * dataset.validation.bytes / dataset.validation.tokens
+        assert text / result.tokens < 0.9 * dataset.validation.bytes / dataset.validation.tokens

@@ -154,13 +154,13 @@ def test_a_damaged_value_is_told(trained: Path, tmp_path: Path) -> None:
     shutil.copytree(trained, tmp_path / "copy")
     summary, environment = ((tmp_path / "copy" / f"{name}.json") for name in ("summary", "environment"))
     whole = summary.read_bytes()
-    for found in (1.5, [3], {}):
-        summary.write_text(json.dumps({**json.loads(whole), "micro_batch_tokens": found}))
+    for value in (1.5, [3], {}):
+        summary.write_text(json.dumps({**json.loads(whole), "micro_batch_tokens": value}))
         with pytest.raises(DataError, match=r"summary\.json: is damaged, micro_batch_tokens"):
             ramen.load(tmp_path / "copy")
     summary.write_bytes(whole)
-    for found in (None, 3, "float64", []):
-        environment.write_text(json.dumps({"precision": found}))
+    for value in (None, 3, "float64", []):
+        environment.write_text(json.dumps({"precision": value}))
         with pytest.raises(DataError, match=r"environment\.json: is damaged, .*precision"):
             ramen.load(tmp_path / "copy")
 
@@ -169,8 +169,8 @@ def test_the_best_checkpoint_is_opened_by_its_name(
     train_small: Callable[..., dict[str, Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """At a rate far too large the last step is not the best one."""
-    words = ("optimizer.lr=0.5", "auxiliary.lr=0.5", "schedule=constant", "trainer.evaluate_every_steps=1")
-    summary = train_small(tmp_path, *words, "trainer.keep_best=true")
+    overrides = ("optimizer.lr=0.5", "auxiliary.lr=0.5", "schedule=constant", "trainer.evaluate_every_steps=1")
+    summary = train_small(tmp_path, *overrides, "trainer.keep_best=true")
     best, last = ramen.load(tmp_path, step="best"), ramen.load(tmp_path)
     assert summary["best_val_loss"] < summary["final_val_loss"]
     assert best.step < last.step == 6
@@ -179,9 +179,9 @@ def test_the_best_checkpoint_is_opened_by_its_name(
 
 
 def test_settings_that_draw_nothing_are_refused_before_anything_is_written(opened: Run) -> None:
-    with pytest.raises(ConfigError) as told:
+    with pytest.raises(ConfigError) as caught:
         opened.pieces("", tokens=0, temperature=float("nan"), top_k=0, seed=0)
-    assert [problem.partition(":")[0] for problem in told.value.problems] == ["tokens", "temperature", "top_k"]
+    assert [problem.partition(":")[0] for problem in caught.value.problems] == ["tokens", "temperature", "top_k"]
 
 
 def test_draws_follow_the_tempered_softmax_over_exactly_k() -> None:
@@ -204,8 +204,8 @@ def test_characters_that_span_tokens_come_out_whole(opened: Run) -> None:
 
 def test_the_script_writes_the_same_text_for_the_same_seed(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def written(seed: str) -> str:
-        words = ["--tokens", "20", "--prompt", "KING", "--seed", seed, "--device", "cpu"]
-        assert main(["sample", str(trained), *words]) == 0
+        overrides = ["--tokens", "20", "--prompt", "KING", "--seed", seed, "--device", "cpu"]
+        assert main(["sample", str(trained), *overrides]) == 0
         return capsys.readouterr().out
 
     first, again, other = map(written, "112")

@@ -1,4 +1,4 @@
-"""What W&B's client wrote for an offline run, read without it: what `wandb sync` would send."""
+"""The file of W&B's client for an offline run, read without the client: all that `wandb sync` would send."""
 
 import json
 import struct
@@ -18,7 +18,7 @@ def _records(path: Path) -> list[Any]:
 
     data = path.read_bytes()
     assert data[:4] == b":W&B"
-    at, whole, found = HEADER, b"", []
+    at, whole, records = HEADER, b"", []
     while at + HEADER <= len(data):
         if BLOCK - at % BLOCK < HEADER:
             at += BLOCK - at % BLOCK
@@ -27,9 +27,9 @@ def _records(path: Path) -> list[Any]:
         whole += data[at + HEADER : at + HEADER + length]
         at += HEADER + length
         if kind in (FULL, LAST):
-            found.append(wandb_internal_pb2.Record.FromString(whole))
+            records.append(wandb_internal_pb2.Record.FromString(whole))
             whole = b""
-    return found
+    return records
 
 
 def _items(items: Any) -> dict[str, Any]:
@@ -40,21 +40,25 @@ def _read_offline(path: Path) -> dict[str, Any]:
     import wandb
 
     wandb.teardown()  # the last records are written by a process of the client, which need not be done when a run is
-    told: dict[str, Any] = {"config": {}, "history": [], "summary": {}, "metrics": {}, "exit_code": None}
+    content: dict[str, Any] = {"config": {}, "history": [], "summary": {}, "metrics": {}, "exit_code": None}
     for record in _records(path):
         match record.WhichOneof("record_type"):
             case "run":
-                told |= {"group": record.run.run_group, "tags": list(record.run.tags), "name": record.run.display_name}
-                told["config"] |= _items(record.run.config.update)
+                content |= {
+                    "group": record.run.run_group,
+                    "tags": list(record.run.tags),
+                    "name": record.run.display_name,
+                }
+                content["config"] |= _items(record.run.config.update)
             case "history":
-                told["history"].append(_items(record.history.item))
+                content["history"].append(_items(record.history.item))
             case "summary":
-                told["summary"] |= _items(record.summary.update)
+                content["summary"] |= _items(record.summary.update)
             case "metric":
-                told["metrics"][record.metric.name or record.metric.glob_name] = record.metric.step_metric
+                content["metrics"][record.metric.name or record.metric.glob_name] = record.metric.step_metric
             case "exit":
-                told["exit_code"] = record.exit.exit_code
-    return told
+                content["exit_code"] = record.exit.exit_code
+    return content
 
 
 @pytest.fixture(scope="session")

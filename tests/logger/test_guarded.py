@@ -18,10 +18,10 @@ class Faulty(Logger):
 
     def __init__(self, method: str, fault: Callable[[], Any]):
         self.method, self.fault = method, fault
-        self.told: list[str] = []
+        self.calls: list[str] = []
 
     def _called(self, method: str) -> None:
-        self.told.append(method)
+        self.calls.append(method)
         if method == self.method:
             self.fault()
 
@@ -64,7 +64,7 @@ def raises(error: BaseException) -> Callable[[], None]:
 def test_a_sound_logger_is_told_everything_in_order() -> None:
     sound = Faulty("none", lambda: None)
     use(Guarded(sound))
-    assert sound.told == ["start", "record", "diagnose", "record", "finish"]
+    assert sound.calls == ["start", "record", "diagnose", "record", "finish"]
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -76,7 +76,7 @@ def test_what_it_raises_is_told_once(method: str, error: BaseException, caplog: 
     use(Guarded(faulty))
     (warning,) = [record.getMessage() for record in caplog.records]
     assert f"Faulty failed in {method}: {type(error).__name__}" in warning and "training goes on" in warning
-    assert faulty.told[-1] == method  # nothing after it
+    assert faulty.calls[-1] == method  # nothing after it
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -85,7 +85,7 @@ def test_that_it_hangs_is_told_once(method: str, hang: Callable[[], Any], caplog
     use(Guarded(faulty, patience_seconds=0.05))
     (warning,) = [record.getMessage() for record in caplog.records]
     assert f"Faulty hangs in {method}" in warning and "training goes on" in warning
-    assert faulty.told[-1] == method
+    assert faulty.calls[-1] == method
 
 
 def test_records_of_a_service_that_hangs_do_not_pile_up(

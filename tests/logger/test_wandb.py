@@ -66,8 +66,8 @@ def test_a_run_can_be_grouped_filtered_and_drawn_without_a_click(logged: dict[st
 
 def test_what_is_logged_is_what_there_is(logged: dict[str, Any]) -> None:
     """No evaluation, no loss of one; diagnostics in a section of their own; of the summary what can be sorted by."""
-    own = [{key: value for key, value in line.items() if not key.startswith("_")} for line in logged["history"]]
-    assert own == [
+    lines = [{key: value for key, value in line.items() if not key.startswith("_")} for line in logged["history"]]
+    assert lines == [
         {key: value for key, value in LINE.items() if value is not None},
         {"step": 100, "diagnostics/layer/0/update_rms": 0.1},
     ]
@@ -92,9 +92,9 @@ def test_without_a_key_a_run_is_kept_and_can_be_synced(
     logger.start(tmp_path / "run", {}, FACTS)
     logger.record(LINE)
     logger.finish({"status": "finished"})
-    (kept,) = tmp_path.glob("run/wandb/offline-run-*")
+    (folder,) = tmp_path.glob("run/wandb/offline-run-*")
     assert "kept offline: there is no API key" in caplog.text
-    assert f"wandb sync {kept}" in caplog.text
+    assert f"wandb sync {folder}" in caplog.text
 
 
 def test_wandbs_own_variables_win(
