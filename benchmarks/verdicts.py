@@ -109,7 +109,7 @@ def _run(method: int, lr: int, seed: int, loss: float) -> Run:
     config: dict[str, Value] = {"optimizer.lr": 2.0**lr, "seed": seed}
     numbers = {METRIC: 100 + float(loss), "tokens": 1e6, "steps": 100.0, "parameters": 1e6}
     return Run(
-        folder=Path(f"{method}-{lr}-{seed}"), seed=seed, status="finished", reason="", in_sweep=True, config=config,
+        folder=Path(f"{method}-{lr}-{seed}"), seed=seed, status="finished", reason="", config=config,
         choices={"optimizer": f"method{method}"}, summary=numbers, facts={}, curve=curve,
     )  # fmt: skip
 

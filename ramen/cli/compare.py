@@ -50,6 +50,6 @@ def _print(report: Report) -> None:
         console.print(f"warning: {warning}", style="yellow", markup=False, highlight=False)
     if (more := len(report.warnings) - MOST_WARNINGS) > 0:
         console.print(f"... and {more} more warnings in the report", style="yellow")
-    for path in (report.paths["report"], report.picture):
-        if path is not None:
-            console.print(printable(path), markup=False, highlight=False, soft_wrap=True)
+    for name in ("report", "loss_by_tokens" if "loss_by_tokens" in report.paths else "loss_by_steps"):
+        if name in report.paths:
+            console.print(printable(report.paths[name]), markup=False, highlight=False, soft_wrap=True)

@@ -61,7 +61,7 @@ def workspace(
     choices = {key for run in runs for key in run.choices}
     unique = dict.fromkeys([*method_keys, *varying])
     keys = [f"choice.{key.replace('.', '_')}" if key in choices else key for key in unique]  # as W&B names them
-    sweeps = [str(run.value("logger.group") or group_name(run.folder.resolve(), run.in_sweep)) for run in runs]
+    sweeps = [str(run.value("logger.group") or group_name(run.folder.resolve(), "job" in run.facts)) for run in runs]
     sweeps = list(dict.fromkeys(sweeps))
     try:
         import wandb_workspaces.workspaces as spaces

@@ -5,9 +5,8 @@ One method keeps one colour in every picture.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -44,8 +43,7 @@ START = 0.35  # this first share of training sets no limit of the y axis: every 
 ASIDE = 0.012  # of the rate, between the error bars of two methods
 
 
-@dataclass(frozen=True)
-class Band:
+class Band(NamedTuple):
     """A method's mean loss over its seeds at the same steps; `sd` is all NaN for a single seed."""
 
     label: str
@@ -58,33 +56,33 @@ class Band:
 
 @rc_context(STYLE)
 def draw(
-    ranking: pd.DataFrame, methods: list[Method], baseline: Method, lr_curves: list[LrCurve], out: Path
+    ranking: pd.DataFrame, methods: list[Method], baseline: str, lr_curves: list[LrCurve], out: Path
 ) -> dict[str, Path]:
     """Save the pictures that the runs allow into `out`; {name without .png: path}."""
     by_label = {method.label: method for method in methods if method.chosen is not None}
-    ranked = [by_label[label] for label in ranking["method"] if label in by_label]
-    others = [method for method in ranked if method is not baseline][: MOST_DRAWN - 1]  # as many as have a colour
-    if not (shown := [method for method in ranked if method in others or method is baseline]):
-        return {}
+    ranked = [label for label in ranking["method"] if label in by_label]
+    others = [label for label in ranked if label != baseline][: MOST_DRAWN - 1]  # as many as have a colour
     # In alphabetical order: adding a seed does not repaint the picture.
-    paint = dict(zip(sorted(method.label for method in others), PALETTE, strict=False))
-    paint[baseline.label] = BASELINE_COLOUR
+    paint = dict(zip(sorted(others), PALETTE, strict=False)) | {baseline: BASELINE_COLOUR}
+    if not (shown := [by_label[label] for label in ranked if label in paint]):
+        return {}
+    metric = shown[0].metric
     apart = set(ranking[~ranking["comparable"]]["method"])
     figures: dict[str, Figure] = {}
     evaluated = any(len(series(r.curve, "step", "val_loss")[0]) >= 2 for m in shown for r in m.chosen_runs.values())
     kind = "val_loss" if evaluated else "train_loss"
     for axis, column in AXES.items():
         if bands := [b for method in shown if (b := band(method, column, kind))]:
-            y = f"{LOSSES[kind]} ({'bits a byte' if baseline.metric == PER_BYTE else 'nats a token'})"
+            y = f"{LOSSES[kind]} ({'bits a byte' if metric == PER_BYTE else 'nats a token'})"
             figures[f"loss_by_{axis}"] = loss_figure(bands, axis, y, paint, apart)
     if different := rows(ranking[ranking["method"].isin(paint) & ranking["difference"].notna()]):
-        figures["difference"] = difference_figure(different, by_label, baseline, paint)
+        figures["difference"] = difference_figure(different, by_label, by_label[baseline], paint)
     tuned = [curve for curve in lr_curves if curve.label in paint] or lr_curves
     if any(len(curve.points) > 1 for curve in tuned):
         for curve, colour in zip(tuned, PALETTE, strict=False):
             paint.setdefault(curve.label, colour)  # curves over another grouping than the methods
         curves = [curve for curve in tuned if curve.label in paint]
-        figures["learning_rate"] = learning_rate_figure(curves, baseline.metric, paint)
+        figures["learning_rate"] = learning_rate_figure(curves, metric, paint)
     for name, figure in figures.items():
         figure.savefig(out / f"{name}.png")
     return {name: out / f"{name}.png" for name in figures}

@@ -28,10 +28,9 @@ def value_text(value: Value) -> str:
     return f"{value:.12g}" if isinstance(value, float) else str(value)
 
 
-def listed(items: list[str], most: int, more: str = "") -> str:
-    """`a, b and 3 more`, with a word for what the rest are."""
-    rest = f" and {len(items) - most} more{more and f' {more}'}" if len(items) > most else ""
-    return ", ".join(items[:most]) + rest
+def listed(items: list[str], most: int) -> str:
+    """`a, b and 3 more`."""
+    return ", ".join(items[:most]) + (f" and {len(items) - most} more" if len(items) > most else "")
 
 
 def loss(value: float, sign: str = "") -> str:
@@ -64,10 +63,6 @@ def memory(value: float) -> str:
     return "-" if math.isnan(value) else f"{value / 2**30:.2f} GiB"
 
 
-def seeds(number: int) -> str:
-    return f"about {number} seeds" if number <= 1000 else "more than 1,000 seeds"
-
-
 def speedup(mean: float, low: float, high: float) -> str:
     interval = "" if math.isnan(low) else f" [{low:.2f}, {high:.2f}]"
     return "-" if math.isnan(mean) else f"{mean:.2f}x{interval}"
@@ -75,28 +70,19 @@ def speedup(mean: float, low: float, high: float) -> str:
 
 def ranking_text(ranking: pd.DataFrame, metric: str) -> pd.DataFrame:
     """The ranking as text; its columns are what the page shows and the terminal chooses from."""
-    titles = (
-        "",
-        "method",
-        "setting",
-        f"{metric} (mean ± sd)",
-        "n",
-        "difference [95 % interval, Holm]",
-        "p",
-        "p (Holm)",
-    )
     cells = []
     for r in rows(ranking):
-        place = r.rank if r.n and r.comparable else "-"
         mean = loss(r.mean) + ("" if math.isnan(r.sd) else f" ± {loss(r.sd)}")
         if not r.n:
             counts = {status: getattr(r, status) for status in ("diverged", "failed", "stopped", "unfinished")}
             mean = ", ".join(f"{n} {status}" for status, n in counts.items() if n) or "no value"
         interval = "" if math.isnan(r.low) else f" [{loss(r.low, '+')}, {loss(r.high, '+')}]"
-        gap = "" if math.isnan(r.difference) else loss(r.difference, "+") + interval
-        verdict = f"{r.verdict} (Welch)" if r.test == "Welch" else r.verdict
-        cells.append([place, r.method, r.setting, mean, r.n, gap, p_text(r.p), p_text(r.p_holm), verdict])
-    return pd.DataFrame(cells, columns=[*titles, "verdict"]).map(one_line)
+        row = {"": r.rank if r.n and r.comparable else "-", "method": r.method, "setting": r.setting}
+        row |= {f"{metric} (mean ± sd)": mean, "n": r.n}
+        row["difference [95 % interval, Holm]"] = "" if math.isnan(r.difference) else loss(r.difference, "+") + interval
+        row |= {"p": p_text(r.p), "p (Holm)": p_text(r.p_holm)}
+        cells.append(row | {"verdict": f"{r.verdict} (Welch)" if r.test == "Welch" else r.verdict})
+    return pd.DataFrame(cells).map(one_line)
 
 
 def rows(frame: pd.DataFrame) -> list[Any]:

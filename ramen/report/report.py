@@ -53,19 +53,13 @@ class Report:
     target_text: str = ""
     paths: dict[str, Path] = field(default_factory=dict)
 
-    @property
-    def picture(self) -> Path | None:
-        """The picture to look at first."""
-        return next((self.paths[name] for name in ("loss_by_tokens", "loss_by_steps") if name in self.paths), None)
-
     def write(self, out: Folder) -> None:
         """Write report.html, report.md, runs.csv and the pictures into the folder `out`. Errors: OSError."""
         from ramen.report.figures import draw  # matplotlib takes a second to import
 
         out = Path(out)
         out.mkdir(parents=True, exist_ok=True)
-        base = next(method for method in self.methods if method.label == self.baseline)
-        pictures = draw(self.ranking, self.methods, base, self.lr_curves, out)
+        pictures = draw(self.ranking, self.methods, self.baseline, self.lr_curves, out)
         self.paths = pictures | {"report": out / "report.html", "markdown": out / "report.md", "runs": out / "runs.csv"}
         self.paths["markdown"].write_text(render(self, "md", pictures), encoding="utf-8")
         self.paths["report"].write_text(render(self, "html", pictures), encoding="utf-8")
@@ -103,7 +97,7 @@ def compare(
     findings = unfairness(methods, keys, curves)
     ranking = tables.ranking_table(methods, base, findings)
     options = {"by": ",".join(keys) if by else None, "baseline": baseline, "metric": metric, "target": target}
-    given = [f"--{name}={value}" for name, value in options.items() if value is not None]
+    chosen = [f"--{name}={value}" for name, value in options.items() if value is not None]
     comparable = set(ranking[ranking["comparable"]]["method"])
     table = tables.runs_table(methods, keys)
     report = Report(
@@ -119,7 +113,7 @@ def compare(
         methods=methods,
         warnings=[*map(one_line, [*(finding.text for finding in findings), *skipped])],
     )
-    command = shlex.join(["ramen", "compare", *map(str, tops), *given])
+    command = shlex.join(["ramen", "compare", *map(str, tops), *chosen])
     facts = {"command": command, "by_default": by is None, "base_note": base_note, "target": target}
     _tell(report, facts | {"mean_target": tables.targets_by_seed(base, target)[1]})
     if out is not None:
@@ -166,7 +160,7 @@ def line(text: str) -> str:
 def _templates(**options: Any) -> Environment:
     loader, extensions = PackageLoader("ramen.report", ""), ["jinja2.ext.do"]
     templates = Environment(loader=loader, trim_blocks=True, lstrip_blocks=True, extensions=extensions, **options)
-    names = ("duration", "large", "listed", "loss", "memory", "one_line", "p_text", "seeds", "speedup")
+    names = ("duration", "large", "listed", "loss", "memory", "one_line", "p_text", "speedup")
     templates.filters |= {name: getattr(formatting, name) for name in names}
     templates.filters |= {"line": line, "cell": _cell, "embedded": _embedded}
     templates.tests["nan"] = math.isnan

@@ -44,7 +44,6 @@ class Run:
     status: str  # one of STATUSES
     reason: str  # why it is not finished; empty if it is
     choices: dict[str, str]
-    in_sweep: bool
     config: dict[str, Value]
     summary: dict[str, float]
     facts: dict[str, str]  # all known fields of summary and environment, flat, as text
@@ -71,52 +70,40 @@ class Run:
 def read_runs(folders: Iterable[Path]) -> tuple[list[Run], list[str]]:
     """The runs below `folders`, each once and sorted, and warnings on what only resembles a run or is damaged.
 
-    DataError if a folder given does not exist, or if no run can be read.
+    DataError if one of the folders does not exist, or if no run can be read.
     """
-    run_folders, warnings = discover(folders)
+    folders = list(folders)
+    places: dict[Path, Path] = {}
+    warnings: list[str] = []
+    for top in folders:
+        if not top.is_dir():
+            raise DataError(f"{top}: no such folder; give run folders, or folders that hold runs at any depth")
+        before = len(places)
+        unreadable: list[OSError] = []
+        for path, names, files in os.walk(top, onerror=unreadable.append):
+            names[:] = sorted(name for name in names if name not in NEVER_RUNS and not name.startswith("."))
+            folder = Path(path)
+            if CONFIG in files and (METRICS in files or SUMMARY in files):
+                places.setdefault(folder.resolve(), folder)
+            elif CONFIG in files:
+                warnings.append(f"{folder}: skipped, has {CONFIG} but neither {METRICS} nor {SUMMARY}")
+            elif METRICS in files:
+                warnings.append(f"{folder}: skipped, has {METRICS} but no {CONFIG}")
+        warnings += [f"{error.filename}: skipped, {error.strerror}" for error in unreadable]
+        if len(places) == before and len(folders) > 1:
+            warnings.append(f"{top}: holds no run that is not already counted")
     runs = []
-    for folder in run_folders:
+    for folder in sorted(places.values()):
         try:
             runs.append(read_run(folder))
         except (RamenError, OSError, ValueError) as error:
             warnings.append(f"{folder}: skipped, {error}")
     if not runs:
-        raise DataError("no readable run:\n  " + "\n  ".join(warnings[:10]))
+        tops = ", ".join(map(str, folders)) or "no folder"
+        problem = f"{tops}: {'no readable run' if places else 'no runs found'}"
+        problem += f"; a run is a folder with {CONFIG} and {METRICS} or {SUMMARY}"
+        raise DataError("\n  ".join([problem, *warnings[:10]]))
     return runs, [*warnings, *(line for run in runs for line in run.warnings)]
-
-
-def discover(folders: Iterable[Path]) -> tuple[list[Path], list[str]]:
-    """Run folders below `folders`, each once and sorted, and one warning for each folder that only resembles a run.
-
-    Errors: DataError if a folder given does not exist, or if there is no run at all.
-    """
-    folders = list(folders)
-    runs: dict[Path, Path] = {}
-    warnings: list[str] = []
-
-    def unreadable(error: OSError) -> None:
-        warnings.append(f"{error.filename}: skipped, {error.strerror}")
-
-    for top in folders:
-        if not top.is_dir():
-            raise DataError(f"{top}: no such folder; give run folders, or folders that hold runs at any depth")
-        before = len(runs)
-        for path, names, files in os.walk(top, onerror=unreadable):
-            names[:] = sorted(name for name in names if name not in NEVER_RUNS and not name.startswith("."))
-            folder = Path(path)
-            if CONFIG in files and (METRICS in files or SUMMARY in files):
-                runs.setdefault(folder.resolve(), folder)
-            elif CONFIG in files:
-                warnings.append(f"{folder}: skipped, has {CONFIG} but neither {METRICS} nor {SUMMARY}")
-            elif METRICS in files:
-                warnings.append(f"{folder}: skipped, has {METRICS} but no {CONFIG}")
-        if len(runs) == before and len(folders) > 1:
-            warnings.append(f"{top}: holds no run that is not already counted")
-    if not runs:
-        places = ", ".join(map(str, folders)) or "no folder"
-        seen = "".join(f"\n  {line}" for line in warnings[:5])
-        raise DataError(f"{places}: no runs found; a run is a folder with {CONFIG} and {METRICS} or {SUMMARY}{seen}")
-    return sorted(runs.values()), warnings
 
 
 def read_run(folder: Path) -> Run:
@@ -157,7 +144,6 @@ def read_run(folder: Path) -> Run:
         status=status,
         reason=reason,
         choices={kind: option for kind, option in choices.items() if option is not None},
-        in_sweep=(summary or environment).get("job") is not None,
         config=config,
         summary=numbers,
         facts={k: printable(v) for k, v in flatten({**environment, **summary}).items() if v is not None},

@@ -1,4 +1,4 @@
-"""Configs of older run folders in today's words. Who renames a class or key that a config can name adds a line here."""
+"""Configs of older run folders in today's names. Who renames a class or key that a config can name adds a line here."""
 
 import re
 from typing import Any
@@ -12,9 +12,8 @@ TARGETS = {  # regular expressions over a whole `_target_`, in the order in whic
 }
 KEYS = {"ahead_schedule": "mtp_schedule", "ahead_weights": "mtp_weights"}  # 0.1
 _ROWS: dict[str, Any] = {"batching": "documents", "validation": "spread"}
-ADDED: dict[
-    str, dict[str, Any]
-] = {  # `_target_` -> keys that came after 0.1, with the values at which it computes what it did
+# `_target_` -> keys that came after 0.1, with the values at which it computes what it did
+ADDED: dict[str, dict[str, Any]] = {
     r"ramen\.nn\.gpt\.GPT": {"embedding_norm": True},
     r"ramen\.nn\.linear\.dense\.Dense": {"init": "uniform"},
     r"ramen\.nn\.mlp\.(default|ff|residual_normed)\.\w+": {"output_lr_scale": 1.0},

@@ -3,14 +3,14 @@
 import pytest
 
 from ramen.errors import DataError
-from ramen.runs.read import discover, read_run
+from ramen.runs.read import read_run, read_runs
 
 
 def test_runs_are_found_at_any_depth_and_once(tmp_path, write_run):
     deep = write_run(tmp_path / "a" / "b" / "c")
     flat = write_run(tmp_path / "d")
-    folders, warnings = discover([tmp_path, tmp_path / "a", deep])
-    assert folders == [deep, flat]
+    runs, warnings = read_runs([tmp_path, tmp_path / "a", deep])
+    assert [run.folder for run in runs] == [deep, flat]
     assert len(warnings) == 2  # both further folders hold nothing new
 
 
@@ -22,15 +22,15 @@ def test_foreign_folders_are_told_apart(tmp_path, write_run):
         (tmp_path / place / "config.yaml").write_text("seed: 1")
     (tmp_path / "orphan").mkdir()
     (tmp_path / "orphan" / "metrics.jsonl").write_text("")
-    folders, warnings = discover([tmp_path])
-    assert folders == [run]
+    runs, warnings = read_runs([tmp_path])
+    assert [each.folder for each in runs] == [run]
     assert [("orphan" in w, "started" in w) for w in warnings] == [(True, False), (False, True)]
 
 
 @pytest.mark.parametrize("place", ["", "missing"])
 def test_nothing_found_is_an_error(tmp_path, place):
     with pytest.raises(DataError, match="no such folder" if place else "no runs found"):
-        discover([tmp_path / place])
+        read_runs([tmp_path / place])
 
 
 def test_sound_run(tmp_path, write_run):
