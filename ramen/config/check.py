@@ -103,10 +103,7 @@ def check_node(
         elif scheduled not in known:
             others = (leaf for leaf in leaves if leaf != where)
             problems.append(f"{where}: no such key{suggest_key(key, known, others)}")
-        elif getattr(known[scheduled], "__origin__", known[scheduled]) in (
-            int,
-            bool,
-        ):  # of Annotated: without the range
+        elif getattr(known[scheduled], "__origin__", known[scheduled]) in (int, bool):  # Annotated: without the range
             problems.append(f"{where}: only a number can follow a schedule, and no count or switch")
         elif _is_schedule(key, value):
             problems += check_node(value, where, "schedule", allow)

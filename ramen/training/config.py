@@ -9,7 +9,7 @@ from typing import Literal
 from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 
 from ramen.errors import ConfigError
-from ramen.training.nonfinite import Policy
+from ramen.training.loss import Policy
 from ramen.training.profiling import BEFORE
 
 Status = Literal["finished", "stopped", "diverged"]
@@ -45,9 +45,6 @@ class Budget:
     steps: int | None
     tokens: int | None
     seconds: float | None
-
-    def done(self, p: Progress) -> bool:
-        return self.behind(p) >= 1
 
     def behind(self, p: Progress) -> float:
         """The part of the run that has been trained, from 0 to 1 and beyond."""

@@ -26,8 +26,7 @@ from ramen.training.compilation import CompileMode, loss_function, raise_compile
 from ramen.training.config import Progress, Status, TrainerConfig
 from ramen.training.device_loader import DeviceLoader
 from ramen.training.diagnostics import Diagnostics
-from ramen.training.loss import GradientAccumulator, bits_per_byte, evaluate
-from ramen.training.nonfinite import NonFiniteGuard, broken_weights
+from ramen.training.loss import GradientAccumulator, NonFiniteGuard, bits_per_byte, broken_weights, evaluate
 from ramen.training.phases import RunPhases, RunSchedules
 from ramen.training.profiling import profiler
 from ramen.training.stop import catch_stop_signals
@@ -126,7 +125,7 @@ class Trainer:
         p, ending = self.progress, None
         profiling = profiler(self.folder, self.config.profile_steps)
         with catch_stop_signals() as signals, contextlib.closing(self.loader), profiling as profile:
-            while ending is None and not self.budget.done(p):
+            while ending is None and self.budget.behind(p) < 1:
                 started = self.clock()
                 figures = self._step()
                 reads_clock = self._due(self.config.record_every_steps, self.config.evaluate_every_steps)
@@ -181,7 +180,7 @@ class Trainer:
 
     def _after(self, figures: dict[str, Any], signal: str | None) -> Ending | None:
         """Record, evaluate and save what is due between two steps; returns how the run ends if it ends here, before its budget."""
-        p, config, last = self.progress, self.config, self.budget.done(self.progress)
+        p, config, last = self.progress, self.config, self.budget.behind(self.progress) >= 1
         evaluated = last or self._due(config.evaluate_every_steps)
         best = evaluated and self._validate()
         if evaluated or self._due(config.record_every_steps) or p.skipped_steps > config.most_skipped_steps:

@@ -1,4 +1,4 @@
-"""What a dry run refuses: values that a schedule takes out of range, however short the stage."""
+"""Refusals of a dry run: values that a schedule takes out of range, however short the stage."""
 
 from collections.abc import Callable
 from typing import Any

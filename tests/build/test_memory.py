@@ -116,12 +116,12 @@ def test_what_a_process_takes_is_more_than_its_tensors_and_what_a_gpu_tells_is_n
 
 def test_a_process_grows_as_estimated_and_recomputing_makes_it_smaller(tmp_path: Path) -> None:
     """Of a process of its own, in which nothing was freed before."""
-    words = "model.layers=8", "trainer.steps=1", "precision=fp32", "threads=1", "data.validation_tokens=256"
+    overrides = "model.layers=8", "trainer.steps=1", "precision=fp32", "threads=1", "data.validation_tokens=256"
     growth = {}
     for recompute in (True, False):
         folder = tmp_path / str(recompute)
         tokens = "trainer.batch_tokens=8192", "trainer.micro_batch_tokens=8192"
-        command = [sys.executable, str(ROOT / "train.py"), *words, *tokens, f"hydra.run.dir={folder}"]
+        command = [sys.executable, str(ROOT / "train.py"), *overrides, *tokens, f"hydra.run.dir={folder}"]
         command.append(f"trainer.activation_checkpointing={recompute}")
         subprocess.run(command, capture_output=True, timeout=300, check=True)
         summary = json.loads((folder / "summary.json").read_text())

@@ -222,7 +222,7 @@ def test_schedule_sets_what_it_tells(optimizers, optimizer):
 
 
 def test_a_foreign_optimizer_steps_at_the_scheduled_rate(optimizers):
-    """What is set on the outside reaches the optimizer inside."""
+    """Values set on the outside reach the optimizer inside."""
     moved = []
     for multiplier in (0.0, 1.0):
         built = optimizers("optimizer=torch_muon", "optimizer.weight_decay=0.0")

@@ -1,4 +1,4 @@
-"""What is wrong with overrides: every problem at once, with its key and what is allowed."""
+"""Problems of overrides: every one at once, with its key and what is allowed."""
 
 from collections.abc import Sequence
 from typing import Any

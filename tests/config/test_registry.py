@@ -136,7 +136,7 @@ def package(tmp_path, monkeypatch):
     (folder / "__init__.py").write_text("")
     (folder / "broken.py").write_text("raise RuntimeError('needs a GPU of the year 2030')")
     (folder / "whole.py").write_text(
-        "class Soup:\n    def __init__(self, dim, *, salt):\n        self.made = dim, salt\ndef stir(progress):\n    return 1.0"
+        "class Soup:\n    def __init__(self, dim, *, salt):\n        self.taken = dim, salt\ndef stir(progress):\n    return 1.0"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
     return "noodle_extras"
@@ -146,7 +146,7 @@ def test_a_package_is_built_from_when_the_user_opts_in(package):
     node = {"_target_": f"{package}.whole.Soup", "salt": 2}
     with pytest.raises(ConfigError, match="may not be built"):
         build(node, 3)
-    assert build(node, 3, allow=[package]).made == (3, 2)
+    assert build(node, 3, allow=[package]).taken == (3, 2)
     with pytest.raises(ConfigError, match="RuntimeError: needs a GPU of the year 2030"):
         locate(f"{package}.broken.Soup", [package])
 
@@ -166,7 +166,7 @@ def test_a_factory_builds_anew_on_each_call():
 def test_nested_nodes_are_handed_over_and_not_built(package):
     """A nested object would be one object for all layers."""
     inner = {"_target_": "ramen.nn.linear.dense.Dense"}
-    assert build({"_target_": f"{package}.whole.Soup", "salt": inner}, 3, allow=[package]).made == (3, inner)
+    assert build({"_target_": f"{package}.whole.Soup", "salt": inner}, 3, allow=[package]).taken == (3, inner)
 
 
 def test_a_function_is_built_into_a_curve():

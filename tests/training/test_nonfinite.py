@@ -13,7 +13,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from ramen.runs import checkpoint
 from ramen.training.loop import Trainer
-from ramen.training.nonfinite import NonFiniteGuard, broken_weights
+from ramen.training.loss import NonFiniteGuard, broken_weights
 
 Train = Callable[..., dict[str, Any]]
 SKIP = "trainer.nonfinite=skip"

@@ -23,7 +23,7 @@ def test_progress_is_behind_a_step_or_in_its_middle(budget: Budget, behind: floa
 def test_no_step_has_the_end_values_of_a_schedule() -> None:
     budget = Budget(4, None, None)
     assert [budget.middle(Progress(step), 1) for step in range(4)] == [0.125, 0.375, 0.625, 0.875]
-    assert [budget.done(Progress(step)) for step in (3, 4)] == [False, True]
+    assert [budget.behind(Progress(step)) < 1 for step in (3, 4)] == [True, False]
 
 
 def test_seconds_know_the_first_step_by_a_trial_and_end_at_one() -> None:
