@@ -38,7 +38,7 @@ class Manifest(BaseModel):
 
 
 class ShardIndex:
-    """The manifest of a folder. One that is missing or damaged is empty, and `problem` tells why."""
+    """The manifest of a folder. One that is missing or damaged is empty, and `problem` says why."""
 
     def __init__(self, folder: Path):
         self.path = folder / MANIFEST

@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from ramen.data.dataset import ShardIndex
+from ramen.data.dataset import SPLITS, ShardIndex
 from ramen.data.shard import MOST_TOKENS, ShardRecord, header_of, refusing
 from ramen.data.tokenizer import BYTE_TOKENIZER, TOKENIZER, Tokenizer, char_tokenizer, gpt2_tokenizer, train_bpe
 from ramen.errors import ConfigError, DataError, RamenError
@@ -169,16 +169,14 @@ def write_shards(
     """Tokenize documents into shards of both splits, behind those that the index lists, as the settings of the source say."""
     title, seconds = f"preparing {source.label}", 0.2 if sys.stderr.isatty() else 60
     bar = tqdm(desc=title, unit=" tokens", unit_scale=True, mininterval=seconds, disable=not progress)
-    training = SplitWriter("train", 1, index, tokenizer, source.shard_tokens)
-    validation = SplitWriter("validation", 0, index, tokenizer, source.shard_tokens)
-    writers = {False: training, True: validation}  # by what is held out
-    with bar, training, validation:
+    writers = [SplitWriter(split, index, tokenizer, source.shard_tokens) for split in SPLITS]  # by is_held_out
+    with bar, writers[0], writers[1]:
         new = (document for document in documents if not writers[document[1]].skips_next())
         for ids, is_held_out in tokenize_all(new, tokenizer, source.threads):
             writers[is_held_out].write(ids)
             bar.update(len(ids))
-        training.close_shard()
-        validation.close_shard()
+        for writer in writers:
+            writer.close_shard()
 
 
 def chunks(documents: Iterable[Document]) -> Iterator[list[Document]]:
@@ -219,8 +217,8 @@ class SplitWriter(AbstractContextManager["SplitWriter"]):
     shard or a document. A shard gets its name when all of it is on disk.
     """
 
-    def __init__(self, split: str, first: int, index: ShardIndex, tokenizer: Tokenizer, shard_tokens: int):
-        self.split, self.number = split, first
+    def __init__(self, split: str, index: ShardIndex, tokenizer: Tokenizer, shard_tokens: int):
+        self.split, self.number = split, int(split == "train")  # modded-nanogpt's training shards begin with 1
         self.index, self.tokenizer, self.shard_tokens = index, tokenizer, shard_tokens
         self.finished = 0  # documents in finished shards, not yet skipped
         self.tokens = 0  # in the shard that is being filled
