@@ -1,8 +1,8 @@
-"""How fast is training here: `python -m benchmarks [section ...] [overrides of train.py ...]`, or `make bench`.
+"""The speed of training here: `python -m benchmarks [section ...] [overrides of train.py ...]`, or `make bench`.
 
 Sections: model (tokens a second, FLOP/s, share of the matmul peak), peer (the same model in plain torch), optimizer (one step of
-each against torch.optim.Muon), head (fused against plain torch), loader, startup, sweep (time between jobs); all of them when none
-is named. --compare measures training steps of several lists of overrides in turn. Examples:
+each against torch.optim.Muon), head (fused against plain torch), loader, startup, sweep (time between jobs), busy (runs beside
+another process); all of them when none is named. --compare measures training steps of several lists of overrides in turn. Examples:
   python -m benchmarks model model.dim=256 precision=bf16 compile=on threads=1 --vocabulary 512
   python -m benchmarks head optimizer --rounds 9 --out bench.json
   python -m benchmarks threads=1 --compare "precision=fp32" "precision=bf16 mlp=nff"
@@ -17,7 +17,7 @@ from typing import Any
 
 from ramen.errors import EXIT_CODE, RamenError, tolerate_broken_pipe
 
-SECTIONS = ("model", "peer", "optimizer", "head", "loader", "startup", "sweep")
+SECTIONS = ("model", "peer", "optimizer", "head", "loader", "startup", "sweep", "busy")
 
 
 def main() -> None:
@@ -93,7 +93,7 @@ def measure(
 
     by_name: dict[str, Callable[..., list[dict[str, Any]]]] = {
         "model": step.model, "peer": step.against_peer, "optimizer": optimizers.optimizer, "head": head.head,
-        "loader": loader.loader, "startup": jobs.startup, "sweep": jobs.sweep,
+        "loader": loader.loader, "startup": jobs.startup, "sweep": jobs.sweep, "busy": jobs.busy_machine,
     }  # fmt: skip
     root = settings(work.config())
     where = device.select_device(root.device)

@@ -18,9 +18,9 @@ JOBS = 4
 ONE_STEP = "trainer.steps=1", "trainer.checkpoint_at_end=false", "data.validation_tokens=256"
 
 
-def train(*words: str, **environment: str) -> None:
+def train(*overrides: str, **environment: str) -> None:
     """Run train.py as a new process. ConfigError when it fails."""
-    command = [sys.executable, str(TRAIN), *words]
+    command = [sys.executable, str(TRAIN), *overrides]
     done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, check=False)
     if done.returncode:
         raise ConfigError(f"train.py ended with exit code {done.returncode}: {done.stderr.strip()[-500:]}")
@@ -46,6 +46,36 @@ def startup(work: Workload, context: BenchmarkContext) -> list[Row]:
             task()
             seconds[name].append(time.perf_counter() - started)
     return [{"name": name, "seconds": statistics.median(times)} for name, times in seconds.items()]
+
+
+def busy_machine(work: Workload, context: BenchmarkContext) -> list[Row]:
+    """Tokens a second of runs, alone and beside one process that never waits, by how OpenMP's threads wait for one another."""
+    waiting = {
+        "GNU's own spinning": {"GOMP_SPINCOUNT": "300000"},
+        "ramen's": {},
+        "none (OMP_WAIT_POLICY=PASSIVE)": {"OMP_WAIT_POLICY": "PASSIVE"},
+    }
+    rates: dict[str, dict[str, list[float]]] = {name: {"alone": [], "beside": []} for name in waiting}
+    with tempfile.TemporaryDirectory() as folder:
+        numbers = itertools.count()
+
+        def rate(environment: dict[str, str]) -> float:
+            run = Path(folder, str(next(numbers)))
+            train(*work.overrides, "trainer.steps=30", f"hydra.run.dir='{run}'", **environment)
+            return json.loads((run / "summary.json").read_text())["tokens_per_second"]
+
+        for _, name in itertools.product(range(work.rounds), waiting):
+            rates[name]["alone"].append(rate(waiting[name]))
+            other = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+            try:
+                rates[name]["beside"].append(rate(waiting[name]))
+            finally:
+                other.kill()
+    medians = {name: {where: statistics.median(of) for where, of in both.items()} for name, both in rates.items()}
+    return [
+        {"name": name, "tokens_per_second_alone": both["alone"], "tokens_per_second_beside_one": both["beside"]}
+        for name, both in medians.items()
+    ]
 
 
 def sweep(work: Workload, context: BenchmarkContext) -> list[Row]:

@@ -18,11 +18,15 @@ COMMANDS = {
     "prepare": "fetch or tokenize data ahead of a run",
     "dashboard": "make a W&B workspace for a comparison",
 }
+SPINNING = {"GOMP_SPINCOUNT": "1000", "KMP_BLOCKTIME": "1"}  # loops of GNU's OpenMP, milliseconds of Intel's and LLVM's
 INTERRUPTED = 130  # what a shell reports of a process that Ctrl-C ended
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; its exit code. What a user can mend is a message on stderr and code 2."""
+    if "OMP_WAIT_POLICY" not in os.environ:
+        # Before torch is loaded. By default a thread that waits for others spins, which on a busy machine takes their time.
+        os.environ.update(SPINNING | os.environ)
     try:
         with tolerate_broken_pipe():
             try:

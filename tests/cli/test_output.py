@@ -1,6 +1,7 @@
 """Output that nobody takes: a run goes on and ends as ever, and a result that is lost is told."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -46,3 +47,28 @@ def test_a_name_reaches_the_terminal_escaped(command: str, capsys: pytest.Captur
     assert main([command, f"resume={name}" if command == "train" else name]) == 2
     message = capsys.readouterr().err
     assert r"\x1b]0;title\x07\u202e" in message and "\x1b" not in message
+
+
+@pytest.mark.parametrize(
+    ("given", "values"),
+    [
+        ({}, ("1000", "1", None)),
+        ({"GOMP_SPINCOUNT": "7"}, ("7", "1", None)),
+        ({"OMP_WAIT_POLICY": "ACTIVE"}, (None, None, "ACTIVE")),
+    ],
+)
+def test_threads_that_wait_leave_the_processor_unless_the_user_says(
+    given: dict[str, str], values: tuple[str | None, ...]
+) -> None:
+    """The variables must stand before torch is loaded, whose OpenMP reads them once."""
+    code = """
+import os, sys
+from ramen.cli.main import main
+main(["--version"])
+assert "torch" not in sys.modules
+print([os.environ.get(name) for name in ("GOMP_SPINCOUNT", "KMP_BLOCKTIME", "OMP_WAIT_POLICY")])
+"""
+    names = "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "OMP_WAIT_POLICY"
+    environment = {key: value for key, value in os.environ.items() if key not in names} | given
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == str([*values])
