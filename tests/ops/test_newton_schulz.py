@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch.optim._muon import _zeropower_via_newtonschulz
 
 from ramen.kernels import plain_torch
-from ramen.ops.newton_schulz import MUON, newton_schulz
+from ramen.ops.newton_schulz import CONVERGING, MUON, newton_schulz
 
 
 def gaussian(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -64,3 +64,10 @@ def test_scale_invariance_and_symmetries(exponent, m, n):
 
 def test_zero_stays_zero():
     assert torch.equal(newton_schulz(torch.zeros(2, 4, 3)), torch.zeros(2, 4, 3))
+
+
+def test_converging_coefficients_take_every_value_to_one():
+    u, v = (torch.linalg.qr(gaussian(12, 12, seed=seed).double()).Q for seed in (0, 1))
+    x = u @ torch.logspace(0, -2.8, 12, dtype=torch.float64).diag() @ v
+    y = newton_schulz(x, steps=12, coefficients=CONVERGING, dtype=None)
+    assert (torch.linalg.svdvals(y) - 1).abs().max() < 1e-4

@@ -49,7 +49,7 @@ def test_singular_values_of_a_step_are_near_one(track, random, shape, dtype):
     assert values.min() > 0.84 and values.max() < 1.16
 
 
-@pytest.mark.parametrize("method", ["polar_express", "newton_schulz"])
+@pytest.mark.parametrize("method", ["polar_express", "newton_schulz", "newton_schulz_converging"])
 def test_rotation_equivariance(track, random, orthogonal, relative, method):
     left, right = orthogonal(14), orthogonal(9, seed=1)
     gradients = [random(14, 9, seed=k, dtype=torch.float64) for k in range(3)]
