@@ -1,1 +1,1 @@
-"""What benchmarks measure, section by section: training steps, a plain peer, the loader, the jobs of a sweep."""
+"""Benchmarks, section by section: training steps, a plain peer, the loader, the jobs of a sweep."""

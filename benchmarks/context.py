@@ -1,4 +1,4 @@
-"""What is measured, where, by which clock, and in which process.
+"""Tasks to measure, and the device, the clock and the process that measure them.
 
 What is compared is timed in turn, round after round, so that a noisy machine slows all of it alike; a ratio is the median of the
 rounds' own ratios. On one CPU thread the clock counts the process's CPU time, which other processes do not disturb.
@@ -112,8 +112,8 @@ class SubprocessTask:
     def __init__(self, context: BenchmarkContext, build: Callable[..., Task], *arguments: Any):
         spawning = multiprocessing.get_context("spawn")
         self._pipe, theirs = spawning.Pipe()
-        told = (theirs, torch.get_num_threads(), context, build, arguments)
-        self._process = spawning.Process(target=_measure, args=told, daemon=True)
+        task = (theirs, torch.get_num_threads(), context, build, arguments)
+        self._process = spawning.Process(target=_measure, args=task, daemon=True)
         self._process.start()
         theirs.close()
 

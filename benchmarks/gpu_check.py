@@ -61,9 +61,9 @@ def main() -> None:
 def parts(rounds: int) -> dict[tuple[str, str], list[str]]:
     """(section, name) -> the words after `python -m`, the most telling first."""
     return {("parity", name): ["pytest", "-q", *tests] for name, tests in parity_tests().items()} | {
-        (section, f"{name}{suffix}"): ["benchmarks", "device=cuda", "precision=bf16", "--rounds", str(rounds), *words]
+        (section, f"{name}{suffix}"): ["benchmarks", "device=cuda", "precision=bf16", "--rounds", str(rounds), *options]
         for name, matrices in MATRICES.items()
-        for section, suffix, words in measurements(name, matrices)
+        for section, suffix, options in measurements(name, matrices)
     }
 
 
@@ -93,15 +93,15 @@ def _steps(name: str, mode: str) -> list[str]:
     return [f"experiment={name}", f"compile={mode}", "--vocabulary", "50257"]
 
 
-def run(words: list[str], seconds: float) -> dict[str, Any]:
+def run(command: list[str], seconds: float) -> dict[str, Any]:
     """Figures of a part, or the reason why there are none within so many seconds."""
     if seconds <= 0:
         return {"skipped": "no time was left"}
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder, "out.json")
-        command = [sys.executable, "-m", *words, *(["--out", str(out)] if words[0] == "benchmarks" else [])]
+        line = [sys.executable, "-m", *command, *(["--out", str(out)] if command[0] == "benchmarks" else [])]
         try:
-            done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=seconds, check=False)
+            done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=seconds, check=False)
         except subprocess.TimeoutExpired:
             return {"error": f"was ended after {seconds:.0f} s"}
         lines = (done.stdout + done.stderr).strip().splitlines() or [""]

@@ -127,8 +127,8 @@ def against_peer(work: Workload, context: BenchmarkContext) -> list[Row]:
 def compare(work: Workload, context: BenchmarkContext, lists: list[list[str]]) -> list[Row]:
     """Steps of several configs in turn, each named by its overrides, and how much faster than the first it is, a token."""
     steps = {
-        " ".join(words) or "as it is": Step(work.config(*words), context, work.vocabulary or VOCABULARY)
-        for words in lists
+        " ".join(overrides) or "as it is": Step(work.config(*overrides), context, work.vocabulary or VOCABULARY)
+        for overrides in lists
     }
     if len(steps) < len(lists):
         raise ConfigError("--compare: needs lists that differ, got the same overrides twice")

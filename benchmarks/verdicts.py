@@ -1,4 +1,4 @@
-"""How often a report is wrong: verdicts on simulated runs whose truth is known. Prints the table of docs/report.md.
+"""The rate at which a report is wrong: verdicts on simulated runs whose truth is known. Prints the table of docs/report.md.
 
 `python -m benchmarks.verdicts --repeats 2000`. A run is a number: its seed's effect, which all methods share, what its
 learning rate costs, and noise of its own with standard deviation 1; it goes through the report's own grouping, checks and
@@ -75,13 +75,13 @@ def rate(protocol: Protocol, repeats: int, seed: int = 0) -> float:
 def rate_of_adding_seeds(first: int, last: int, repeats: int, seed: int = 0) -> float:
     """False positives of a person who adds a seed until p < 0.05, from `first` seeds to `last`."""
     rng = np.random.default_rng(seed)
-    found = 0
+    positives = 0
     for _ in range(repeats):
         a, b = rng.normal(size=(2, last))
-        found += any(
+        positives += any(
             difference(dict(enumerate(a[:n])), dict(enumerate(b[:n]))).p < 0.05 for n in range(first, last + 1)
         )
-    return found / repeats
+    return positives / repeats
 
 
 def _verdicts(protocol: Protocol, rng: np.random.Generator) -> list[bool]:

@@ -86,18 +86,18 @@ def _row(  # type: ignore[no-untyped-def]
     target = tl.load(targets + row)
     known = (target >= 0) & (target < vocabulary)
     aim = _curve(tl.load(logits + tl.where(known, target, 0)), slope, offset, capped)
-    here = tl.arange(0, block // each)[:, None] * each + tl.arange(0, each)[None, :]
+    columns = tl.arange(0, block // each)[:, None] * each + tl.arange(0, each)[None, :]
     whole: tl.constexpr = vocabulary // block * block
     norm, loss = float("inf"), 0.0  # an ignored row has shares of 2^-inf
     if target != IGNORED:
         high = tl.full((block // each,), LOWEST, tl.float32)
         total = tl.zeros((block // each,), tl.float32)
         for start in range(0, whole, block):
-            c = _curve(tl.load(logits + start + here), slope, offset, capped)
+            c = _curve(tl.load(logits + start + columns), slope, offset, capped)
             high, total = _add(c, high, total, height)
         if whole < vocabulary:
-            inside = whole + here < vocabulary
-            c = _curve(tl.load(logits + whole + here, mask=inside, other=0.0), slope, offset, capped)
+            inside = whole + columns < vocabulary
+            c = _curve(tl.load(logits + whole + columns, mask=inside, other=0.0), slope, offset, capped)
             high, total = _add(tl.where(inside, c, float("-inf")), high, total, height)
         top = tl.max(high, 0)
         norm = top * height + tl.log2(tl.sum(total * _exp2((high - top) * height), 0))
@@ -106,13 +106,13 @@ def _row(  # type: ignore[no-untyped-def]
     if differentiated:
         tl.debug_barrier()  # every thread has read the target's logit
         for start in range(0, whole, block):
-            c = _curve(tl.load(logits + start + here), slope, offset, capped)
-            tl.store(logits + start + here, _gradient(c, height, lift - norm, capped).to(logits.dtype.element_ty))
+            c = _curve(tl.load(logits + start + columns), slope, offset, capped)
+            tl.store(logits + start + columns, _gradient(c, height, lift - norm, capped).to(logits.dtype.element_ty))
         for start in range(whole, stride, block):
-            inside = start + here < stride
-            c = _curve(tl.load(logits + start + here, mask=inside, other=0.0), slope, offset, capped)
-            gradient = tl.where(start + here < vocabulary, _gradient(c, height, lift - norm, capped), 0.0)
-            tl.store(logits + start + here, gradient.to(logits.dtype.element_ty), mask=inside)
+            inside = start + columns < stride
+            c = _curve(tl.load(logits + start + columns, mask=inside, other=0.0), slope, offset, capped)
+            gradient = tl.where(start + columns < vocabulary, _gradient(c, height, lift - norm, capped), 0.0)
+            tl.store(logits + start + columns, gradient.to(logits.dtype.element_ty), mask=inside)
         if known:
             tl.debug_barrier()  # the target's gradient has been written like any other's
             gradient = (_exp2(aim * height - norm) - 1) * gain
