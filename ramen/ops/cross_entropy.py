@@ -3,8 +3,8 @@
     loss of a row = CE(z, t_1) + sum_k w_k CE(z, t_k),  k = 2 .. n,  z = softcap(W x)
 
 A softcap sends logits through a bounded, monotone curve before the softmax, limit * curve((z + shift) / scale): `tanh` (Gemma 2,
-arXiv 2408.00118: limit 30, shift 0, scale 30) or `sigmoid` (modded-nanogpt: limit 23, shift 5, scale 7.5, an off-centre
-15 tanh(z / 15)).
+arXiv 2408.00118: limit 30, shift 0, scale 30), `sigmoid` (modded-nanogpt: limit 23, shift 5, scale 7.5, an off-centre
+15 tanh(z / 15)) or `rsqrt`, u / sqrt(1 + u^2) (modded-nanogpt's track 3: limit 15, shift 0, scale 15).
 Losses on further tokens without parameters of their own: all share one softmax.
 Source: modded-nanogpt (record 53); Gloeckle et al. 2024, arXiv 2404.19737, have a head for each token.
 Memory: here all logits, N V numbers; a chunk of them in the twins (ramen/kernels/any/cross_entropy.py).
@@ -24,10 +24,13 @@ from ramen.ops.operation import operation
 IGNORED = -100
 
 
+Form = Literal["sigmoid", "tanh", "rsqrt"]
+
+
 class SoftcapForm(TypedDict, closed=True):
     """A softcap as a config holds it."""
 
-    form: Literal["sigmoid", "tanh"]
+    form: Form
     limit: float
     shift: float
     scale: float
@@ -35,9 +38,9 @@ class SoftcapForm(TypedDict, closed=True):
 
 @dataclass(frozen=True)
 class Softcap:
-    """A curve with values in (0, limit) for `sigmoid` and (-limit, limit) for `tanh`."""
+    """A curve with values in (0, limit) for `sigmoid` and (-limit, limit) for `tanh` and `rsqrt`."""
 
-    form: Literal["sigmoid", "tanh"]
+    form: Form
     limit: float
     shift: float
     scale: float
@@ -48,8 +51,10 @@ class Softcap:
 
     def __call__(self, logits: Tensor) -> Tensor:
         """Capped logits, same shape."""
-        curve = torch.sigmoid if self.form == "sigmoid" else torch.tanh
-        return self.limit * curve((logits + self.shift) * (1 / self.scale))
+        inner = (logits + self.shift) * (1 / self.scale)
+        if self.form == "rsqrt":
+            return self.limit * inner * torch.rsqrt(1 + inner.square())
+        return self.limit * (torch.sigmoid(inner) if self.form == "sigmoid" else torch.tanh(inner))
 
 
 @operation

@@ -18,6 +18,7 @@ SOFTCAPS = {
     "none": None,
     "sigmoid": Softcap("sigmoid", limit=23.0, shift=5.0, scale=7.5),
     "tanh": Softcap("tanh", limit=30.0, shift=0.0, scale=30.0),
+    "rsqrt": Softcap("rsqrt", limit=15.0, shift=0.0, scale=15.0),
     "steep": Softcap("tanh", limit=2.0, shift=-0.5, scale=0.7),
 }
 

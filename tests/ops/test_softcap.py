@@ -10,7 +10,8 @@ from ramen.ops.cross_entropy import Softcap
 
 SIGMOID = Softcap("sigmoid", limit=23.0, shift=5.0, scale=7.5)
 TANH = Softcap("tanh", limit=30.0, shift=0.0, scale=30.0)
-BOUNDS = {"sigmoid": (SIGMOID, 0.0, 23.0), "tanh": (TANH, -30.0, 30.0)}
+RSQRT = Softcap("rsqrt", limit=15.0, shift=0.0, scale=15.0)
+BOUNDS = {"sigmoid": (SIGMOID, 0.0, 23.0), "tanh": (TANH, -30.0, 30.0), "rsqrt": (RSQRT, -15.0, 15.0)}
 
 
 def slope(softcap: Softcap, z: float) -> float:
@@ -26,6 +27,7 @@ def slope(softcap: Softcap, z: float) -> float:
         (SIGMOID, -5.0, 11.5, 23 / 30),  # the steepest point
         (TANH, 0.0, 0.0, 1.0),
         (TANH, 30.0, 30 * math.tanh(1), 1 - math.tanh(1) ** 2),
+        (RSQRT, 20.0, 15 * 20 / math.sqrt(20**2 + 225), 0.216),  # 15 z / sqrt(z^2 + 225); slope (1 + (4/3)^2)^-1.5
     ],
 )
 def test_value_and_slope_by_hand(softcap, z, value, gradient):

@@ -10,7 +10,7 @@ Idea: Cut Cross-Entropy, Wijmans et al. 2024, arXiv 2411.09009; Liger kernel, ar
 Memory: chunk x V logits, whatever the number of tokens.
 """
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from ramen.device import bfloat16_speed, compute_dtype, device_type
 from ramen.kernels.compiler import opaque
-from ramen.ops.cross_entropy import IGNORED, Softcap, linear_cross_entropy
+from ramen.ops.cross_entropy import IGNORED, Form, Softcap, linear_cross_entropy
 from ramen.ops.operation import operation, twin
 
 # More do not help, fewer spend time adding up the gradient of the weight.
@@ -52,16 +52,12 @@ class _LinearCrossEntropy(torch.autograd.Function):
         ctx: Any, x: Tensor, weight: Tensor, targets: Tensor, vocabulary: int, softcap: Softcap | None, chunk_tokens: int,
         differentiated: bool, mtp: tuple[Tensor, Tensor] | None,
     ) -> Tensor:  # fmt: skip
+        form: str = softcap.form if softcap else ""
+        limit, shift, scale = (softcap.limit, softcap.shift, softcap.scale) if softcap else (1.0, 0.0, 1.0)
         total, grad_x, grad_weight = _in_chunks(
-            x,
-            weight,
-            targets,
-            vocabulary,
-            *softcap_numbers(softcap),
-            chunk_tokens,
-            differentiated,
+            x, weight, targets, vocabulary, form, float(limit), float(shift), float(scale), chunk_tokens, differentiated,
             *(mtp or (None, None)),
-        )
+        )  # fmt: skip
         if differentiated:
             ctx.save_for_backward(grad_x, grad_weight)
         return total
@@ -83,26 +79,26 @@ def _shapes(x: Tensor, weight: Tensor, *others: Any) -> tuple[Tensor, Tensor, Te
 # Opaque, for a compiler would keep every chunk's share of the weight's gradient, and add them up at the end.
 @opaque("linear_cross_entropy", _shapes)
 def _in_chunks(
-    x: Tensor, weight: Tensor, targets: Tensor, vocabulary: int, capped: bool, limit: float, shift: float, scale: float,
+    x: Tensor, weight: Tensor, targets: Tensor, vocabulary: int, form: str, limit: float, shift: float, scale: float,
     chunk_tokens: int, differentiated: bool, further: Tensor | None, weights: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """The summed loss and the gradients of x and of the weight, which are empty when not `differentiated`."""
-    softcap = Softcap("sigmoid", limit, shift, scale) if capped else None
+    softcap = Softcap(cast("Form", form), limit, shift, scale) if form else None
     dtype = x.dtype
-    cast = weight.to(dtype)
+    narrowed = weight.to(dtype)
     if dtype == torch.bfloat16 and device_type(x) == "cpu" and bfloat16_speed() < 1:
-        x, cast = x.float(), cast.float()
+        x, narrowed = x.float(), narrowed.float()
     grad_x = torch.empty_like(x) if differentiated else x.new_empty(0)
     sums = torch.empty_like if len(x) else torch.zeros_like  # the first chunk's is written, further ones are added
     grad_weight = sums(weight) if differentiated else weight.new_empty(0)
     total = x.new_zeros((), dtype=torch.float32)
     # One memory for the logits of all chunks: fresh memory is slow on a CPU, and twice as much on CUDA.
     room = x.new_empty(min(chunk_tokens, len(x)), len(weight))
-    narrow = torch.empty_like(cast) if differentiated and cast.dtype != weight.dtype and not x.is_cuda else None
+    narrow = torch.empty_like(narrowed) if differentiated and narrowed.dtype != weight.dtype and not x.is_cuda else None
     with torch.autocast(x.device.type, enabled=False):
         for start in range(0, x.shape[0], chunk_tokens):
             chunk = slice(start, start + chunk_tokens)
-            logits = torch.mm(x[chunk], cast.T, out=room[: len(x[chunk])])  # (n, V padded)
+            logits = torch.mm(x[chunk], narrowed.T, out=room[: len(x[chunk])])  # (n, V padded)
             mtp = None
             if further is not None and weights is not None:
                 mtp = _FurtherLosses(logits, targets[chunk], further[chunk], weights, softcap)
@@ -110,7 +106,7 @@ def _in_chunks(
             # Not +=: what a function of torch's returns must not have been changed (torch 2.11 compiles it without a gradient).
             total = total + (mtp.join(losses, grad) if mtp else losses).sum()
             if grad is not None:
-                torch.mm(grad, cast, out=grad_x[chunk])
+                torch.mm(grad, narrowed, out=grad_x[chunk])
                 _add_product(grad_weight, grad.T, x[chunk], start == 0, narrow)
     return total, grad_x.to(dtype), grad_weight
 
@@ -162,20 +158,23 @@ def cross_entropy_rows(
 
 
 def _curve(softcap: Softcap, logits: Tensor) -> Tensor:
-    """The softcap's sigmoid or tanh of raw logits, in place; limit times it is the capped logit."""
+    """The softcap's curve of raw logits, in place; limit times it is the capped logit."""
     inner = logits.add_(softcap.shift).mul_(1 / softcap.scale)
+    if softcap.form == "rsqrt":
+        return inner.mul_(inner.square().add_(1).rsqrt_())
     return torch.sigmoid_(inner) if softcap.form == "sigmoid" else torch.tanh_(inner)
 
 
 def _slope(softcap: Softcap, curve: Tensor) -> Tensor:
-    """The derivative of the sigmoid or tanh from its value, in place."""
+    """The derivative of the curve from its value, in place."""
     if softcap.form == "sigmoid":
         return curve.addcmul_(curve, curve, value=-1)
-    return curve.square_().neg_().add_(1)
+    slope = curve.square_().neg_().add_(1)
+    return slope.pow_(1.5) if softcap.form == "rsqrt" else slope
 
 
 def softcap_numbers(softcap: Softcap | None) -> tuple[bool, float, float, float]:
-    """A softcap as kernels take it: whether there is one, and its limit, shift and scale as a sigmoid.
+    """A softcap of sigmoid or tanh as kernels take it: True if there is one, and its limit, shift and scale as a sigmoid.
 
     limit tanh(u) = 2 limit sigmoid(2 u) - limit, and a constant makes no difference to a softmax.
     """

@@ -14,7 +14,7 @@ def _(
     logits: Tensor, targets: Tensor, vocabulary: int, softcap: Softcap | None, differentiated: bool
 ) -> tuple[Tensor, Tensor | None]:
     library = kernels(logits, targets)
-    if library is None:
+    if library is None or (softcap and softcap.form == "rsqrt"):
         return NotImplemented
     losses = logits.new_empty(len(logits), dtype=torch.float32)
     library.cross_entropy(logits, targets, losses, *logits.shape, vocabulary, *softcap_numbers(softcap), differentiated)

@@ -125,7 +125,7 @@ def _row(  # type: ignore[no-untyped-def]
 def _(
     logits: Tensor, targets: Tensor, vocabulary: int, softcap: Softcap | None, differentiated: bool
 ) -> tuple[Tensor, Tensor | None]:
-    if isinstance(logits, FakeTensor):
+    if isinstance(logits, FakeTensor) or (softcap and softcap.form == "rsqrt"):
         return NotImplemented
     losses = row_losses(logits, targets, vocabulary, *softcap_numbers(softcap), differentiated)
     return losses, logits if differentiated else None
