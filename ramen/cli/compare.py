@@ -1,6 +1,8 @@
 """`ramen compare`: compare runs: `ramen compare outputs/my_sweep --by optimizer --baseline optimizer=adamw`."""
 
 import argparse
+import json
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from ramen.errors import printable
+from ramen.errors import DataError, printable
 from ramen.report import Report, compare
 from ramen.report.formatting import ranking_text
 
@@ -29,10 +31,52 @@ def main(arguments: Sequence[str]) -> int:
     add("--out", type=Path, help="folder for the report (default: the first folder)")
     add("--metric", help="number of the summaries to rank by (final_val_loss; bits per byte where tokenizers differ)")
     add("--target", type=float, help="validation loss to reach (default: the baseline's final one)")
-    options = parser.parse_args(arguments)  # named as the parameters of compare
-    options.out = options.out or options.folders[0]
-    _print(compare(**vars(options)))
-    return 0
+    add("--json", action="store_true", help="print the comparison as json (docs/report.md) in place of the table")
+    claim = '"METHOD better than METHOD"'
+    add(
+        "--assert",
+        type=_claim,
+        metavar=claim,
+        help="exit with code 1 unless that is the verdict; the second is the baseline",
+    )
+    options = vars(parser.parse_args(arguments))  # what is not taken out is named as the parameters of compare
+    as_json, claimed = options.pop("json"), options.pop("assert")
+    options["out"] = options["out"] or options["folders"][0]
+    if claimed:
+        options["baseline"] = claimed[2]
+    report = compare(**options)
+    if as_json:
+        print(_json(report))
+    else:
+        _print(report)
+    return 0 if claimed is None or _holds(report, *claimed[:2]) else 1
+
+
+def _claim(text: str) -> tuple[str, str, str]:
+    """Method, verdict, baseline."""
+    parts = re.fullmatch(r"(\S.*) (better|worse) than (\S+)", text.strip())
+    if not parts:
+        raise argparse.ArgumentTypeError(f'must be "METHOD better than METHOD" or "... worse than ...", got {text!r}')
+    return parts[1], parts[2], parts[3]
+
+
+def _holds(report: Report, name: str, verdict: str) -> bool:
+    """True if a method has a verdict. DataError without such a method."""
+    verdicts = dict(zip(report.ranking["method"], report.ranking["verdict"], strict=True))
+    labels = [label for label in verdicts if name in (label, label.partition("=")[2])]
+    if len(labels) != 1:
+        raise DataError(f"--assert: no such method, got {name!r}; there are {', '.join(verdicts)}")
+    if verdicts[labels[0]] != verdict:
+        print(f"--assert: {labels[0]} is not {verdict} than {report.baseline}: {verdicts[labels[0]]}", file=sys.stderr)
+    return verdicts[labels[0]] == verdict
+
+
+def _json(report: Report) -> str:
+    """The comparison for programs; a number that is not finite is null."""
+    table = json.loads(report.ranking.drop(columns="rank").to_json(orient="records"))
+    facts = {key: getattr(report, key) for key in ("metric", "by", "baseline", "answer", "setup", "warnings")}
+    files = {name: str(path) for name, path in report.paths.items()}
+    return json.dumps({"format": 1, **facts, "methods": table, "files": files}, indent=1)
 
 
 def _print(report: Report) -> None:

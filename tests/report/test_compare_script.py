@@ -1,6 +1,8 @@
 """The door scripts/compare.py: exit codes, messages, what it prints."""
 
+import json
 import os
+from pathlib import Path
 
 import pytest
 
@@ -56,3 +58,31 @@ def test_names_and_reasons_that_are_no_utf_8_are_written_escaped(tmp_path, write
     assert report.runs["folder"].tolist() == [rf"{tmp_path}/\udcff/\udcfe", rf"{tmp_path}/\udcff/failed"]
     for path in (report.paths[name] for name in ("report", "markdown", "runs")):
         assert r"\udcff" in path.read_text(encoding="utf-8")
+
+
+def test_json_has_what_the_table_has(tmp_path, write_sweep, capsys):
+    folder = write_sweep(tmp_path / "s", {"adamw": 3.3, "bam": 3.0}, noise=0.001)
+    assert main(["compare", str(folder), "--baseline", "adamw", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert (document["format"], document["baseline"], document["by"]) == (1, "adamw", ["optimizer"])
+    best, base = document["methods"]
+    assert (best["method"], best["verdict"], base["verdict"]) == ("bam", "better", "baseline")
+    assert best["difference"] == pytest.approx(-0.3, abs=0.01)
+    assert best["low"] < best["difference"] < best["high"] < 0
+    assert base["p"] is None and Path(document["files"]["report"]).is_file()
+
+
+@pytest.mark.parametrize(
+    ("claim", "code", "message"),
+    [
+        ("bam better than adamw", 0, ""),
+        ("adamw worse than bam", 0, ""),
+        ("bam worse than adamw", 1, "--assert: bam is not worse than adamw: better"),
+        ("lite better than adamw", 2, "--assert: no such method, got 'lite'; there are bam, adamw"),
+        ("bam beats adamw", 2, "must be"),
+    ],
+)
+def test_a_claim_is_the_verdict_or_exit_code_1(tmp_path, write_sweep, capsys, claim, code, message):
+    folder = write_sweep(tmp_path / "s", {"adamw": 3.3, "bam": 3.0}, noise=0.001)
+    assert main(["compare", str(folder), "--assert", claim]) == code
+    assert message in capsys.readouterr().err
