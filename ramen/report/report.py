@@ -115,7 +115,7 @@ def compare(
     )
     command = shlex.join(["ramen", "compare", *map(str, tops), *chosen])
     facts = {"command": command, "by_default": by is None, "base_note": base_note, "target": target}
-    _tell(report, facts | {"mean_target": tables.targets_by_seed(base, target)[1]})
+    _write_sentences(report, facts | {"mean_target": tables.targets_by_seed(base, target)[1]})
     if out is not None:
         report.write(out)
     return report
@@ -130,8 +130,8 @@ def _check(metric: str, target: float | None, runs: list[Run]) -> None:
         raise DataError(f"--target: must be a positive loss in nats a token, got {target}")
 
 
-def _tell(report: Report, facts: dict[str, Any]) -> None:
-    """Fill in the sentences of prose.jinja, which has these facts besides the report's own."""
+def _write_sentences(report: Report, facts: dict[str, Any]) -> None:
+    """Fill in the sentences of prose.jinja, which knows these facts besides the report's own."""
     runs = [run for method in report.methods for run in method.chosen_runs.values()] or report.methods[0].runs
 
     def shared(name: str) -> str:

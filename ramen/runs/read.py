@@ -183,12 +183,10 @@ def _status(summary: dict[str, Any], curve: pd.DataFrame) -> tuple[str, str]:
     last = f"last record at step {int(curve['step'].iloc[-1])}" if len(curve) else "no record"
     if not summary:
         return "unfinished", f"no {SUMMARY}: still running or killed; {last}"
-    status, error = summary.get("status"), " ".join(printable(summary.get("error") or "").split())
-    if status == "finished":
-        return "finished", ""
-    if status in STATUSES:
-        return str(status), error or f"no reason recorded; {last}"
-    return "unfinished", f"{SUMMARY} has status {status!r}, not one of {', '.join(STATUSES[:4])}; {last}"
+    if (status := summary.get("status")) not in STATUSES:
+        return "unfinished", f"{SUMMARY} has status {status!r}, not one of {', '.join(STATUSES[:4])}; {last}"
+    reason = " ".join(printable(summary.get("error") or "").split()) or f"no reason recorded; {last}"
+    return status, "" if status == "finished" else reason
 
 
 def read_metrics(path: Path) -> tuple[pd.DataFrame, int]:

@@ -14,24 +14,11 @@ from ramen.runs.atomic import read_whole
 FORMAT = 2
 
 
-class _Fields(BaseModel):
-    """Of a json object; fields that are not named are kept as they are."""
+class _Record(BaseModel):
+    """A json object; fields that are not named are kept as they are."""
 
     model_config = ConfigDict(strict=True, extra="allow", frozen=True)
 
-
-class _Run(_Fields):
-    """Fields of the summary and of each part."""
-
-    choices: dict[str, str | None] | None = None  # config group -> option
-    job: int | None = None  # number in its sweep; null for a single run
-    run_id: str | None = None  # at a service
-    config_hash: str | None = None  # of a part: of its config.yaml; of the run: of the budgets, too, where they changed
-    data_hash: str | None = None
-    attention_backend: str | None = None
-
-
-class _Schema(_Fields):
     format: int = 1
 
     @classmethod
@@ -50,17 +37,28 @@ class _Schema(_Fields):
         return content
 
 
-class Summary(_Run, _Schema):
+class _Run(_Record):
+    """Fields of the summary and of each part."""
+
+    choices: dict[str, str | None] | None = None  # config group -> option
+    job: int | None = None  # number in its sweep; null for a single run
+    run_id: str | None = None  # at a service
+    config_hash: str | None = None  # of a part: of its config.yaml; of the run: of the budgets, too, where they changed
+    data_hash: str | None = None
+    attention_backend: str | None = None
+
+
+class Summary(_Run):
     """summary.json: what was run and how it ended. Written at the end, and at a failure."""
 
     status: str | None = None  # finished, stopped, diverged or failed
     error: str | None = None  # why it is not finished
     seed: Any = None  # a refused config may have none
-    overrides: list[str] | None = None  # words of the command
+    overrides: list[str] | None = None  # of the command
     sha256: str | None = None  # of all other fields
     resumed_step: int | None = None  # of the checkpoint that the last part of the run began at
     budgets: list[dict[str, float | None]] | None = None  # of each part; more than one value is no fresh run
-    data: str | None = None  # the data in words
+    data: str | None = None  # sizes and folder, as a sentence
     parameters: int | None = None
     parameters_without_embeddings: int | None = None
     flops_per_token: float | int | None = None
@@ -107,14 +105,14 @@ class Part(_Run):
     lost_records: int | None = None  # lines of metrics that were gone when this part began
 
 
-class Environment(Part, _Schema):
+class Environment(Part):
     """environment.json, written at each start: `parts`, the last one being the present; or, of 0.1, one part itself."""
 
     sha256: str | None = None
     parts: list[Part] | None = None
 
 
-class CheckpointMeta(_Schema):
+class CheckpointMeta(_Record):
     """meta.json of a checkpoint."""
 
     step: int
