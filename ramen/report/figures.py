@@ -13,7 +13,7 @@ import pandas as pd
 from matplotlib import font_manager, rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, FixedLocator, NullLocator
+from matplotlib.ticker import EngFormatter
 
 from ramen.report.formatting import loss, one_line, p_text, rows, value_text
 from ramen.report.grouping import HIGHER_IS_BETTER, MOST_DRAWN, PER_BYTE, LrCurve, Method
@@ -197,9 +197,9 @@ def learning_rate_figure(curves: list[LrCurve], metric: str, colours: dict[str, 
     places = axes.transAxes.inverted().transform(axes.transData.transform([(rate, low) for rate in rates]))[:, 0]
     chosen = [rates.index(lr) for curve in curves for lr in curve.points["lr"][curve.points["chosen"]]]
     texts = [value_text(rate) for rate in rates]
-    axes.xaxis.set_major_locator(FixedLocator([rates[i] for i in spaced_ticks(list(places), texts, chosen)]))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(lambda rate, _: value_text(rate))
+    shown = spaced_ticks(list(places), texts, chosen)
+    axes.set_xticks([rates[i] for i in shown], [texts[i] for i in shown])
+    axes.minorticks_off()
     return figure
 
 
