@@ -127,7 +127,7 @@ def test_loss_and_gradients_are_the_plain_models(compose: Callable[..., dict[str
 def test_ten_steps_of_training_are_the_plain_models(trainer: Callable[[str], Trainer]) -> None:
     """Batches are ours, all else is written out: AdamW with decay on matrices and tables, clipping at 1, the warm-up."""
     run, batches = trainer("run"), trainer("batches").loader
-    model: Any = run.setup.model
+    model: Any = run.model
     plain = Plain(model.data.vocabulary)
     plain.load_state_dict(start := mapped(model, plain, lambda parameter: parameter))
     matrices, gains = ([p for p in plain.parameters() if (p.ndim > 1) == decayed] for decayed in (True, False))
@@ -160,8 +160,8 @@ def test_batches_are_windows_at_random_places_and_validation_is_the_end(trainer:
     assert all(places) and len({place[0] for place in places}) > 190
     assert min(place[0] for place in places) < 0.1 * end and max(place[-1] for place in places) > 0.9 * end
     assert torch.equal(batch.tokens[:, 1:], batch.targets[:, :-1])
-    assert run.setup.model.data.document_mask is False
-    validation = run.setup.validation
+    assert run.model.data.document_mask is False
+    validation = run.validation
     counted = validation.targets[validation.targets >= 0]
     assert torch.equal(counted, ids[end + 1 :]) and torch.equal(validation.tokens[0], ids[end : end + LENGTH])
 

@@ -3,6 +3,7 @@
 Traced only (backend="eager"): what the compiler makes of it is tested where it is used.
 """
 
+import pytest
 import torch
 from torch._dynamo.testing import CompileCounter
 
@@ -11,13 +12,14 @@ from ramen.ops.document_mask import DocumentMask
 
 EVERYTHING = (
     "model.layers=4", "attention.pattern=SSLN", "attention.long_window_tokens=16", "attention.short_window_tokens=4",
-    "attention.key_offset=true", "attention.gate_inputs=12", "position=yarn", "embedding=split", "value_embedding=tables",
-    "stream=modded", "residual=hc", "mlp=nff",
+    "attention.key_offset=true", "attention.gate_inputs=12", "norm=layer", "norm.bias=true", "embedding=split",
+    "value_embedding=tables", "stream=modded", "residual=hc", "mlp=nff",
 )  # fmt: skip
 
 
-def test_everything_is_one_graph(build_gpt, rows):
-    model, counter = build_gpt(*EVERYTHING, noise=0.3), CompileCounter()
+@pytest.mark.parametrize("position", ["yarn", "learned"])
+def test_everything_is_one_graph(build_gpt, rows, position):
+    model, counter = build_gpt(*EVERYTHING, f"position={position}", noise=0.3), CompileCounter()
     compiled = torch.compile(model, backend=counter, dynamic=False, fullgraph=True)
     for seed in (0, 1):
         tokens = rows((12, 20), (5, 7, 20), seed=seed)
