@@ -24,7 +24,7 @@ def describe(kind: str | None = None, name: str | None = None) -> str:
         return "\n".join(f"{kind}: {', '.join(one.runtime) or 'nothing'}" for kind, one in KINDS.items() if one.package)
     _check_name(kind, name)
     if name is None:
-        return "\n".join(f"{option.name}: {option.summary}" for option in options(kind).values())
+        return "\n".join(f"{option}: {file.summary}" for option, file in options(kind).items())
     return (CONF / kind / f"{name}.yaml").read_text()
 
 

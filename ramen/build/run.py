@@ -19,7 +19,7 @@ from ramen import kernels
 from ramen.build.dry_run import DryRun, dry_run, peak_bytes
 from ramen.build.objects import build_groups, build_model, build_optimizers, build_section, choose_attention_backend
 from ramen.build.summary import ending, explained, reason_of, start_table, write_failure
-from ramen.config.check import Settings, check, config_hash, flatten, settings
+from ramen.config.check import check, config_hash, flatten, settings
 from ramen.config.kinds import KINDS, PARTS
 from ramen.data.dataset import Dataset
 from ramen.data.source import Source
@@ -82,7 +82,6 @@ def run(command: Command) -> dict[str, Any]:
 class ValidatedRun:
     """A checked config, and all that is known of its run before data is read and memory taken."""
 
-    settings: Settings
     device: torch.device
     precision: torch.dtype
     source: Source
@@ -111,14 +110,14 @@ def validate(config: dict[str, Any]) -> ValidatedRun:
     compile_mode = choose_compile_mode(root.compile, device)
     backend = choose_attention_backend(config, device, precision, compile_mode != "off")
     dry = dry_run(config, data, precision, device.type, machine.free_memory(device))
-    return ValidatedRun(root, device, precision, source, logger, data, compile_mode, backend, dry)
+    return ValidatedRun(device, precision, source, logger, data, compile_mode, backend, dry)
 
 
 def _train(command: Command) -> dict[str, Any]:
     config, screen = command.config, ConsoleLogger()
     valid = validate(config)
     device, resume_from = valid.device, None
-    if folder := valid.settings.resume:
+    if folder := config["resume"]:
         RunFolder(folder).refuse_altered(CONFIG, ENVIRONMENT)
         resume_from = checkpoint.latest(Path(folder))
     else:
@@ -169,7 +168,7 @@ def _train(command: Command) -> dict[str, Any]:
 
 def build_trainer(command: Command, valid: ValidatedRun, dataset: Dataset, logger: Logger) -> Trainer:
     """The objects of a run, with the weights it starts from."""
-    config, seed, bos = command.config, valid.settings.seed, valid.data.bos
+    config, seed, bos = command.config, command.config["seed"], valid.data.bos
     memory = machine.PeakMemory(valid.device)
     # After that, which returns what was freed to the system.
     kernels.prepare_memory(valid.device, return_freed=valid.dry_run.trainer.activation_checkpointing)
@@ -236,7 +235,7 @@ def _account(
     facts = {
         **common,
         **costs,
-        "seed": valid.settings.seed,
+        "seed": command.config["seed"],
         "overrides": command.overrides,
         "resumed_step": resumed_step,
         "budgets": budgets,

@@ -84,9 +84,8 @@ def build(node: Mapping[str, Any], *runtime: Any, allow: Sequence[str] = ()) -> 
 
 @dataclass(frozen=True)
 class Option:
-    """One file of a config group: its name, its first comment line, and its `_target_` (None for a composition)."""
+    """One file of a config group: its first comment line, and its `_target_` (None for a composition)."""
 
-    name: str
     summary: str
     target: str | None
 
@@ -98,5 +97,5 @@ def options(kind: str) -> dict[str, Option]:
         text = path.read_text()
         comment = re.search(r"^#\s*(?!@package)(.+)$", text, re.MULTILINE)
         target = re.search(r"^_target_:\s*(\S+)", text, re.MULTILINE)
-        files[path.stem] = Option(path.stem, comment[1] if comment else "", target[1] if target else None)
+        files[path.stem] = Option(comment[1] if comment else "", target[1] if target else None)
     return files
