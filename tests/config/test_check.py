@@ -88,7 +88,11 @@ WRONG = [
     ("precision", "fp16", "precision: no such choice; did you mean"),
     ("compile", True, "compile: "),  # yaml's bare `on`
     # a nested mapping
-    ("model.softcap.form", "sigmiod", "model.softcap: no such choice; did you mean 'sigmoid'? allowed are sigmoid"),
+    (
+        "model.softcap.form",
+        "sigmiod",
+        "model.softcap: no such choice; did you mean 'sigmoid'? allowed are rsqrt, sigmoid, tanh",
+    ),
     ("model.softcap.limit", DELETE, "model.softcap: field required"),
     ("model.softcap.lmit", 3.0, "model.softcap: lmit extra inputs are not permitted"),
     ("model.softcap", 15.0, "model.softcap: input should be a valid dictionary, got 15.0"),
