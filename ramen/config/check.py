@@ -185,6 +185,8 @@ def _explain(problem: Mapping[str, Any], value: Any) -> str:
         allowed = re.findall(r"'([^']*)'", problem["ctx"]["expected"])
         return f"no such choice{suggest(problem['input'], allowed)}"
     inside = ".".join(str(part) for part in problem["loc"] if isinstance(value, dict) and part in value)
+    if problem["type"] == "extra_forbidden" and inside in value:
+        return f"no such key {inside!r}{suggest(inside, [key for key in value if key != inside])}"
     message = problem["msg"][0].lower() + problem["msg"][1:]
     return f"{inside} {message}".strip()
 

@@ -44,6 +44,7 @@ def problems(config):
 WRONG = [
     # a key that is not there
     ("mlp.expansoin", 4.0, "mlp.expansoin: no such key; did you mean 'expansion'? allowed are activation"),
+    ("routing.matrix.too", "auxiliary", "routing.matrix: no such key 'too'; did you mean 'to'?"),
     ("trainer.zzzz", 1, "trainer.zzzz: no such key; allowed are "),
     ("optimizer.momentum_schedule.finale", 1.0, "optimizer.momentum_schedule.finale: no such key"),
     ("sede", 3, "sede: no such key; did you mean 'seed'?"),
