@@ -61,7 +61,7 @@ WRONG = [
     ("seed", 0.5, "seed: input should be a valid integer, got 0.5"),
     ("seed", None, "seed: input should be a valid integer, got None"),
     ("attention.scale", math.nan, "attention.scale: must be finite, got nan"),
-    ("routing.matrix.lr_scal", 3, "routing.matrix: lr_scal extra inputs are not permitted"),
+    ("routing.matrix.lr_scal", 3, "routing.matrix: no such key 'lr_scal'; did you mean 'lr_scale'?"),
     ("optimizer.lr", {"_target_": "ramen.schedule.constant.constant"}, "optimizer.lr: input should be a valid number"),
     ("trainer.batch_tokens", math.inf, "trainer.batch_tokens: must be finite, got inf"),
     ("trainer.steps", 2.5, "trainer.steps: input should be a valid integer"),
@@ -95,7 +95,7 @@ WRONG = [
         "model.softcap: no such choice; did you mean 'sigmoid'? allowed are rsqrt, sigmoid, tanh",
     ),
     ("model.softcap.limit", DELETE, "model.softcap: field required"),
-    ("model.softcap.lmit", 3.0, "model.softcap: lmit extra inputs are not permitted"),
+    ("model.softcap.lmit", 3.0, "model.softcap: no such key 'lmit'; did you mean 'limit'?"),
     ("model.softcap", 15.0, "model.softcap: input should be a valid dictionary, got 15.0"),
     ("routing.matrix.to", "optimiser", "routing.matrix: no such choice; did you mean 'optimizer'?"),
     # a target
