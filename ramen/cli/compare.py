@@ -12,9 +12,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from ramen.errors import DataError, printable
+from ramen.errors import ConfigError, printable
 from ramen.report import Report, compare
 from ramen.report.formatting import ranking_text
+from ramen.report.grouping import find_method
 
 MOST_WARNINGS = 12  # printed; the report has them all
 
@@ -42,8 +43,9 @@ def main(arguments: Sequence[str]) -> int:
     options = vars(parser.parse_args(arguments))  # what is not taken out is named as the parameters of compare
     as_json, claimed = options.pop("json"), options.pop("assert")
     options["out"] = options["out"] or options["folders"][0]
-    if claimed:
-        options["baseline"] = claimed[2]
+    if claimed and options["baseline"] not in (None, claimed[2]):
+        raise ConfigError(f"--baseline: is the second method of --assert, got {options['baseline']}; leave it out")
+    options["baseline"] = claimed[2] if claimed else options["baseline"]
     report = compare(**options)
     if as_json:
         print(_json(report))
@@ -62,13 +64,11 @@ def _claim(text: str) -> tuple[str, str, str]:
 
 def _holds(report: Report, name: str, verdict: str) -> bool:
     """True if a method has a verdict. DataError without such a method."""
-    verdicts = dict(zip(report.ranking["method"], report.ranking["verdict"], strict=True))
-    labels = [label for label in verdicts if name in (label, label.partition("=")[2])]
-    if len(labels) != 1:
-        raise DataError(f"--assert: no such method, got {name!r}; there are {', '.join(verdicts)}")
-    if verdicts[labels[0]] != verdict:
-        print(f"--assert: {labels[0]} is not {verdict} than {report.baseline}: {verdicts[labels[0]]}", file=sys.stderr)
-    return verdicts[labels[0]] == verdict
+    label = find_method("--assert", name, report.methods, report.by).label
+    actual = report.ranking.set_index("method")["verdict"][label]
+    if actual != verdict:
+        print(printable(f"--assert: {label} is not {verdict} than {report.baseline}: {actual}"), file=sys.stderr)
+    return actual == verdict
 
 
 def _json(report: Report) -> str:

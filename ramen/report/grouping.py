@@ -200,34 +200,39 @@ def default_by(runs: list[Run]) -> list[str]:
 
 
 def find_baseline(name: str | None, methods: list[Method], by: list[str]) -> tuple[Method, str]:
-    """The baseline and a sentence on the reason for it. Errors: DataError if `name` does not name one method.
+    """The baseline and a sentence on the reason for it. Errors: DataError if `name` does not name one method."""
+    if name is not None:
+        named = find_method("--baseline", name, methods, by)
+        return named, f"Baseline: {named.label}."
+    ranked = [method for method in methods if method.chosen is not None] or methods
+    adamw = [method for method in ranked if "adamw" in map(str, method.values)]
+    if len(adamw) == 1:
+        return adamw[0], f"Baseline: {adamw[0].label} (the default)."
+    note = "none was named and there is no single adamw: first by name"
+    return ranked[0], f"Baseline: {ranked[0].label} ({note})."
+
+
+def find_method(option: str, name: str, methods: list[Method], by: list[str]) -> Method:
+    """The method that an option of the command names. Errors: DataError if it does not name one.
 
     `name` is a label, or key=value for some of the grouping keys, separated by commas.
     """
-    if name is None:
-        ranked = [method for method in methods if method.chosen is not None] or methods
-        adamw = [method for method in ranked if "adamw" in map(str, method.values)]
-        if len(adamw) == 1:
-            return adamw[0], f"Baseline: {adamw[0].label} (the default)."
-        note = "none was named and there is no single adamw: first by name"
-        return ranked[0], f"Baseline: {ranked[0].label} ({note})."
     matches = [method for method in methods if method.label == name]
     pairs = [part.partition("=") for part in name.split(",")]
     if not matches and all(equals for _, equals, _ in pairs):
         wanted = {key.strip(): value.strip() for key, _, value in pairs}
         if unknown := wanted.keys() - by:
-            raise DataError(
-                f"--baseline: not a grouping key, got {', '.join(sorted(unknown))!r}; the runs are grouped by {', '.join(by)}"
-            )
+            keys = ", ".join(sorted(unknown))
+            raise DataError(f"{option}: not a grouping key, got {keys!r}; the runs are grouped by {', '.join(by)}")
         values = [dict(zip(by, map(value_text, method.values), strict=True)) for method in methods]
         matches = [method for method, of in zip(methods, values, strict=True) if wanted.items() <= of.items()]
     if len(matches) == 1:
-        return matches[0], f"Baseline: {matches[0].label}."
+        return matches[0]
     labels = [method.label for method in matches or methods]
     if matches:
-        raise DataError(f"--baseline: names {len(matches)} methods, got {name!r}; name one of {listed(labels, 12)}")
+        raise DataError(f"{option}: names {len(matches)} methods, got {name!r}; name one of {listed(labels, 12)}")
     hint = suggestion(name.split("=", 1)[-1], labels)
-    raise DataError(f"--baseline: no such method, got {name!r}; {hint}; the methods are {listed(labels, 12)}")
+    raise DataError(f"{option}: no such method, got {name!r}; {hint}; the methods are {listed(labels, 12)}")
 
 
 def _label(values: tuple[Value, ...], by: list[str], runs: list[Run]) -> str:

@@ -24,18 +24,22 @@ SECTIONS: dict[str, Any] = {"norm": {"_target_": "ramen.nn.norm.rms.RMS"}}  # th
 
 
 def current_names(config: dict[str, Any]) -> dict[str, Any]:
-    """A config with the names that its components and keys have today, and with the keys that came later."""
-    config = {KEYS.get(key, key): _current(key, value) for key, value in config.items()}
-    target = str(config.get("_target_"))
+    """A run's config with the names that its components and keys have today, and with what came later; {} stays empty."""
+    return SECTIONS | _current_node(config) if config else {}
+
+
+def _current_node(node: dict[str, Any]) -> dict[str, Any]:
+    node = {KEYS.get(key, key): _current_value(key, value) for key, value in node.items()}
+    target = str(node.get("_target_"))
     for component, keys in ADDED.items():
         if re.fullmatch(component, target):
-            config = keys | config
-    return SECTIONS | config if "residual" in config else config  # a whole config
+            node = keys | node
+    return node
 
 
-def _current(key: str, value: Any) -> Any:
+def _current_value(key: str, value: Any) -> Any:
     if isinstance(value, dict):
-        return current_names(value)
+        return _current_node(value)
     if key == "_target_" and isinstance(value, str):
         for old, new in TARGETS.items():
             value = re.sub(f"^{old}$", new, value)

@@ -78,7 +78,8 @@ def test_json_has_what_the_table_has(tmp_path, write_sweep, capsys):
         ("bam better than adamw", 0, ""),
         ("adamw worse than bam", 0, ""),
         ("bam worse than adamw", 1, "--assert: bam is not worse than adamw: better"),
-        ("lite better than adamw", 2, "--assert: no such method, got 'lite'; there are bam, adamw"),
+        ("lite better than adamw", 2, "--assert: no such method, got 'lite'"),
+        ("optimizer=bam better than optimizer=adamw", 0, ""),
         ("bam beats adamw", 2, "must be"),
     ],
 )
@@ -86,3 +87,9 @@ def test_a_claim_is_the_verdict_or_exit_code_1(tmp_path, write_sweep, capsys, cl
     folder = write_sweep(tmp_path / "s", {"adamw": 3.3, "bam": 3.0}, noise=0.001)
     assert main(["compare", str(folder), "--assert", claim]) == code
     assert message in capsys.readouterr().err
+
+
+def test_a_claim_has_its_own_baseline(tmp_path, write_sweep, capsys):
+    folder = write_sweep(tmp_path / "s", {"adamw": 3.3, "bam": 3.0}, noise=0.001)
+    assert main(["compare", str(folder), "--baseline", "bam", "--assert", "bam better than adamw"]) == 2
+    assert capsys.readouterr().err == "--baseline: is the second method of --assert, got bam; leave it out\n"

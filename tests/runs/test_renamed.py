@@ -43,7 +43,8 @@ def test_every_target_of_0_1_is_a_component_of_today() -> None:
 
 def test_a_name_of_today_stays() -> None:
     config = {"mlp": {"_target_": "ramen.nn.mlp.nff.NFF", "expansion": 8}, "seed": 0, "optimizer": {"_target_": 3}}
-    assert current_names(config) == config
+    assert current_names(config) == config | {"norm": {"_target_": "ramen.nn.norm.rms.RMS"}}
+    assert current_names({}) == {}
 
 
 def test_a_run_of_0_1_is_opened_and_computes_what_it_did() -> None:

@@ -19,6 +19,5 @@ class RMSGain(Norm):
         self.gain = parameter((dim,), constant(1.0), "scalar")
 
     def forward(self, x: Tensor) -> Tensor:
-        return (rms_norm(x) * self.gain).to(
-            x.dtype
-        )  # the product in the gain's type, which rounds no small change away
+        # The product is of the gain's type, which rounds no small change away.
+        return (rms_norm(x) * self.gain).to(x.dtype)
