@@ -84,7 +84,7 @@ def best(run_folder: Path) -> Path:
     losses = {}
     for path in checkpoints(run_folder):
         with contextlib.suppress(DataError):  # a damaged one is not the best
-            loss = CheckpointMeta.read(path / META)["val_loss"]
+            loss = CheckpointMeta.read(path / META).get("val_loss")
             if loss is not None and math.isfinite(loss):
                 losses[path] = loss
     if not losses:
@@ -178,9 +178,9 @@ def _remove_old(run_folder: Path, keep: int, keep_best: bool) -> None:
 
 def _problem(checkpoint: Path, names: tuple[str, ...]) -> str | None:
     try:
-        meta = CheckpointMeta.read(checkpoint / META)
+        sums = CheckpointMeta.read(checkpoint / META).get("sha256", {})
         for name in names:
-            if meta["sha256"].get(name) != _sha256(checkpoint / name):
+            if sums.get(name) != _sha256(checkpoint / name):
                 return f"{checkpoint / name}: is damaged, its sha256 is not the one in {META}"
     except DataError as error:
         return str(error)

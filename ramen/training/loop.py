@@ -291,6 +291,7 @@ class Trainer:
             torch.cuda.synchronize(self.device)
 
     def save(self) -> Path:
+        """Write a checkpoint of this step, with the weights to evaluate as its model; returns its folder."""
         p, config = self.progress, self.config
         state: dict[str, Any] = {
             "identity": self.identity,

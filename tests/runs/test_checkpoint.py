@@ -116,6 +116,7 @@ def test_a_flipped_bit_is_refused_and_an_older_whole_one_is_named(tmp_path: Path
         ('{"format": 2, "step": 1}', "is damaged"),
         ('{"format": 2, "sha256": []}', "is damaged"),
         ("[]", "is damaged"),
+        ("{}", "is damaged"),
         ("", "is damaged"),
         ('{"format": 2,', "is damaged"),
         ("[" * 100_000, "is damaged"),
@@ -216,3 +217,11 @@ def test_a_folder_without_a_checkpoint_is_told(tmp_path: Path) -> None:
         checkpoint.latest(tmp_path)
     with pytest.raises(DataError, match="no such run folder"):
         checkpoint.latest(tmp_path / "nowhere")
+
+
+def test_the_best_one_is_sought_beside_damaged_ones(tmp_path: Path) -> None:
+    best = checkpoint.save(tmp_path, 1, nn.Linear(1, 1), {}, keep=9, val_loss=2.0)
+    for step, meta in ((2, "{}"), (3, "[]"), (4, '{"format": 2, "step": 4, "sha256": {}}')):
+        path = checkpoint.save(tmp_path, step, nn.Linear(1, 1), {}, keep=9, val_loss=1.0)
+        (path / checkpoint.META).write_text(meta)
+    assert checkpoint.best(tmp_path) == best
